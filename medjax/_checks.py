@@ -1,0 +1,65 @@
+"""Checks of settings when something is built. Traced values pass: they can't be looked at."""
+
+import math
+import operator
+
+import jax
+import numpy as np
+
+
+def integer(name: str, value: object, *, minimum: int) -> int:
+    """`value` as an int of at least `minimum`.
+
+    Raises:
+        TypeError: if it isn't an integer (a traced one included: it would change shapes or code).
+        ValueError: if it is below the minimum.
+    """
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"{name} changes shapes or code and must be static, got a traced value; "
+            f"with optax.inject_hyperparams, name it in static_args"
+        )
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    return number
+
+
+def real(name: str, value: object, *, minimum: float, exclusive: bool = False) -> None:
+    """Check that `value`, unless traced, is a finite number (or array of them) of at least minimum.
+
+    Raises:
+        TypeError: if it isn't a real number.
+        ValueError: if it is NaN, infinite or out of range.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "iuf" and not np.issubdtype(numbers.dtype, np.floating):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    numbers = numbers.astype(np.float64)
+    in_range = numbers > minimum if exclusive else numbers >= minimum
+    if not (np.all(np.isfinite(numbers)) and np.all(in_range)):
+        bound = "above" if exclusive else "at least"
+        raise ValueError(
+            f"{name} must be a finite number {bound} {_short(minimum)}, got {_short(value)}"
+        )
+
+
+def option(name: str, value: object, valid: tuple[str, ...]) -> None:
+    """Check that `value` is one of the valid names.
+
+    Raises:
+        ValueError: if it isn't.
+    """
+    if not isinstance(value, str) or value not in valid:
+        raise ValueError(f"{name} must be one of {', '.join(valid)}; got {value!r}")
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) and math.isfinite(value) else str(value)

@@ -1,0 +1,1 @@
+"""The hot path. Nothing here is public: use `medjax.rules`, `medjax.noise` and the transforms."""

@@ -1,0 +1,156 @@
+"""Order statistics down the columns of an (n, d) matrix, far faster than sorting each column.
+
+Floats are mapped to integers of the same order, NaN on top, so that a comparison is one integer
+instruction, ties are exact, and a result doesn't depend on the order of the rows. Then
+
+* up to `NETWORK_MAX_ROWS` rows: a sorting network (Batcher's odd-even merge sort, 1968), pruned to
+  the comparators that the wanted ranks depend on, unrolled as min/max over whole rows;
+* beyond that the network would take too long to compile: bisection on the integers, 32 or 64
+  counting passes over blocks of columns small enough to stay in cache.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+NETWORK_MAX_ROWS = 128
+_BLOCK_ELEMENTS = 1 << 16  # a block of columns for bisection: 256 KiB of float32
+
+
+def order_statistics(
+    x: Float[Array, "n d"], ranks: tuple[int, ...]
+) -> tuple[Float[Array, " d"], ...]:
+    """The values of the given ranks (0 is the smallest) of each column; NaN counts as +∞.
+
+    Reduce the values elementwise to one array rather than stacking them: a concatenation at the
+    end of the network makes XLA compute its inputs apart, at a cost exponential in the depth.
+
+    Args:
+        x: float32 or float64.
+        ranks: static, each in [0, n).
+    """
+    if x.shape[0] <= NETWORK_MAX_ROWS:
+        # Converting row by row fuses with the network; converting the matrix writes it out first.
+        selected = _select_by_network([_to_ordered_integers(row) for row in x], ranks)
+    else:
+        selected = _blockwise(
+            lambda block: _select_by_bisection(_to_ordered_integers(block), ranks), x
+        )
+    return tuple(_from_ordered_integers(values, x.dtype) for values in selected)
+
+
+def median(x: Float[Array, "n d"]) -> Float[Array, " d"]:
+    """The middle order statistic of each column, or the midpoint of the two; NaN counts as +∞."""
+    n = x.shape[0]
+    if n % 2:
+        return order_statistics(x, (n // 2,))[0]
+    low, high = order_statistics(x, (n // 2 - 1, n // 2))
+    # Halving first can't overflow; the clip undoes what that loses in the subnormals.
+    return jnp.clip(0.5 * low + 0.5 * high, low, high)
+
+
+def trimmed_mean(x: Float[Array, "n d"], trim: int) -> Float[Array, " d"]:
+    """Mean of the order statistics of ranks trim, ..., n - trim - 1; NaN counts as +∞.
+
+    The kept values are summed themselves: taking the sum of all and subtracting the trimmed ones
+    would lose everything to rounding when an outlier is large.
+    """
+    n = x.shape[0]
+    kept = range(trim, n - trim)
+    if n <= NETWORK_MAX_ROWS:
+        values = order_statistics(x, tuple(kept))
+        low, high = values[0], values[-1]
+        total = functools.reduce(jnp.add, values)
+    else:
+        x = jnp.where(jnp.isnan(x), jnp.inf, x)
+        low, high = order_statistics(x, (kept[0], kept[-1]))
+        inside = jnp.where((x > low) & (x < high), x, 0)
+        copies_of_low = jnp.minimum(jnp.sum(x <= low, axis=0), kept.stop) - kept.start
+        copies_of_high = kept.stop - jnp.maximum(jnp.sum(x < high, axis=0), kept.start)
+        total = jnp.sum(inside, axis=0) + copies_of_low * low
+        total = jnp.where(high > low, total + copies_of_high * high, total)
+    # Rounding may push the quotient out of the range of what it averages; no mean lies outside.
+    return jnp.clip(total / len(kept), low, high)
+
+
+def _to_ordered_integers(x: Float[Array, "..."]) -> Int[Array, "..."]:
+    """Signed integers in the order of the floats: -∞ < ... < -0 < +0 < ... < +∞ = NaN."""
+    integer = jnp.int64 if x.dtype == jnp.float64 else jnp.int32
+    bits = lax.bitcast_convert_type(jnp.where(jnp.isnan(x), jnp.inf, x), integer)
+    return jnp.where(bits < 0, bits ^ jnp.iinfo(integer).max, bits)
+
+
+def _from_ordered_integers(bits: Int[Array, "..."], dtype: jnp.dtype) -> Float[Array, "..."]:
+    return lax.bitcast_convert_type(
+        jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits), dtype
+    )
+
+
+@functools.cache
+def selection_network(n: int, ranks: tuple[int, ...]) -> tuple[tuple[int, int, bool, bool], ...]:
+    """Comparators (i, j, min needed, max needed) that bring the given ranks to their places."""
+    comparators = []
+    p = 1
+    while p < n:
+        k = p
+        while k >= 1:
+            for j in range(k % p, n - k, 2 * k):
+                for i in range(min(k, n - j - k)):
+                    if (i + j) // (2 * p) == (i + j + k) // (2 * p):
+                        comparators.append((i + j, i + j + k))
+            k //= 2
+        p *= 2
+    needed, pruned = set(ranks), []
+    for i, j in reversed(comparators):
+        if i in needed or j in needed:
+            pruned.append((i, j, i in needed, j in needed))
+            needed |= {i, j}
+    return tuple(reversed(pruned))
+
+
+def _select_by_network(rows: list[Int[Array, " d"]], ranks: tuple[int, ...]) -> list[Array]:
+    for i, j, min_needed, max_needed in selection_network(len(rows), ranks):
+        a, b = rows[i], rows[j]
+        if min_needed:
+            rows[i] = jnp.minimum(a, b)
+        if max_needed:
+            rows[j] = jnp.maximum(a, b)
+    return [rows[rank] for rank in ranks]
+
+
+def _select_by_bisection(x: Int[Array, "n d"], ranks: tuple[int, ...]) -> list[Array]:
+    """The smallest integer with more than `rank` entries at or below it is the order statistic."""
+    limits = jnp.iinfo(x.dtype)
+
+    def select(rank: int) -> Array:
+        def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = bounds
+            middle = (low & high) + ((low ^ high) >> 1)  # the floor of the mean, without overflow
+            enough = jnp.sum(x <= middle, axis=0, dtype=jnp.int32) > rank
+            return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
+
+        smallest = jnp.full(x.shape[1:], limits.min, x.dtype)
+        return lax.fori_loop(0, limits.bits, halve, (smallest, jnp.full_like(smallest, limits.max)))[0]
+
+    return [select(rank) for rank in ranks]
+
+
+def _blockwise(f: Callable[[Array], list[Array]], x: Float[Array, "n d"]) -> list[Array]:
+    """Apply a column-wise f to blocks of columns; the last block may overlap the one before it."""
+    n, d = x.shape
+    width = min(d, max(1, _BLOCK_ELEMENTS // n))
+
+    def step(k: Array, outs: list[Array]) -> list[Array]:
+        start = jnp.minimum(k * width, d - width)
+        blocks = f(lax.dynamic_slice_in_dim(x, start, width, axis=1))
+        return [
+            lax.dynamic_update_slice_in_dim(out, block, start, axis=0)
+            for out, block in zip(outs, blocks, strict=True)
+        ]
+
+    outs = [jnp.zeros(out.shape, out.dtype) for out in jax.eval_shape(f, x)]
+    return lax.fori_loop(0, -(-d // width), step, outs) if d else outs

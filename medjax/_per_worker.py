@@ -1,0 +1,64 @@
+"""The worker stage: any optax transform, once per worker."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from medjax import _checks, _stacked
+from medjax._stacked import Stacked
+
+
+def per_worker(
+    inner: optax.GradientTransformation, num_workers: int
+) -> optax.GradientTransformationExtraArgs:
+    """Run an optax transform on each worker's updates, with a state of its own for each worker.
+
+    Needed for whatever has a state before the aggregation (`trace`, `scale_by_adam`): optax
+    initialises a chain from the unstacked parameters, so a bare transform would start with a state
+    of the wrong shape. Random keys in the inner state are folded with the worker's index, so that
+    workers draw independently.
+
+    Args:
+        inner: any optax transform; it sees one worker's updates and the common parameters.
+        num_workers: n.
+
+    Returns:
+        A transform of stacked updates, leaves (n, *shape) to (n, *shape).
+
+    Raises:
+        ValueError: if `num_workers` is below 1 or, when traced, isn't that of the updates.
+        TypeError: if `num_workers` isn't a static integer.
+    """
+    n = _checks.integer("num_workers", num_workers, minimum=1)
+    inner_update = optax.with_extra_args_support(inner).update
+
+    def init(params: optax.Params) -> optax.OptState:
+        def init_worker(worker: Array) -> optax.OptState:
+            def own(leaf: Any) -> Any:
+                is_key = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+                return jax.random.fold_in(leaf, worker) if is_key else leaf
+
+            return jax.tree.map(own, inner.init(params))
+
+        return jax.vmap(init_worker)(jnp.arange(n))
+
+    def update(
+        updates: Stacked,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[Stacked, optax.OptState]:
+        _stacked.num_workers(updates, expected=n)
+
+        def update_worker(
+            worker_updates: optax.Updates, worker_state: optax.OptState
+        ) -> tuple[optax.Updates, optax.OptState]:
+            return inner_update(worker_updates, worker_state, params, **extra_args)
+
+        return jax.vmap(update_worker)(updates, state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+

@@ -1,0 +1,178 @@
+"""The training loop: n workers' gradients, one optax chain, metrics on the way."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from medjax import _checks
+from medjax._gradients import local_gradients, sample_batches
+from medjax._random import Seed, stage_key
+from medjax._stacked import Updates
+from medjax._worker_data import WorkerData
+from medjax.objectives import Objective
+from medjax.rules import mean, median
+
+Metrics = dict[str, Float[Array, "..."]]
+
+
+class SimulationState(NamedTuple):
+    """All that changes during a run."""
+
+    step: Int[Array, ""]
+    params: PyTree
+    opt_state: optax.OptState
+    key: Key[Array, ""]
+
+
+class Simulation(NamedTuple):
+    """A run in parts, for those who drive the loop themselves. All are pure and traceable.
+
+    Attributes:
+        init: (params, key) to the state before the first step.
+        advance: (state, number of steps) to the state after them. The number may be traced: one
+            compiled program serves chunks of every length.
+        evaluate: params to the metrics there.
+    """
+
+    init: Callable[[PyTree, Seed], SimulationState]
+    advance: Callable[[SimulationState, int | Int[Array, ""]], SimulationState]
+    evaluate: Callable[[PyTree], Metrics]
+
+
+class Result(NamedTuple):
+    """What `simulate` gives.
+
+    Attributes:
+        params: the parameters after the last step.
+        steps: (E,), the steps before which metrics were measured: 0, k, 2k, ..., num_steps.
+        metrics: by name, (E,): see `simulate`.
+    """
+
+    params: PyTree
+    steps: Int[Array, " E"]
+    metrics: Metrics
+
+
+def simulation(
+    objective: Objective,
+    data: WorkerData,
+    optimizer: optax.GradientTransformation,
+    *,
+    batch_size: int | None = None,
+    test_data: PyTree | None = None,
+) -> Simulation:
+    """The parts of a run; `simulate` puts them together. Arguments and errors are its own."""
+    rows = jax.tree.leaves(data.examples)[0].shape[1]
+    if batch_size is not None:
+        batch_size = _checks.integer("batch_size", batch_size, minimum=1)
+        if batch_size > rows:
+            raise ValueError(
+                f"batch_size {batch_size} is more than the {rows} examples of the largest worker"
+            )
+    update = optax.with_extra_args_support(optimizer).update
+
+    def init(params: PyTree, key: Seed) -> SimulationState:
+        params = jax.tree.map(jnp.asarray, params)
+        start = jnp.zeros([], jnp.int32)
+        return SimulationState(start, params, optimizer.init(params), stage_key(key, "simulate"))
+
+    def step(state: SimulationState) -> SimulationState:
+        batches = data
+        if batch_size is not None:
+            batches = sample_batches(data, batch_size, jax.random.fold_in(state.key, state.step))
+        _, gradients = local_gradients(objective, state.params, batches)
+        updates, opt_state = update(gradients, state.opt_state, state.params)
+        _check_aggregated(updates, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return SimulationState(state.step + 1, params, opt_state, state.key)
+
+    def advance(state: SimulationState, num_steps: int | Int[Array, ""]) -> SimulationState:
+        return lax.fori_loop(0, num_steps, lambda _, s: step(s), state)
+
+    def evaluate(params: PyTree) -> Metrics:
+        worker_metrics, gradients = local_gradients(objective, params, data)
+        metrics = {f"train_{name}": value.mean() for name, value in worker_metrics.items()}
+        if test_data is not None:
+            losses, others = objective(params, test_data)
+            metrics |= {f"test_{name}": x.mean() for name, x in ({"loss": losses} | others).items()}
+        true_mean = mean()(gradients)
+        gap = jax.tree.map(jnp.subtract, median()(gradients), true_mean)
+        return metrics | {
+            "grad_norm": optax.tree.norm(true_mean),
+            "median_mean_gap": optax.tree.norm(gap),
+        }
+
+    return Simulation(init, advance, evaluate)
+
+
+def simulate(
+    objective: Objective,
+    params: PyTree,
+    data: WorkerData,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_steps: int,
+    key: Seed,
+    batch_size: int | None = None,
+    eval_every: int | None = None,
+    test_data: PyTree | None = None,
+) -> Result:
+    """Train on n workers' data: one `lax.scan`, to be jitted, and vmapped over what is traced.
+
+    minimises f(x) = (1/n) Σ_i f_i(x), where f_i is the average loss of worker i's own examples. At
+    each step every worker's gradient g_i is computed at the common parameters, and `optimizer`
+    turns the stacked gradients into one update.
+
+    Metrics are of all training examples, whatever the mini-batch: `train_loss` is f, and
+    `train_NAME` the like for the objective's other metrics; `test_loss`, `test_NAME` are averages
+    over the test data; `grad_norm` is ‖∇f‖ = ‖(1/n) Σ_i ∇f_i‖, the norm of the *true mean*
+    gradient, and `median_mean_gap` is ‖median_i ∇f_i - (1/n) Σ_i ∇f_i‖, coordinate-wise.
+
+    Args:
+        objective: (params, batch) to the examples' losses and metrics; see `medjax.objectives`.
+        params: the initial parameters.
+        data: each worker's examples; see `stack_workers`.
+        optimizer: a chain over stacked updates that aggregates, such as `noisy_sign_sgd(1e-2, b)`.
+        num_steps: the number of steps.
+        key: a JAX key or an integer seed, for the mini-batches; the noise has its own, in the
+            optimizer.
+        batch_size: how many of its examples each worker draws at each step, independently and with
+            replacement, which keeps the gradient unbiased; None for all of them.
+        eval_every: k, the number of steps between metrics; None for before and after the run only.
+        test_data: a batch as the objective takes it, for the test metrics.
+
+    Returns:
+        The final parameters, and the metrics at steps 0, k, 2k, ..., and after the last.
+
+    Raises:
+        ValueError: if a size is out of range, or if the optimizer doesn't drop the worker axis.
+        TypeError: if a size isn't a static integer.
+    """
+    num_steps = _checks.integer("num_steps", num_steps, minimum=0)
+    every = _checks.integer("eval_every", eval_every or max(num_steps, 1), minimum=1)
+    parts = simulation(objective, data, optimizer, batch_size=batch_size, test_data=test_data)
+    steps = np.append(np.arange(0, num_steps, every), num_steps)
+    # The chunk after the last evaluation has no steps, so that evaluating is compiled only once.
+    chunks = np.diff(steps, append=num_steps)
+
+    def run_chunk(state: SimulationState, length: Array) -> tuple[SimulationState, Metrics]:
+        metrics = parts.evaluate(state.params)
+        return parts.advance(state, length), metrics
+
+    state, metrics = lax.scan(run_chunk, parts.init(params, key), jnp.asarray(chunks, jnp.int32))
+    return Result(state.params, jnp.asarray(steps, jnp.int32), metrics)
+
+
+def _check_aggregated(updates: Updates, params: PyTree) -> None:
+    got, want = (jax.tree.map(jnp.shape, tree) for tree in (updates, params))
+    if got != want:
+        raise ValueError(
+            "the optimizer must drop the worker axis, with medjax.aggregate(rule) in its chain: "
+            f"its updates have shapes {got}, the parameters {want}"
+        )

@@ -1,0 +1,43 @@
+"""Stacked updates: pytrees whose every leaf has the workers along axis 0."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+Stacked = PyTree[Float[Array, "n ..."]]
+"""The n workers' vectors: leaves (num_workers, *shape)."""
+
+Updates = PyTree[Float[Array, "..."]]
+"""One vector: leaves of the parameters' shapes."""
+
+
+def num_workers(updates: Stacked, expected: int | None = None) -> int:
+    """The common length of the leading axis of all leaves.
+
+    Raises:
+        ValueError: if there are no leaves or no workers, if leaves disagree on the number of
+            workers, or if it isn't the expected one.
+        TypeError: if a leaf isn't of real floating-point numbers.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(updates)
+    if not leaves:
+        raise ValueError("stacked updates need at least one array, got an empty pytree")
+    for path, leaf in leaves:
+        where = f"leaf {jax.tree_util.keystr(path)}" if path else "the array"
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"stacked updates must be floating point, {where} is {jnp.result_type(leaf)}"
+            )
+        if jnp.ndim(leaf) == 0:
+            raise ValueError(
+                f"stacked updates have the workers along axis 0, {where} is a scalar"
+            )
+    sizes = {jnp.shape(leaf)[0] for _, leaf in leaves}
+    if len(sizes) > 1:
+        raise ValueError(f"leaves disagree on the number of workers: {sorted(sizes)}")
+    (n,) = sizes
+    if n == 0:
+        raise ValueError("an aggregate needs at least 1 worker, got 0")
+    if expected is not None and n != expected:
+        raise ValueError(f"built for {expected} workers, got updates stacked from {n}")
+    return n

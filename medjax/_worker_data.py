@@ -1,0 +1,56 @@
+"""How the workers' data, of unequal sizes, become one array."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PyTree, Shaped
+
+
+class WorkerData(NamedTuple):
+    """Every worker's examples in one array.
+
+    Workers may have different numbers of examples. All are given as many rows as the largest has;
+    a smaller worker's rows beyond its own are repeats of its own, in order, from the first. They
+    are padding: `simulate` never draws them into a mini-batch and gives them weight 0 in a full
+    batch, so f_i is the average over worker i's examples, whatever their number, and
+    f = (1/n) Σ_i f_i weighs all workers alike, as in the paper.
+
+    Attributes:
+        examples: a pytree of arrays (n, m, ...), m the largest worker's number of examples.
+        sizes: (n,), how many of its m rows are worker i's own.
+    """
+
+    examples: PyTree[Shaped[Array, "n m ..."]]
+    sizes: Int[Array, " n"]
+
+
+def stack_workers(
+    examples: PyTree[Shaped[np.ndarray, "N ..."]], parts: Sequence[Int[np.ndarray, " m_i"]]
+) -> WorkerData:
+    """Give each worker its part of the examples.
+
+    Args:
+        examples: a pytree of arrays that share their first axis, such as (images, labels).
+        parts: for each worker, the indices of its examples: what `medjax.partition` makes.
+
+    Raises:
+        ValueError: if there are no parts, if a part is empty, or if an index is out of range.
+
+    >>> data = stack_workers(np.array([10, 20, 30]), [np.array([2]), np.array([0, 1])])
+    >>> data.examples.tolist(), data.sizes.tolist()
+    ([[30, 30], [10, 20]], [1, 2])
+    """
+    sizes = np.array([len(part) for part in parts], dtype=np.int32)
+    if sizes.size == 0 or sizes.min() == 0:
+        raise ValueError(f"every worker needs at least 1 example, got sizes {sizes.tolist()}")
+    rows = np.stack([np.resize(part, sizes.max()) for part in parts])
+
+    def take(array: np.ndarray) -> Array:
+        if rows.min() < 0 or rows.max() >= len(array):
+            raise ValueError(f"the parts name examples outside 0, ..., {len(array) - 1}")
+        return jnp.asarray(np.asarray(array)[rows])
+
+    return WorkerData(jax.tree.map(take, examples), jnp.asarray(sizes))

@@ -1,0 +1,45 @@
+"""Objectives: what `simulate` minimises, as the losses of single examples.
+
+An objective is a function (params, batch) to (losses, metrics): `losses` has shape (B,), one number
+for each example of the batch, and `metrics` names more such arrays, `accuracy` for one. The
+simulator does the averaging, so that padded examples and unequal workers are weighed right.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+Objective: TypeAlias = Callable[
+    [PyTree, PyTree], tuple[Float[Array, " B"], dict[str, Float[Array, " B"]]]
+]
+
+
+def classification(apply: Callable[[Any, Array], Float[Array, "B K"]]) -> Objective:
+    """Softmax cross-entropy and accuracy of a classifier.
+
+    Args:
+        apply: (params, inputs) to logits, such as a flax model's `apply`.
+
+    Returns:
+        An objective whose batch is a pair (inputs (B, ...), integer labels (B,)).
+
+    >>> import jax.numpy as jnp
+    >>> objective = classification(lambda w, x: x @ w)
+    >>> losses, metrics = objective(jnp.zeros((3, 2)), (jnp.ones((4, 3)), jnp.array([0, 0, 1, 0])))
+    >>> print(losses.round(3), metrics["accuracy"])
+    [0.693 0.693 0.693 0.693] [1. 1. 0. 1.]
+    """
+
+    def objective(
+        params: PyTree, batch: tuple[Float[Array, "B ..."], Int[Array, " B"]]
+    ) -> tuple[Float[Array, " B"], dict[str, Float[Array, " B"]]]:
+        inputs, labels = batch
+        logits = apply(params, inputs)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        accuracy = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
+        return losses, {"accuracy": accuracy}
+
+    return objective

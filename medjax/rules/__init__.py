@@ -1,0 +1,33 @@
+"""Aggregation rules: n workers' vectors to one.
+
+A factory builds a rule (impossible settings fail there); the rule is a pure function of the stacked
+updates, an array `(n, ...)` or any pytree of such, and gives the aggregate without the leading axis:
+
+>>> import jax.numpy as jnp
+>>> from medjax import rules
+>>> print(rules.median()(jnp.array([[1.0, 5.0], [2.0, 0.0], [10.0, 6.0]])))
+[2. 5.]
+
+Each rule belongs to a family, and the family, not the rule, knows how to run it:
+
+* `Additive`: decode(Σ_i encode(x_i)): mean, majority vote;
+* `CoordinateWise`: a function of the n numbers at each coordinate: median, trimmed mean.
+"""
+
+from collections.abc import Callable, Mapping
+
+from medjax.rules._additive import Additive as Additive
+from medjax.rules._additive import majority_vote as majority_vote
+from medjax.rules._additive import mean as mean
+from medjax.rules._coordinatewise import CoordinateWise as CoordinateWise
+from medjax.rules._coordinatewise import median as median
+from medjax.rules._coordinatewise import trimmed_mean as trimmed_mean
+from medjax.rules._rule import Rule as Rule
+
+RULES: Mapping[str, Callable[..., Rule]] = {
+    "mean": mean,
+    "median": median,
+    "majority_vote": majority_vote,
+    "trimmed_mean": trimmed_mean,
+}
+"""Every rule's factory by its name."""

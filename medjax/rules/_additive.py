@@ -1,0 +1,153 @@
+"""Additive rules: decode(Σ_i encode(x_i)). Only the sum ever needs to be held."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, UInt32
+
+from medjax import _checks
+from medjax._kernels.sums import sum_over_rows
+from medjax._kernels.threefry import random_bits
+from medjax._random import Seed, stage_key, worker_keys
+from medjax._stacked import Stacked, Updates, num_workers
+
+Draw = Key[Array, ""] | None
+
+
+@dataclass(frozen=True)
+class Additive:
+    """The family of rules of the form decode(Σ_i encode(x_i)).
+
+    Attributes:
+        name: the rule with its settings.
+        encode: (x_i, i, key_i) to what worker i contributes, of x_i's shape; x_i is one worker's
+            leaf, flattened, in at least float32. `key_i` is None unless `needs_key`.
+        decode: (Σ_i encode(x_i), n, key) to the aggregate. Checks n where the rule restricts it.
+        needs_key: whether encode or decode draw random numbers.
+    """
+
+    name: str
+    encode: Callable[[Float[Array, " d"], Int[Array, ""], Draw], Float[Array, " d"]]
+    decode: Callable[[Float[Array, " d"], int, Draw], Float[Array, " d"]]
+    needs_key: bool = False
+
+    def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
+        """The aggregate of the stacked updates.
+
+        Raises:
+            ValueError, TypeError: if the updates aren't stacked floating-point arrays, if the rule
+                can't take so many workers, or if it draws and no key is given.
+        """
+        n = num_workers(updates)
+        if self.needs_key and key is None:
+            raise ValueError(f"{self.name} draws random numbers: give it a key")
+        leaves, treedef = jax.tree.flatten(updates)
+        base = stage_key(key, "rule") if self.needs_key and key is not None else None
+        aggregates = [
+            self._aggregate_leaf(leaf, n, None if base is None else jax.random.fold_in(base, i))
+            for i, leaf in enumerate(leaves)
+        ]
+        return jax.tree.unflatten(treedef, aggregates)
+
+    def _aggregate_leaf(self, leaf: Array, n: int, key: Draw) -> Array:
+        rows = jnp.reshape(leaf, (n, -1))
+        accumulate = jnp.promote_types(rows.dtype, jnp.float32)
+        workers = jnp.arange(n)
+        if key is None:
+            total = sum_over_rows(
+                lambda row: self.encode(row[0].astype(accumulate), row[1], None), (rows, workers)
+            )
+        else:
+            total = sum_over_rows(
+                lambda row: self.encode(row[0].astype(accumulate), row[1], row[2]),
+                (rows, workers, worker_keys(key, n)),
+            )
+        # The server's key is that of a worker after the last.
+        aggregate = self.decode(total, n, None if key is None else jax.random.fold_in(key, n))
+        return aggregate.reshape(leaf.shape[1:]).astype(leaf.dtype)
+
+
+def mean(weights: Sequence[float] | None = None) -> Additive:
+    """The average (1/n) Σ_i x_i, or Σ_i w_i x_i / Σ_i w_i. Not robust: NaN and ±∞ pass through.
+
+    Args:
+        weights: one non-negative number for each worker, such as its number of examples.
+
+    Raises:
+        ValueError: if a weight is negative or not finite, if all are 0, or, when traced, if their
+            number isn't that of the workers.
+
+    >>> print(mean()(jnp.array([[1.0], [2.0], [6.0]])))
+    [3.]
+    """
+    if weights is None:
+        return Additive("mean", lambda x, i, key: x, lambda total, n, key: total / n)
+    w = np.asarray(weights, dtype=np.float64)
+    _checks.real("weights", w, minimum=0)
+    if w.ndim != 1 or not w.sum() > 0:
+        raise ValueError(f"weights must be a list of numbers with a positive sum, got {weights!r}")
+    shares = w / w.sum()
+
+    def encode(x: Array, i: Array, key: Draw) -> Array:
+        del key
+        return jnp.asarray(shares, x.dtype)[i] * x
+
+    def decode(total: Array, n: int, key: Draw) -> Array:
+        del key
+        if n != len(shares):
+            raise ValueError(f"mean has {len(shares)} weights, got updates of {n} workers")
+        return total
+
+    return Additive("mean(weights)", encode, decode)
+
+
+def majority_vote(
+    *,
+    zero: Literal["zero", "plus", "random"] = "zero",
+    tie: Literal["zero", "random"] = "zero",
+) -> Additive:
+    """The sign of the sum of signs, sign(Σ_i sign(x_i)) (Bernstein et al., 2018).
+
+    A NaN has no sign and abstains; ±∞ votes as any other number does. So f non-finite workers
+    can move a coordinate only where they could have done so with finite numbers.
+
+    Args:
+        zero: what a worker with an exact 0 votes: nothing ("zero", as `jnp.sign`), +1 ("plus"), or
+            +1 or -1 with even odds ("random").
+        tie: what a tied vote gives: 0 ("zero"), or +1 or -1 with even odds ("random").
+
+    Raises:
+        ValueError: if an option isn't one of these, or if one is "random" and no key is given.
+
+    >>> print(majority_vote()(jnp.array([[3.0, 1.0], [-1.0, -1.0], [2.0, 0.0]])))
+    [1. 0.]
+    """
+    _checks.option("zero", zero, ("zero", "plus", "random"))
+    _checks.option("tie", tie, ("zero", "random"))
+
+    def encode(x: Array, i: Array, key: Draw) -> Array:
+        del i
+        vote = (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
+        if zero == "plus":
+            return jnp.where(x == 0, 1, vote)
+        if zero == "random" and key is not None:
+            return jnp.where(x == 0, _coin(random_bits(key, x.size), x.dtype), vote)
+        return vote
+
+    def decode(total: Array, n: int, key: Draw) -> Array:
+        del n
+        if tie == "random" and key is not None:
+            coin = _coin(random_bits(key, total.size), total.dtype)
+            return jnp.where(total == 0, coin, jnp.sign(total))
+        return jnp.sign(total)
+
+    name = "majority_vote" if zero == tie == "zero" else f"majority_vote(zero={zero}, tie={tie})"
+    return Additive(name, encode, decode, needs_key="random" in (zero, tie))
+
+
+def _coin(bits: UInt32[Array, " d"], dtype: jnp.dtype) -> Float[Array, " d"]:
+    return jnp.where(bits >> 31, 1, -1).astype(dtype)

@@ -1,0 +1,24 @@
+"""What every rule is, whatever its family."""
+
+from typing import Protocol
+
+from medjax._random import Seed
+from medjax._stacked import Stacked, Updates
+
+
+class Rule(Protocol):
+    """A pure function of the stacked updates, made by a factory of `medjax.rules`."""
+
+    @property
+    def name(self) -> str:
+        """The rule with its settings, as in 'trimmed_mean(num_byzantine=2)'."""
+        ...
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether the rule draws random numbers, and so must be given a key."""
+        ...
+
+    def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
+        """The aggregate, without the leading axis; each leaf keeps its dtype."""
+        ...
