@@ -1,1 +1,1 @@
-"""What a person runs: configurations, data, models, runs, sweeps and reports."""
+"""What a person runs: data, models, command lines, tables and pictures, around `medjax`."""

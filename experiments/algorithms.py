@@ -1,0 +1,65 @@
+"""From the name of an algorithm to its chain over stacked updates."""
+
+import inspect
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import medjax
+from medjax.noise import Noise
+from medjax.rules import RULES, Rule
+
+_NOISY = "noisy_"
+_BASE_RULES = {"sign": "majority_vote"} | {name: name for name in RULES}
+
+RULE_NAMES = (*_BASE_RULES, *(_NOISY + name for name in _BASE_RULES))
+"""What `--rule` takes: every rule, `sign` for the majority vote, and each with noise before it."""
+
+
+def is_noisy(name: str) -> bool:
+    """Whether the algorithm adds noise to the local gradients."""
+    return name.startswith(_NOISY)
+
+
+def is_vote(name: str) -> bool:
+    """Whether the algorithm's update is a sign, and its step size so a length per coordinate."""
+    return _factory_name(name) == "majority_vote"
+
+
+def rule_options(name: str) -> tuple[str, ...]:
+    """The settings that the rule's factory takes."""
+    return tuple(inspect.signature(RULES[_factory_name(name)]).parameters)
+
+
+def build_rule(name: str, options: dict[str, Any], num_workers: int) -> Rule:
+    """The rule, checked against the number of workers.
+
+    Raises:
+        ValueError: if the rule can't have these settings, or so many workers.
+    """
+    factory = _factory_name(name)
+    rule = RULES[factory](**{k: options[k] for k in rule_options(name) if k in options})
+    key = jax.random.key(0) if rule.needs_key else None
+    jax.eval_shape(lambda x: rule(x, key), jax.ShapeDtypeStruct((num_workers, 1), jnp.float32))
+    return rule
+
+
+def build_optimizer(
+    rule: Rule,
+    learning_rate: optax.ScalarOrSchedule,
+    b: Any,
+    noise: Noise | None,
+    key: jax.Array,
+) -> optax.GradientTransformationExtraArgs:
+    """worker noise (unless b is None), the rule, and a gradient step."""
+    return optax.chain(
+        optax.identity() if b is None else medjax.perturb(b, noise, key),
+        medjax.aggregate(rule, key),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def _factory_name(name: str) -> str:
+    return _BASE_RULES[name.removeprefix(_NOISY)]

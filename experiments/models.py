@@ -1,0 +1,60 @@
+"""The models, in flax. Each adapts to the shape of the images and the number of classes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jaxtyping import Array, Float, Key, PyTree
+
+
+class MLP(nn.Module):
+    """The paper's fully connected network, 784-128-10 on MNIST, with ReLU.
+
+    flax initialises the weights as the paper does: truncated normal, variance 1 / fan-in.
+    """
+
+    num_classes: int
+    hidden: int = 128
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
+        x = images.reshape(images.shape[0], -1)
+        x = nn.relu(nn.Dense(self.hidden)(x))
+        return nn.Dense(self.num_classes)(x)
+
+
+class Logistic(nn.Module):
+    """Multinomial logistic regression: convex."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
+        return nn.Dense(self.num_classes)(images.reshape(images.shape[0], -1))
+
+
+class CNN(nn.Module):
+    """Two 3x3 convolutions of 16 and 32 channels, each halved by max pooling, and a linear layer."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
+        x = images
+        for channels in (16, 32):
+            x = nn.relu(nn.Conv(channels, (3, 3))(x))
+            x = nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
+        return nn.Dense(self.num_classes)(x.reshape(x.shape[0], -1))
+
+
+MODELS: Mapping[str, Callable[..., nn.Module]] = {"mlp": MLP, "logistic": Logistic, "cnn": CNN}
+"""Every model by its name, made with `num_classes`."""
+
+
+def build(
+    name: str, images: Float[Array, "B H W C"], num_classes: int, key: Key[Array, ""]
+) -> tuple[PyTree, Callable[[Any, Array], Array]]:
+    """A model's initial parameters, and its apply function from (params, images) to logits."""
+    model = MODELS[name](num_classes=num_classes)
+    return jax.jit(model.init)(key, images[:1]), model.apply  # pyright: ignore[reportReturnType]

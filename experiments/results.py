@@ -1,0 +1,135 @@
+"""A run's folder: what is in it, and how it is written: every file whole, or not at all."""
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import pyarrow as pa
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+CONFIG = "config.json"
+_PACKAGES = ("medjax", "jax", "jaxlib", "optax", "flax", "numpy", "pyarrow", "matplotlib")
+
+
+def check_folder(path: Path) -> None:
+    """Prove that a run's folder can be made and written, without making it.
+
+    Raises:
+        ValueError: if it can't, or if it already holds something.
+    """
+    try:
+        if path.exists() and any(path.iterdir()):
+            what = "already holds a run" if (path / CONFIG).exists() else "isn't empty"
+            raise ValueError(f"output folder {str(path)!r} {what}: name a new one with --out")
+        ancestor = path.absolute()
+        while not ancestor.exists():
+            ancestor = ancestor.parent
+        with tempfile.TemporaryFile(dir=ancestor):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"output folder {str(path)!r} can't be written: {reason}") from None
+
+
+def default_folder(stem: str) -> Path:
+    """runs/<stem>-<time>, with a number behind it where that is taken."""
+    base = Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    candidates = (base if k == 1 else base.with_name(f"{base.name}-{k}") for k in range(1, 1000))
+    return next(path for path in candidates if not path.exists())
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, device, commit, command and time: with the settings, what explains a result."""
+    device = jax.devices()[0]
+    return {
+        "command": shlex.join(["python", "-m", *_module_and_arguments()]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()}
+        | {name: _version(name) for name in _PACKAGES},
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Indented JSON; NaN and ±∞, which JSON doesn't have, become null."""
+    text = json.dumps(_jsonable(content), indent=2, ensure_ascii=False, allow_nan=False)
+    _write_whole(path, lambda file: file.write((text + "\n").encode()))
+
+
+def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """A Parquet table."""
+    _write_whole(path, lambda file: pq.write_table(pa.table(dict(columns)), file))
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """A picture, in the format of the path's suffix."""
+    _write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=150))
+
+
+def _write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Under a temporary name, then renamed: a reader sees the old file or the new, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _jsonable(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _module_and_arguments() -> list[str]:
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    module = (spec.name if spec else Path(sys.argv[0]).stem).removesuffix(".__main__")
+    return [module, *sys.argv[1:]]
+
+
+def _commit() -> str | None:
+    """The source's git commit, with '-dirty' for uncommitted changes; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,101 @@
+"""Train one model by one algorithm: `python -m experiments.run --workers 100 --rule noisy_sign`."""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments import cli, plots, results
+from experiments.config import RunConfig, add_options, resolve
+from experiments.report import Reporter
+from experiments.setup import Setup, build
+from experiments.training import Clock, Stop, stop_on_signal, train
+
+_DESCRIPTION = """\
+Train one model on the heterogeneous data of n workers, all simulated in one program.
+
+The run's folder gets config.json (every setting, versions, device, commit), metrics.parquet (a row
+for each measurement), summary.json (the last of them, and the speed) and curves.png. Ctrl-C ends
+the run and keeps what was measured."""
+
+_STOPPED = 130  # what a shell reports of a command ended by Ctrl-C
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0, or 130 if stopped. A mistake in the settings exits with 2."""
+    parser = cli.Parser("python -m experiments.run", _DESCRIPTION)
+    add_options(parser)
+    console = Console(highlight=False)
+    try:
+        config = resolve(parser.parse_args(argv))
+        folder = Path(config.out) if config.out else results.default_folder(_stem(config))
+        results.check_folder(folder)  # before anything slow
+        config = dataclasses.replace(config, out=str(folder))
+        with console.status("loading the data, building the model"):
+            setup = build(config)
+    except (ValueError, OSError, ImportError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("stopped before the run began", file=sys.stderr)
+        return _STOPPED
+    try:
+        with stop_on_signal() as stop:
+            _run(console, config, setup, folder, stop)
+    except OSError as error:
+        print(f"error: {folder}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return _STOPPED if stop.requested else 0
+
+
+def _run(console: Console, config: RunConfig, setup: Setup, folder: Path, stop: Stop) -> None:
+    record = {"config": config, "data": setup.data, "num_params": setup.num_params}
+    results.write_json(folder / results.CONFIG, record | results.provenance())
+    columns: dict[str, list[float]] = {}
+    clock = Clock()
+    with Reporter(console, config, setup) as reporter:
+        try:
+            for progress in train(config, setup, stop):
+                clock = progress.clock
+                reporter.update(progress)
+                if progress.metrics is not None:
+                    for name, value in {"step": progress.step, **progress.metrics}.items():
+                        columns.setdefault(name, []).append(value)
+                    # Every time: whatever happens next, what was measured is kept.
+                    results.write_table(folder / "metrics.parquet", columns)
+        except KeyboardInterrupt:  # a second Ctrl-C
+            stop.requested = True
+    if columns:
+        results.write_json(folder / "summary.json", _summary(columns, clock, setup, stop))
+        curves = plots.Curves(plots.describe(dataclasses.asdict(config)), columns)
+        results.write_figure(folder / "curves.png", plots.run_figure(curves))
+        reporter.finish(columns, clock, folder)
+
+
+def _summary(
+    columns: dict[str, list[float]], clock: Clock, setup: Setup, stop: Stop
+) -> dict[str, Any]:
+    """The last measurement, the speed, and how the run ended."""
+    losses = zip(columns["step"], columns["train_loss"], strict=True)
+    return {
+        **{name: values[-1] for name, values in columns.items()},
+        "steps_per_second": clock.steps_per_second,
+        "num_params": setup.num_params,
+        "compile_seconds": clock.compile_seconds,
+        "train_seconds": clock.train_seconds,
+        "stopped_early": stop.requested,
+        # The first measurement at which the loss was NaN or infinite, if any.
+        "diverged_at_step": next((s for s, loss in losses if not math.isfinite(loss)), None),
+    }
+
+
+def _stem(config: RunConfig) -> str:
+    dataset = config.dataset.partition(":")[0]
+    return f"{config.rule}-{dataset}-n{config.workers}-seed{config.seed}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Driving a simulation from the host: chunks of steps, measurements, and a clean stop."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.config import RunConfig
+from experiments.setup import Setup
+
+# The longest that the host leaves the device alone: progress moves, and Ctrl-C is heard, this often.
+_SECONDS_PER_CHUNK = 0.3
+
+
+@dataclass
+class Stop:
+    """Whether the user has asked for the end."""
+
+    requested: bool = False
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Stop]:
+    """Turn the first SIGINT or SIGTERM into a request to stop; a second one ends at once."""
+    stop = Stop()
+
+    def request(number: int, frame: Any) -> None:
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = True
+
+    previous = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Clock:
+    """What a run has taken so far."""
+
+    compile_seconds: float = 0.0
+    train_seconds: float = 0.0
+    steps_timed: int = 0
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """Of the training steps alone; None before the first chunk."""
+        return self.steps_timed / self.train_seconds if self.train_seconds else None
+
+
+@dataclass
+class Progress:
+    """Where a run is: a measurement if there has just been one, else only the step."""
+
+    step: int
+    clock: Clock
+    metrics: dict[str, float] | None = field(default=None)
+
+
+def train(config: RunConfig, setup: Setup, stop: Stop) -> Iterator[Progress]:
+    """Compile, then run and measure in turns, until the last step or until `stop` is requested.
+
+    The last measurement is always at the step where the run ends.
+    """
+    clock, start = Clock(), time.perf_counter()
+    state = jax.jit(setup.simulation.init)(setup.params, setup.key)
+    # One program for chunks of every length; it takes over the old state's memory.
+    advance = jax.jit(setup.simulation.advance, donate_argnums=0)
+    advance = advance.lower(state, jnp.int32(0)).compile()
+    evaluate = jax.jit(setup.simulation.evaluate).lower(setup.params).compile()
+    clock.compile_seconds = time.perf_counter() - start
+
+    def measure() -> Progress:
+        return Progress(step, clock, {k: float(v) for k, v in evaluate(state.params).items()})
+
+    step = measured = 0
+    yield measure()
+    while step < config.steps and not stop.requested:
+        rate = clock.steps_per_second or 1 / _SECONDS_PER_CHUNK
+        next_measurement = min(measured + config.eval_every, config.steps)
+        length = min(max(1, int(rate * _SECONDS_PER_CHUNK)), next_measurement - step)
+        begin = time.perf_counter()
+        state = jax.block_until_ready(advance(state, jnp.int32(length)))
+        clock.train_seconds += time.perf_counter() - begin
+        clock.steps_timed += length
+        step += length
+        if step == next_measurement or stop.requested:
+            measured = step
+            yield measure()
+        else:
+            yield Progress(step, clock)
