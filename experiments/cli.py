@@ -21,6 +21,8 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        """Print the message in one line and exit with 2."""
+        message = " ".join(message.split())
         self.exit(2, f"error: {message} (see --help)\n")
 
 
@@ -69,9 +71,7 @@ def number(minimum: float, *, exclusive: bool = False) -> Callable[[str], float]
             value = math.nan
         if not math.isfinite(value) or value < minimum or (exclusive and value == minimum):
             bound = "above" if exclusive else "of at least"
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a finite number {bound} {minimum:g}"
-            )
+            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number {bound} {minimum:g}")
         return value
 
     return parse

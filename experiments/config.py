@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import medjax
@@ -193,13 +192,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=cli.integer(1),
         help="steps between measurements (default: a fortieth of the steps)",
     )
-    group.add_argument("--seed", metavar="SEED", type=cli.integer(0), default=0, help="(default: 0)")
+    group.add_argument(
+        "--seed", metavar="SEED", type=cli.integer(0), default=0, help="(default: 0)"
+    )
 
     group = parser.add_argument_group("output")
     group.add_argument(
         "--out",
         metavar="DIR",
-        type=Path,
         help="a new folder for the results (default: one under runs/, named after the settings)",
     )
 
@@ -221,8 +221,8 @@ def resolve(arguments: argparse.Namespace) -> RunConfig:
         arguments.lr = 0.003 if algorithms.is_vote(arguments.rule) else 0.1
     if arguments.eval_every is None:
         arguments.eval_every = max(1, arguments.steps // 40)
-    values = {field.name: getattr(arguments, field.name) for field in fields(RunConfig)}
-    return RunConfig(**values | {"out": None if arguments.out is None else str(arguments.out)})
+    values: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(RunConfig)}
+    return RunConfig(**values)
 
 
 def noise_scale(config: RunConfig) -> float | medjax.AdaptiveScale | None:

@@ -89,7 +89,7 @@ class Reporter:
 
 def plan(config: RunConfig, setup: Setup) -> list[str]:
     """What the run is about to do."""
-    data = setup.data
+    data = setup.sizes
     small, large = data["smallest_worker"], data["largest_worker"]
     each = f"{small}" if small == large else f"{small} to {large}"
     settings = {

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import jax
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
@@ -76,7 +77,7 @@ def write_json(path: Path, content: Any) -> None:
     _write_whole(path, lambda file: file.write((text + "\n").encode()))
 
 
-def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
     """A Parquet table."""
     _write_whole(path, lambda file: pq.write_table(pa.table(dict(columns)), file))
 

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(console: Console, config: RunConfig, setup: Setup, folder: Path, stop: Stop) -> None:
-    record = {"config": config, "data": setup.data, "num_params": setup.num_params}
+    record = {"config": config, "data": setup.sizes, "num_params": setup.num_params}
     results.write_json(folder / results.CONFIG, record | results.provenance())
     columns: dict[str, list[float]] = {}
     clock = Clock()

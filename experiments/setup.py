@@ -19,17 +19,21 @@ class Setup:
 
     Attributes:
         simulation: the parts of the run.
+        workers: each worker's training examples.
+        test_data: the test images and labels.
         params: the initial parameters.
         key: the simulation's key.
         num_params: d.
-        data: the data set's and the workers' sizes, for the record.
+        sizes: the data set's and the workers' sizes, for the record.
     """
 
     simulation: medjax.Simulation
+    workers: medjax.WorkerData
+    test_data: tuple[jax.Array, jax.Array]
     params: PyTree
     key: jax.Array
     num_params: int
-    data: dict[str, Any]
+    sizes: dict[str, Any]
 
 
 def build(config: RunConfig) -> Setup:
@@ -48,25 +52,28 @@ def build(config: RunConfig) -> Setup:
     rule = algorithms.build_rule(config.rule, given, config.workers)
     dataset = load(config.dataset)
     parts = partitioner(config)(dataset.train_y, config.workers, config.seed)
+    sizes = [len(part) for part in parts]
+    if config.batch_size != "full" and int(config.batch_size) > max(sizes):
+        raise ValueError(
+            f"batch size {config.batch_size} is more than the {max(sizes)} examples of the largest "
+            "worker; valid: up to that, or full"
+        )
     workers = medjax.stack_workers((dataset.train_x, dataset.train_y), parts)
+    test_data = (jnp.asarray(dataset.test_x), jnp.asarray(dataset.test_y))
     # One key for each purpose.
     model_key, noise_key, simulation_key = jax.random.split(jax.random.key(config.seed), 3)
-    images = jnp.asarray(dataset.test_x)
-    params, apply = models.build(config.model, images, dataset.num_classes, model_key)
+    params, apply = models.build(config.model, test_data[0], dataset.num_classes, model_key)
     optimizer = algorithms.build_optimizer(
         rule, config.lr, noise_scale(config), noise_distribution(config), noise_key
     )
     batch_size = None if config.batch_size == "full" else int(config.batch_size)
     simulation = medjax.simulation(
-        medjax.objectives.classification(apply),
-        workers,
-        optimizer,
-        batch_size=batch_size,
-        test_data=(images, jnp.asarray(dataset.test_y)),
+        medjax.objectives.classification(apply), optimizer, batch_size=batch_size
     )
-    sizes = [len(part) for part in parts]
     return Setup(
         simulation,
+        workers,
+        test_data,
         params,
         simulation_key,
         sum(leaf.size for leaf in jax.tree.leaves(params)),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from experiments.config import RunConfig
 from experiments.setup import Setup
 
-# The longest that the host leaves the device alone: progress moves, and Ctrl-C is heard, this often.
+# The longest that the host leaves the device alone: how often progress moves and Ctrl-C is heard.
 _SECONDS_PER_CHUNK = 0.3
 
 
@@ -74,12 +74,14 @@ def train(config: RunConfig, setup: Setup, stop: Stop) -> Iterator[Progress]:
     state = jax.jit(setup.simulation.init)(setup.params, setup.key)
     # One program for chunks of every length; it takes over the old state's memory.
     advance = jax.jit(setup.simulation.advance, donate_argnums=0)
-    advance = advance.lower(state, jnp.int32(0)).compile()
-    evaluate = jax.jit(setup.simulation.evaluate).lower(setup.params).compile()
+    advance = advance.lower(state, setup.workers, jnp.int32(0)).compile()
+    evaluate = jax.jit(setup.simulation.evaluate)
+    evaluate = evaluate.lower(setup.params, setup.workers, setup.test_data).compile()
     clock.compile_seconds = time.perf_counter() - start
 
     def measure() -> Progress:
-        return Progress(step, clock, {k: float(v) for k, v in evaluate(state.params).items()})
+        metrics = evaluate(state.params, setup.workers, setup.test_data)
+        return Progress(step, clock, {name: float(value) for name, value in metrics.items()})
 
     step = measured = 0
     yield measure()
@@ -88,7 +90,7 @@ def train(config: RunConfig, setup: Setup, stop: Stop) -> Iterator[Progress]:
         next_measurement = min(measured + config.eval_every, config.steps)
         length = min(max(1, int(rate * _SECONDS_PER_CHUNK)), next_measurement - step)
         begin = time.perf_counter()
-        state = jax.block_until_ready(advance(state, jnp.int32(length)))
+        state = jax.block_until_ready(advance(state, setup.workers, jnp.int32(length)))
         clock.train_seconds += time.perf_counter() - begin
         clock.steps_timed += length
         step += length

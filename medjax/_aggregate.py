@@ -16,7 +16,7 @@ from medjax.rules import Rule
 class AggregateState(NamedTuple):
     """The step and the key of a rule that draws random numbers."""
 
-    count: Int[Array, ""]
+    step: Int[Array, ""]
     key: Key[Array, ""]
 
 
@@ -53,12 +53,12 @@ def aggregate(rule: Rule, key: Seed | None = None) -> Aggregator:
 
     def update(
         updates: Stacked,
-        state: AggregateState,
+        state: Any,
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[Updates, AggregateState]:
         del params, extra_args
-        aggregated = rule(updates, jax.random.fold_in(state.key, state.count))
-        return aggregated, AggregateState(optax.safe_increment(state.count), state.key)
+        aggregated = rule(updates, jax.random.fold_in(state.key, state.step))
+        return aggregated, AggregateState(state.step + 1, state.key)
 
     return Aggregator(init=init, update=update)

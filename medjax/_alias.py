@@ -69,9 +69,7 @@ def noisy_sign_sgd(
     Returns:
         A transform of stacked gradients, leaves (n, *shape), to updates of the parameters' shapes.
     """
-    return optax.chain(
-        perturb(b, noise, key), sign_sgd(learning_rate, zero=zero, tie=tie, key=key)
-    )
+    return optax.chain(perturb(b, noise, key), sign_sgd(learning_rate, zero=zero, tie=tie, key=key))
 
 
 def median_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:

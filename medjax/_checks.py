@@ -3,8 +3,8 @@
 import math
 import operator
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 
 def integer(name: str, value: object, *, minimum: int) -> int:
@@ -14,7 +14,7 @@ def integer(name: str, value: object, *, minimum: int) -> int:
         TypeError: if it isn't an integer (a traced one included: it would change shapes or code).
         ValueError: if it is below the minimum.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise TypeError(
             f"{name} changes shapes or code and must be static, got a traced value; "
             f"with optax.inject_hyperparams, name it in static_args"
@@ -37,7 +37,7 @@ def real(name: str, value: object, *, minimum: float, exclusive: bool = False) -
         TypeError: if it isn't a real number.
         ValueError: if it is NaN, infinite or out of range.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "iuf" and not np.issubdtype(numbers.dtype, np.floating):

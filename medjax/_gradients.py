@@ -48,8 +48,16 @@ def local_gradients(
 
 
 def sample_batches(data: WorkerData, batch_size: int, key: Key[Array, ""]) -> WorkerData:
-    """Each worker's mini-batch, drawn independently and with replacement from its own examples."""
-    n = data.sizes.shape[0]
+    """Each worker's mini-batch, drawn independently and with replacement from its own examples.
+
+    Raises:
+        ValueError: if the batch is larger than the largest worker's number of examples.
+    """
+    n, rows = jax.tree.leaves(data.examples)[0].shape[:2]
+    if batch_size > rows:
+        raise ValueError(
+            f"batch_size {batch_size} is more than the {rows} examples of the largest worker"
+        )
 
     def draw(worker_key: Key[Array, ""], examples: PyTree, size: Array) -> PyTree:
         rows = jax.random.randint(worker_key, (batch_size,), 0, size)

@@ -61,4 +61,3 @@ def per_worker(
         return jax.vmap(update_worker)(updates, state)
 
     return optax.GradientTransformationExtraArgs(init, update)
-

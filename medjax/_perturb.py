@@ -44,7 +44,7 @@ def adaptive_scale(fraction: float | Float[Array, ""] = 0.1) -> AdaptiveScale:
 class PerturbState(NamedTuple):
     """The step and the key: the noise is a function of both."""
 
-    count: Int[Array, ""]
+    step: Int[Array, ""]
     key: Key[Array, ""]
 
 
@@ -86,29 +86,29 @@ def perturb(
         return PerturbState(jnp.zeros([], jnp.int32), stage_key(key, "perturb"))
 
     def update(
-        updates: Stacked, state: PerturbState, params: optax.Params | None = None
+        updates: Stacked, state: Any, params: optax.Params | None = None
     ) -> tuple[Stacked, PerturbState]:
         del params
         n = num_workers(updates)
-        step_key = jax.random.fold_in(state.key, state.count)
+        step_key = jax.random.fold_in(state.key, state.step)
         leaves, treedef = jax.tree.flatten(updates)
 
         def perturb_leaf(index: int, leaf: Array) -> Array:
             keys = worker_keys(jax.random.fold_in(step_key, index), n)
             rows = leaf.reshape(n, -1)
             xi = jax.vmap(lambda k: distribution.sample(k, rows.shape[1:], leaf.dtype))(keys)
-            scale = _scale(b, state.count, leaf).astype(leaf.dtype)
+            scale = _scale(b, state.step, leaf).astype(leaf.dtype)
             return (rows + scale * xi).reshape(leaf.shape)
 
         perturbed = [perturb_leaf(i, leaf) for i, leaf in enumerate(leaves)]
-        state = PerturbState(optax.safe_increment(state.count), state.key)
+        state = PerturbState(state.step + 1, state.key)
         return jax.tree.unflatten(treedef, perturbed), state
 
     return optax.GradientTransformation(init, update)
 
 
-def _scale(b: Any, count: Int[Array, ""], leaf: Array) -> Array:
+def _scale(b: Any, step: Int[Array, ""], leaf: Array) -> Array:
     if isinstance(b, AdaptiveScale):
         magnitude = jnp.where(jnp.isfinite(leaf), jnp.abs(leaf), 0)
         return jnp.asarray(b.fraction) * jnp.max(magnitude, initial=0)
-    return jnp.asarray(b(count) if callable(b) else b)
+    return jnp.asarray(b(step) if callable(b) else b)

@@ -35,14 +35,14 @@ class Simulation(NamedTuple):
 
     Attributes:
         init: (params, key) to the state before the first step.
-        advance: (state, number of steps) to the state after them. The number may be traced: one
-            compiled program serves chunks of every length.
-        evaluate: params to the metrics there.
+        advance: (state, data, number of steps) to the state after them. The number may be traced:
+            one compiled program serves chunks of every length.
+        evaluate: (params, data, test_data) to the metrics there; test_data may be None.
     """
 
     init: Callable[[PyTree, Seed], SimulationState]
-    advance: Callable[[SimulationState, int | Int[Array, ""]], SimulationState]
-    evaluate: Callable[[PyTree], Metrics]
+    advance: Callable[[SimulationState, WorkerData, int | Int[Array, ""]], SimulationState]
+    evaluate: Callable[[PyTree, WorkerData, PyTree | None], Metrics]
 
 
 class Result(NamedTuple):
@@ -61,20 +61,16 @@ class Result(NamedTuple):
 
 def simulation(
     objective: Objective,
-    data: WorkerData,
     optimizer: optax.GradientTransformation,
     *,
     batch_size: int | None = None,
-    test_data: PyTree | None = None,
 ) -> Simulation:
-    """The parts of a run; `simulate` puts them together. Arguments and errors are its own."""
-    rows = jax.tree.leaves(data.examples)[0].shape[1]
+    """The parts of a run; `simulate` puts them together. Arguments and errors are its own.
+
+    The data are arguments of the parts, not built in: jit would compile them into the program.
+    """
     if batch_size is not None:
         batch_size = _checks.integer("batch_size", batch_size, minimum=1)
-        if batch_size > rows:
-            raise ValueError(
-                f"batch_size {batch_size} is more than the {rows} examples of the largest worker"
-            )
     update = optax.with_extra_args_support(optimizer).update
 
     def init(params: PyTree, key: Seed) -> SimulationState:
@@ -82,7 +78,7 @@ def simulation(
         start = jnp.zeros([], jnp.int32)
         return SimulationState(start, params, optimizer.init(params), stage_key(key, "simulate"))
 
-    def step(state: SimulationState) -> SimulationState:
+    def step(state: SimulationState, data: WorkerData) -> SimulationState:
         batches = data
         if batch_size is not None:
             batches = sample_batches(data, batch_size, jax.random.fold_in(state.key, state.step))
@@ -92,10 +88,12 @@ def simulation(
         params = optax.apply_updates(state.params, updates)
         return SimulationState(state.step + 1, params, opt_state, state.key)
 
-    def advance(state: SimulationState, num_steps: int | Int[Array, ""]) -> SimulationState:
-        return lax.fori_loop(0, num_steps, lambda _, s: step(s), state)
+    def advance(
+        state: SimulationState, data: WorkerData, num_steps: int | Int[Array, ""]
+    ) -> SimulationState:
+        return lax.fori_loop(0, num_steps, lambda _, s: step(s, data), state)
 
-    def evaluate(params: PyTree) -> Metrics:
+    def evaluate(params: PyTree, data: WorkerData, test_data: PyTree | None) -> Metrics:
         worker_metrics, gradients = local_gradients(objective, params, data)
         metrics = {f"train_{name}": value.mean() for name, value in worker_metrics.items()}
         if test_data is not None:
@@ -137,7 +135,8 @@ def simulate(
     Args:
         objective: (params, batch) to the examples' losses and metrics; see `medjax.objectives`.
         params: the initial parameters.
-        data: each worker's examples; see `stack_workers`.
+        data: each worker's examples; see `stack_workers`. Make it an argument of the function that
+            you jit: arrays that it closes over are compiled into the program, which is slow.
         optimizer: a chain over stacked updates that aggregates, such as `noisy_sign_sgd(1e-2, b)`.
         num_steps: the number of steps.
         key: a JAX key or an integer seed, for the mini-batches; the noise has its own, in the
@@ -156,14 +155,14 @@ def simulate(
     """
     num_steps = _checks.integer("num_steps", num_steps, minimum=0)
     every = _checks.integer("eval_every", eval_every or max(num_steps, 1), minimum=1)
-    parts = simulation(objective, data, optimizer, batch_size=batch_size, test_data=test_data)
+    parts = simulation(objective, optimizer, batch_size=batch_size)
     steps = np.append(np.arange(0, num_steps, every), num_steps)
     # The chunk after the last evaluation has no steps, so that evaluating is compiled only once.
     chunks = np.diff(steps, append=num_steps)
 
     def run_chunk(state: SimulationState, length: Array) -> tuple[SimulationState, Metrics]:
-        metrics = parts.evaluate(state.params)
-        return parts.advance(state, length), metrics
+        metrics = parts.evaluate(state.params, data, test_data)
+        return parts.advance(state, data, length), metrics
 
     state, metrics = lax.scan(run_chunk, parts.init(params, key), jnp.asarray(chunks, jnp.int32))
     return Result(state.params, jnp.asarray(steps, jnp.int32), metrics)

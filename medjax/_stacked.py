@@ -29,9 +29,7 @@ def num_workers(updates: Stacked, expected: int | None = None) -> int:
                 f"stacked updates must be floating point, {where} is {jnp.result_type(leaf)}"
             )
         if jnp.ndim(leaf) == 0:
-            raise ValueError(
-                f"stacked updates have the workers along axis 0, {where} is a scalar"
-            )
+            raise ValueError(f"stacked updates have the workers along axis 0, {where} is a scalar")
     sizes = {jnp.shape(leaf)[0] for _, leaf in leaves}
     if len(sizes) > 1:
         raise ValueError(f"leaves disagree on the number of workers: {sorted(sizes)}")

@@ -99,7 +99,7 @@ def triangular() -> Noise:
         return jnp.where(x > 0, 1 - tail, tail)
 
     return _by_inversion(
-        "triangular", lambda u: jnp.sign(u) * math.sqrt(6) * (1 - jmath.sqrt(1 - jnp.abs(u))), cdf
+        "triangular", lambda u: jnp.sign(u) * math.sqrt(6) * (1 - jnp.sqrt(1 - jnp.abs(u))), cdf
     )
 
 
@@ -124,7 +124,7 @@ def student_t(df: float = 5.0) -> Noise:
         working = jnp.promote_types(dtype, jnp.float32)
         # U in (0, 1], so that the radius is finite.
         u, v = ((w.astype(working) + 0.5) * 2**-32 for w in random_words(key, math.prod(shape)))
-        radius = jmath.sqrt(df * jnp.expm1(-2 / df * jnp.log(u)))
+        radius = jnp.sqrt(df * jnp.expm1(-2 / df * jnp.log(u)))
         return (scale * radius * jnp.cos(2 * math.pi * v)).reshape(shape).astype(dtype)
 
     def cdf(x: ArrayLike) -> Array:

@@ -134,7 +134,9 @@ def _select_by_bisection(x: Int[Array, "n d"], ranks: tuple[int, ...]) -> list[A
             return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
 
         smallest = jnp.full(x.shape[1:], limits.min, x.dtype)
-        return lax.fori_loop(0, limits.bits, halve, (smallest, jnp.full_like(smallest, limits.max)))[0]
+        return lax.fori_loop(
+            0, limits.bits, halve, (smallest, jnp.full_like(smallest, limits.max))
+        )[0]
 
     return [select(rank) for rank in ranks]
 

@@ -1,7 +1,7 @@
 """Aggregation rules: n workers' vectors to one.
 
-A factory builds a rule (impossible settings fail there); the rule is a pure function of the stacked
-updates, an array `(n, ...)` or any pytree of such, and gives the aggregate without the leading axis:
+A factory builds a rule (impossible settings fail there). The rule is a pure function of the stacked
+updates, an array `(n, ...)` or any pytree of such, to the aggregate without the leading axis:
 
 >>> import jax.numpy as jnp
 >>> from medjax import rules

@@ -1,0 +1,98 @@
+"""Several runs in one picture: `python -m experiments.compare DIR DIR ... --out FILE`."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from experiments import cli, plots, results
+
+_METRICS = ("train_loss", "train_accuracy", "test_accuracy", "grad_norm", "median_mean_gap")
+# What a run is called by, where it differs between the runs, and how that is written.
+_LABELS = {
+    "rule": "{}",
+    "workers": "n = {}",
+    "b": "b = {}",
+    "noise": "{} noise",
+    "lr": "δ = {:g}",
+    "batch_size": "batch {}",
+    "dataset": "{}",
+    "partition": "{}",
+    "classes_per_worker": "{} classes",
+    "alpha": "α = {:g}",
+    "model": "{}",
+    "seed": "seed {}",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code. A mistake exits with 2."""
+    parser = cli.Parser(
+        "python -m experiments.compare",
+        "Draw the curves of several runs in one picture, and print their last measurements.",
+    )
+    parser.add_argument("runs", metavar="DIR", nargs="+", type=Path, help="a run's folder")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        default=Path("comparison.png"),
+        help="the picture: .png, .svg or .pdf (default: comparison.png)",
+    )
+    parser.add_argument("--title", metavar="TEXT", default="", help="(default: none)")
+    arguments = parser.parse_args(argv)
+    if arguments.out.suffix not in (".png", ".svg", ".pdf"):
+        parser.error(f"--out {arguments.out}: the name must end in .png, .svg or .pdf")
+    try:
+        runs = [_read(folder) for folder in arguments.runs]
+        names = labels([config for config, _ in runs])
+        curves = [plots.Curves(name, c) for name, (_, c) in zip(names, runs, strict=True)]
+        results.write_figure(arguments.out, plots.comparison_figure(curves, arguments.title))
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("run", "step", *_METRICS):
+        table.add_column(heading, justify="left" if heading == "run" else "right")
+    for run in curves:
+        last = (f"{run.columns[metric][-1]:.4g}" for metric in _METRICS)
+        table.add_row(run.label, f"{run.columns['step'][-1]}", *last)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+    print(f"\npicture in {arguments.out}")
+    return 0
+
+
+def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A name for each run: the settings in which the runs differ, and the rule in any case."""
+    differing = [
+        name
+        for name in _LABELS
+        if name == "rule" or len({str(config.get(name)) for config in configs}) > 1
+    ]
+    return [
+        ", ".join(_LABELS[n].format(c[n]) for n in differing if c.get(n) is not None)
+        for c in configs
+    ]
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """A run's settings and measurements.
+
+    Raises:
+        ValueError: if the folder doesn't hold a run.
+    """
+    try:
+        config = json.loads((folder / results.CONFIG).read_text(encoding="utf-8"))["config"]
+        columns = pq.read_table(folder / "metrics.parquet").to_pydict()
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise ValueError(f"{str(folder)!r} doesn't hold a run: {error}") from None
+    return config, columns
+
+
+if __name__ == "__main__":
+    sys.exit(main())

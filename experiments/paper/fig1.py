@@ -1,0 +1,158 @@
+"""Figure 1: three workers with f_i(x) = (x - a_i)²/2, on which signSGD and medianSGD stall at 2.
+
+The mean of the local gradients is x - 13/3, their median x - 2: without noise, both algorithms go
+to the median's zero and stay. Beside them here: SGD, and the two noisy algorithms.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+import medjax
+from experiments import plots, results
+from medjax.noise import Noise, normal
+
+TARGETS = (1.0, 2.0, 10.0)
+MEAN, MEDIAN = float(np.mean(TARGETS)), float(np.median(TARGETS))
+STEP_SIZE = 0.001
+START = 0.0005
+B = 10.0
+NUM_STEPS = 200_000
+EVAL_EVERY = 20
+
+
+def objective(x: Array, a: Array) -> tuple[Array, dict[str, Array]]:
+    """(x - a)²/2 for each a; x itself as a metric, for the trajectory."""
+    return 0.5 * (x - a) ** 2, {"x": jnp.full_like(a, x)}
+
+
+def algorithms(b: float = B, key: int = 0) -> dict[str, optax.GradientTransformation]:
+    """The five algorithms by name."""
+    return {
+        "SGD": medjax.sgd(STEP_SIZE),
+        "signSGD": medjax.sign_sgd(STEP_SIZE),
+        "medianSGD": medjax.median_sgd(STEP_SIZE),
+        "Noisy signSGD": medjax.noisy_sign_sgd(STEP_SIZE, b, key=key),
+        "Noisy medianSGD": medjax.noisy_median_sgd(STEP_SIZE, b, key=key),
+    }
+
+
+def trajectory(
+    optimizer: optax.GradientTransformation, num_steps: int = NUM_STEPS
+) -> tuple[np.ndarray, np.ndarray]:
+    """The recorded steps, and x at each of them."""
+    a = np.array(TARGETS, dtype=np.float32)
+    data = medjax.stack_workers(a, [np.array([i]) for i in range(len(a))])
+
+    @jax.jit
+    def run(data: medjax.WorkerData) -> medjax.Result:
+        return medjax.simulate(
+            objective,
+            jnp.float32(START),
+            data,
+            optimizer,
+            num_steps=num_steps,
+            eval_every=EVAL_EVERY,
+            key=0,
+        )
+
+    result = run(data)
+    return np.asarray(result.steps), np.asarray(result.metrics["train_x"], dtype=np.float64)
+
+
+def time_average(x: np.ndarray) -> float:
+    """The average over the second half of the run, when the start is forgotten."""
+    return float(x[len(x) // 2 :].mean())
+
+
+def noisy_median(b: float, noise: Noise) -> tuple[float, float]:
+    """Mean and median of the distribution of median_i(a_i + b ξ_i), by quadrature.
+
+    Noisy medianSGD moves towards independent draws of this distribution, so its time average is
+    the mean; Noisy signSGD is at rest where a draw is as often above as below: the median.
+    """
+    y = np.linspace(-40 * b, 40 * b, 800_001) + MEAN
+    cdfs = [np.asarray(noise.cdf((y - a) / b), dtype=np.float64) for a in TARGETS]
+    cdf = _at_least_two_of_three(*cdfs)
+    # E[Y] = y_0 + ∫ (1 - F) from y_0, the lower end.
+    mean = y[0] + np.trapezoid(1 - cdf, y)
+    return float(mean), float(np.interp(0.5, cdf, y))
+
+
+def _at_least_two_of_three(
+    p: Float[np.ndarray, " k"], q: Float[np.ndarray, " k"], r: Float[np.ndarray, " k"]
+) -> Float[np.ndarray, " k"]:
+    return p * q + p * r + q * r - 2 * p * q * r
+
+
+def run(console: Console, folder: Path) -> None:
+    """Run the five algorithms; print the table; write it, the trajectories and the figure."""
+    mean, median = noisy_median(B, normal())
+    expected = dict(zip(algorithms(), (MEAN, MEDIAN, MEDIAN, median, mean), strict=True))
+    console.print(
+        f"f_i(x) = (x - a_i)²/2, a = {TARGETS}: the mean of the gradients is 0 at {MEAN:.4f}, "
+        f"their median at {MEDIAN:g}\n{NUM_STEPS} steps of {STEP_SIZE:g} from {START:g}, "
+        f"Gaussian noise with b = {B:g}\n",
+        soft_wrap=True,
+    )
+    trajectories: dict[str, np.ndarray] = {}
+    steps = np.array([])
+    with console.status("") as status:
+        for k, (name, optimizer) in enumerate(algorithms().items(), start=1):
+            status.update(f"{name} ({k} of {len(expected)})")
+            steps, trajectories[name] = trajectory(optimizer)
+    rows = {
+        "algorithm": list(trajectories),
+        "final_x": [float(x[-1]) for x in trajectories.values()],
+        "time_average": [time_average(x) for x in trajectories.values()],
+        "expected": [expected[name] for name in trajectories],
+        "mean_gradient": [time_average(x) - MEAN for x in trajectories.values()],
+    }
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("algorithm", "final x", "time average", "by theory", "mean gradient there"):
+        table.add_column(heading, justify="left" if heading == "algorithm" else "right")
+    for name, *values in zip(*rows.values(), strict=True):
+        table.add_row(name, *(f"{value:.4f}" for value in values))
+    console.print(table)
+    settings = {"a": TARGETS, "step_size": STEP_SIZE, "start": START, "b": B, "seed": 0}
+    record = {"figure": "fig1", "config": settings | {"num_steps": NUM_STEPS}}
+    results.write_json(folder / results.CONFIG, record | results.provenance())
+    results.write_table(folder / "trajectories.parquet", {"step": steps, **trajectories})
+    results.write_table(folder / "table.parquet", rows)
+    drawing = figure(steps, trajectories)
+    for suffix in ("png", "svg"):
+        results.write_figure(folder / f"fig1.{suffix}", drawing)
+    console.print(f"\nresults in {folder}", soft_wrap=True)
+
+
+def figure(steps: np.ndarray, trajectories: dict[str, np.ndarray]) -> Figure:
+    """x against the step, and the two gradients on the way of the two that stall."""
+    drawing, axes = plots.new_figure(1, 3, f"(x - a_i)²/2, a = {TARGETS}, δ = {STEP_SIZE:g}")
+    for colour, (name, x) in zip(plots.COLOURS, trajectories.items(), strict=False):
+        label = f"{name}, b = {B:g}" if name.startswith("Noisy") else name
+        axes[0].plot(steps[1:], x[1:], color=colour, label=label, linewidth=1.2)
+    for level, text in ((MEDIAN, "median of a"), (MEAN, "mean of a")):
+        axes[0].axhline(level, color="0.4", linestyle=":", linewidth=1)
+        axes[0].annotate(text, (steps[1], level), xytext=(0, 3), textcoords="offset points")
+    axes[0].set_ylabel("x")
+    axes[0].set_xscale("log")
+    axes[0].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, 0.88))
+    for axis, name in zip(axes[1:], ("signSGD", "medianSGD"), strict=True):
+        early = steps <= 10_000
+        x = trajectories[name][early]
+        axis.plot(steps[early], x - MEAN, color=plots.COLOURS[0], label="mean of the gradients")
+        axis.plot(steps[early], x - MEDIAN, color=plots.COLOURS[1], label="median of the gradients")
+        axis.axhline(0, color="0.4", linestyle=":", linewidth=1)
+        axis.set_title(name, fontsize=10)
+        axis.set_ylabel("gradient")
+        axis.legend(frameon=False, fontsize=8, loc="lower right")
+    for axis in axes:
+        axis.set_xlabel("step")
+    return drawing
