@@ -92,7 +92,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--lr",
         metavar="δ",
         type=cli.number(0, exclusive=True),
-        help="step size (default: 0.003 for votes, 0.1 for the others)",
+        help="step size (default: 0.003 for votes, 0.1 for mean, 0.03 for others)",
     )
     group.add_argument(
         "--b",
@@ -218,7 +218,7 @@ def resolve(arguments: argparse.Namespace) -> RunConfig:
         elif getattr(arguments, name) is None:
             setattr(arguments, name, setting.default(arguments))
     if arguments.lr is None:
-        arguments.lr = 0.003 if algorithms.is_vote(arguments.rule) else 0.1
+        arguments.lr = algorithms.default_step_size(arguments.rule)
     if arguments.eval_every is None:
         arguments.eval_every = max(1, arguments.steps // 40)
     values: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(RunConfig)}

@@ -37,7 +37,7 @@ def aggregate(rule: Rule, key: Seed | None = None) -> Aggregator:
         ValueError: if the rule draws random numbers and no key is given.
         TypeError: if `rule` isn't a rule (`rules.median()`, not `rules.median`).
     """
-    if not hasattr(rule, "needs_key"):
+    if not isinstance(rule, Rule):
         raise TypeError(f"rule must be built, such as medjax.rules.median(); got {rule!r}")
     if not rule.needs_key:
         return Aggregator(

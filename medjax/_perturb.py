@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from medjax import _checks
 from medjax import noise as _noise
 from medjax._random import Seed, stage_key, worker_keys
-from medjax._stacked import Stacked, num_workers
+from medjax._stacked import Stacked, flatten
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def adaptive_scale(fraction: float | Float[Array, ""] = 0.1) -> AdaptiveScale:
     Raises:
         ValueError: if the fraction is negative or not finite.
     """
-    _checks.real("fraction", fraction, minimum=0)
+    _checks.real("fraction", fraction, minimum=0.0)
     return AdaptiveScale(fraction)
 
 
@@ -79,7 +79,7 @@ def perturb(
             f"noise must be a distribution such as medjax.noise.normal(), got {noise!r}"
         )
     if not callable(b) and not isinstance(b, AdaptiveScale):
-        _checks.real("b", b, minimum=0)
+        _checks.real("b", b, minimum=0.0)
 
     def init(params: optax.Params) -> PerturbState:
         del params
@@ -89,9 +89,8 @@ def perturb(
         updates: Stacked, state: Any, params: optax.Params | None = None
     ) -> tuple[Stacked, PerturbState]:
         del params
-        n = num_workers(updates)
+        n, leaves, treedef = flatten(updates)
         step_key = jax.random.fold_in(state.key, state.step)
-        leaves, treedef = jax.tree.flatten(updates)
 
         def perturb_leaf(index: int, leaf: Array) -> Array:
             keys = worker_keys(jax.random.fold_in(step_key, index), n)

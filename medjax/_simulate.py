@@ -154,7 +154,8 @@ def simulate(
         TypeError: if a size isn't a static integer.
     """
     num_steps = _checks.integer("num_steps", num_steps, minimum=0)
-    every = _checks.integer("eval_every", eval_every or max(num_steps, 1), minimum=1)
+    every = max(num_steps, 1) if eval_every is None else eval_every
+    every = _checks.integer("eval_every", every, minimum=1)
     parts = simulation(objective, optimizer, batch_size=batch_size)
     steps = np.append(np.arange(0, num_steps, every), num_steps)
     # The chunk after the last evaluation has no steps, so that evaluating is compiled only once.

@@ -1,11 +1,15 @@
 """Stacked updates: pytrees whose every leaf has the workers along axis 0."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+import numpy as np
+from jaxtyping import Array, Float, PyTree, Shaped
 
-Stacked = PyTree[Float[Array, "n ..."]]
-"""The n workers' vectors: leaves (num_workers, *shape)."""
+# Looser than it could be, so that what is wrong is reported by `num_workers`, for people.
+Stacked = PyTree[Shaped[Array | np.ndarray, "..."]]
+"""The n workers' vectors: leaves (n, *shape) of floating-point numbers."""
 
 Updates = PyTree[Float[Array, "..."]]
 """One vector: leaves of the parameters' shapes."""
@@ -39,3 +43,14 @@ def num_workers(updates: Stacked, expected: int | None = None) -> int:
     if expected is not None and n != expected:
         raise ValueError(f"built for {expected} workers, got updates stacked from {n}")
     return n
+
+
+def flatten(updates: Stacked) -> tuple[int, list[Array], Any]:
+    """The number of workers, the leaves as JAX arrays, and the structure.
+
+    Raises:
+        ValueError, TypeError: as `num_workers`.
+    """
+    n = num_workers(updates)
+    leaves, treedef = jax.tree.flatten(updates)
+    return n, [jnp.asarray(leaf) for leaf in leaves], treedef

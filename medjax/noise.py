@@ -16,7 +16,7 @@ coordinate, from counter-based bits: coordinate j of a draw depends on the key a
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +29,7 @@ from medjax import _checks
 from medjax._kernels.threefry import random_words
 
 
+@runtime_checkable
 class Sample(Protocol):
     """Draws independent numbers."""
 
@@ -114,7 +115,7 @@ def student_t(df: float = 5.0) -> Noise:
     Raises:
         ValueError: if df isn't a finite number above 2.
     """
-    _checks.real("df", df, minimum=2, exclusive=True)
+    _checks.real("df", df, minimum=2.0, exclusive=True)
     df = float(df)
     scale = math.sqrt((df - 2) / df)
 

@@ -10,7 +10,7 @@ least one. `medjax.stack_workers` then makes the workers' data one array.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -21,6 +21,7 @@ Labels = Int[np.ndarray, " N"]
 Parts = list[Int[np.ndarray, " m_i"]]
 
 
+@runtime_checkable
 class Partition(Protocol):
     """Splits the examples among the workers."""
 
@@ -130,7 +131,7 @@ def dirichlet(alpha: float, min_examples: int = 1) -> Partition:
         ValueError: if α isn't a finite number above 0 or `min_examples` < 1; when called, if there
             are too few examples.
     """
-    _checks.real("alpha", alpha, minimum=0, exclusive=True)
+    _checks.real("alpha", alpha, minimum=0.0, exclusive=True)
     least = _checks.integer("min_examples", min_examples, minimum=1)
 
     def partition(labels: Labels, num_workers: int, seed: int) -> Parts:

@@ -143,7 +143,8 @@ def figure(steps: np.ndarray, trajectories: dict[str, np.ndarray]) -> Figure:
         axes[0].annotate(text, (steps[1], level), xytext=(0, 3), textcoords="offset points")
     axes[0].set_ylabel("x")
     axes[0].set_xscale("log")
-    axes[0].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, 0.88))
+    axes[0].set_ylim(top=7.5)  # room for the legend above the curves
+    axes[0].legend(frameon=False, fontsize=8, loc="upper left")
     for axis, name in zip(axes[1:], ("signSGD", "medianSGD"), strict=True):
         early = steps <= 10_000
         x = trajectories[name][early]

@@ -13,7 +13,7 @@ from medjax import _checks
 from medjax._kernels.sums import sum_over_rows
 from medjax._kernels.threefry import random_bits
 from medjax._random import Seed, stage_key, worker_keys
-from medjax._stacked import Stacked, Updates, num_workers
+from medjax._stacked import Stacked, Updates, flatten
 
 Draw = Key[Array, ""] | None
 
@@ -42,10 +42,9 @@ class Additive:
             ValueError, TypeError: if the updates aren't stacked floating-point arrays, if the rule
                 can't take so many workers, or if it draws and no key is given.
         """
-        n = num_workers(updates)
+        n, leaves, treedef = flatten(updates)
         if self.needs_key and key is None:
             raise ValueError(f"{self.name} draws random numbers: give it a key")
-        leaves, treedef = jax.tree.flatten(updates)
         base = stage_key(key, "rule") if self.needs_key and key is not None else None
         aggregates = [
             self._aggregate_leaf(leaf, n, None if base is None else jax.random.fold_in(base, i))
@@ -71,7 +70,7 @@ class Additive:
         return aggregate.reshape(leaf.shape[1:]).astype(leaf.dtype)
 
 
-def mean(weights: Sequence[float] | None = None) -> Additive:
+def mean(weights: Sequence[float | int] | np.ndarray | None = None) -> Additive:
     """The average (1/n) Σ_i x_i, or Σ_i w_i x_i / Σ_i w_i. Not robust: NaN and ±∞ pass through.
 
     Args:
@@ -87,7 +86,7 @@ def mean(weights: Sequence[float] | None = None) -> Additive:
     if weights is None:
         return Additive("mean", lambda x, i, key: x, lambda total, n, key: total / n)
     w = np.asarray(weights, dtype=np.float64)
-    _checks.real("weights", w, minimum=0)
+    _checks.real("weights", w, minimum=0.0)
     if w.ndim != 1 or not w.sum() > 0:
         raise ValueError(f"weights must be a list of numbers with a positive sum, got {weights!r}")
     shares = w / w.sum()

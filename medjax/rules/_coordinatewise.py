@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from medjax import _checks
 from medjax._kernels import order_statistics
 from medjax._random import Seed
-from medjax._stacked import Stacked, Updates, num_workers
+from medjax._stacked import Stacked, Updates, flatten
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ class CoordinateWise:
                 rule can't take so many workers.
         """
         del key
-        n = num_workers(updates)
-        leaves, treedef = jax.tree.flatten(updates)
+        n, leaves, treedef = flatten(updates)
         # A large program is compiled for each matrix that is reduced, so all leaves of one
         # precision are reduced as one matrix. Half precision is widened, which is exact.
         widened = [jnp.promote_types(leaf.dtype, jnp.float32) for leaf in leaves]

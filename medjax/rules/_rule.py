@@ -1,11 +1,12 @@
 """What every rule is, whatever its family."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from medjax._random import Seed
 from medjax._stacked import Stacked, Updates
 
 
+@runtime_checkable
 class Rule(Protocol):
     """A pure function of the stacked updates, made by a factory of `medjax.rules`."""
 

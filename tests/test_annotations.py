@@ -1,0 +1,68 @@
+"""Every annotated shape and dtype of the library holds in use: checked at run time by beartype."""
+
+import subprocess
+import sys
+
+# In a process of its own: the checks must be in place before medjax is imported, and elsewhere
+# they would stand before the errors that are for people.
+SCRIPT = """
+from jaxtyping import install_import_hook
+
+with install_import_hook("medjax", "beartype.beartype"):
+    import medjax
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+SETTINGS = {"trimmed_mean": {"num_byzantine": 1}}
+tree = {"w": jnp.ones((5, 3, 2)), "b": jnp.ones((5, 4), jnp.bfloat16)}
+for name, factory in medjax.rules.RULES.items():
+    rule = factory(**SETTINGS.get(name, {}))
+    jax.jit(rule)(tree)
+    rule(np.ones((5, 2), np.float32))
+medjax.rules.majority_vote(zero="random", tie="random")(tree, jax.random.key(0))
+medjax.rules.mean([1, 2, 3, 4, 5])(tree)
+
+for factory in medjax.noise.NOISES.values():
+    distribution = factory()
+    distribution.sample(jax.random.key(0), (3, 2), jnp.bfloat16)
+    distribution.cdf(0.5), distribution.cdf(np.zeros(3))
+
+labels = np.repeat(np.arange(5), 4)
+SETTINGS = {"by_label": {"classes_per_worker": 1}, "dirichlet": {"alpha": 0.5}}
+for name, factory in medjax.partition.PARTITIONS.items():
+    parts = factory(**SETTINGS.get(name, {}))(labels, 5, 0)
+
+images = np.ones((20, 3), np.float32)
+data = medjax.stack_workers((images, labels.astype(np.int32)), parts)
+objective = medjax.objectives.classification(lambda w, x: x @ w)
+schedule = optax.linear_schedule(1.0, 0.1, 5)
+for optimizer in (
+    medjax.sgd(0.1),
+    medjax.sign_sgd(schedule, tie="random", key=jax.random.key(1)),
+    medjax.noisy_sign_sgd(0.1, schedule, medjax.noise.laplace(), key=jax.random.PRNGKey(1)),
+    medjax.median_sgd(jnp.float32(0.1)),
+    medjax.noisy_median_sgd(0.1, medjax.adaptive_scale(), key=3),
+    optax.chain(
+        medjax.per_worker(optax.trace(0.9), 5),
+        medjax.perturb(jnp.float32(0.1)),
+        medjax.aggregate(medjax.rules.trimmed_mean(1)),
+        optax.adam(0.1),
+    ),
+):
+    for batch_size in (None, 2):
+        medjax.simulate(
+            objective, jnp.zeros((3, 5)), data, optimizer,
+            num_steps=3, eval_every=2, batch_size=batch_size, key=0,
+            test_data=(jnp.asarray(images), jnp.asarray(labels)),
+        )
+print("all annotations hold")
+"""
+
+
+def test_annotations_hold():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "all annotations hold\n"
