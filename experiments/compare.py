@@ -69,11 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A name for each run: the settings in which the runs differ, and the rule in any case."""
-    differing = [
-        name
-        for name in _LABELS
-        if name == "rule" or len({str(config.get(name)) for config in configs}) > 1
-    ]
+
+    def differs(name: str) -> bool:
+        values = {str(config.get(name)) for config in configs}
+        # b names the noisy runs well enough: other settings that some lack don't tell them apart.
+        return len(values if name == "b" else values - {"None"}) > 1
+
+    differing = [name for name in _LABELS if name == "rule" or differs(name)]
     return [
         ", ".join(_LABELS[n].format(c[n]) for n in differing if c.get(n) is not None)
         for c in configs

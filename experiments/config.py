@@ -214,7 +214,7 @@ def resolve(arguments: argparse.Namespace) -> RunConfig:
         if not setting.applies(arguments):
             if getattr(arguments, name) is not None:
                 flag = "--" + name.replace("_", "-")
-                raise ValueError(f"{flag} {getattr(arguments, name)} goes with {setting.to} only")
+                raise ValueError(f"{flag} {getattr(arguments, name)} goes only with {setting.to}")
         elif getattr(arguments, name) is None:
             setattr(arguments, name, setting.default(arguments))
     if arguments.lr is None:

@@ -69,6 +69,7 @@ def comparison_figure(runs: Sequence[Curves], title: str) -> Figure:
         *axes[0].get_legend_handles_labels(),
         loc="outside lower center",
         ncols=min(3, len(runs)),
+        fontsize=9,
         frameon=False,
     )
     return figure

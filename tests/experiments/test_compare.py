@@ -1,0 +1,60 @@
+"""`python -m experiments.compare`: several runs in one picture."""
+
+import pytest
+
+from experiments.compare import labels, main
+from experiments.run import main as run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    base = tmp_path_factory.mktemp("runs")
+    for rule in ("sign", "noisy_sign"):
+        arguments = ["--dataset", "digits", "--model", "logistic", "--steps", "4"]
+        assert run([*arguments, "--rule", rule, "--out", str(base / rule)]) == 0
+    return base
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_picture_and_table(runs, suffix, tmp_path, capsys):
+    out = tmp_path / f"picture.{suffix}"
+    assert main([str(runs / "sign"), str(runs / "noisy_sign"), "--out", str(out)]) == 0
+    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix]
+    assert out.read_bytes().startswith(start)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["run", "sign", "noisy_sign,"]
+
+
+def test_labels_name_what_differs():
+    base = {"rule": "noisy_sign", "b": "0.01", "noise": "normal", "lr": 0.1, "workers": 10}
+    silent = base | {"rule": "sign", "b": None, "noise": None}
+    assert labels([base, base | {"lr": 0.01}]) == [
+        "noisy_sign, δ = 0.1",
+        "noisy_sign, δ = 0.01",
+    ]
+    assert labels([base, silent]) == ["noisy_sign, b = 0.01", "sign"]
+    assert labels([base]) == ["noisy_sign"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "'nowhere' doesn't hold a run"),
+        ([], "required: DIR"),
+        (["x", "--out", "picture.exe"], "must end in .png, .svg or .pdf"),
+    ],
+)
+def test_mistakes(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_picture_that_cannot_be_written(runs, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main([str(runs / "sign"), "--out", "/proc/nowhere/picture.png"])
+    assert exit_info.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,95 @@
+"""`python -m experiments.paper`: the toy's claims, against closed forms and quadrature."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from scipy import integrate, stats
+
+from experiments.paper import fig1
+from experiments.paper.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("paper") / "fig1"
+    assert main(["fig1", "--out", str(path)]) == 0
+    return path
+
+
+def test_quadrature_against_scipy():
+    # The density of the middle of three independent variables: one at y, one below, one above.
+    a, b = np.array(fig1.TARGETS), 10.0
+
+    def density(y):
+        p, F = stats.norm.pdf(y, a, b), stats.norm.cdf(y, a, b)
+        return sum(
+            p[i] * (F[j] * (1 - F[k]) + F[k] * (1 - F[j]))
+            for i, j, k in ((0, 1, 2), (1, 0, 2), (2, 0, 1))
+        )
+
+    mean = integrate.quad(lambda y: y * density(y), -100, 110, limit=500)[0]
+    ours, median = fig1.noisy_median(b, fig1.normal())
+    assert ours == pytest.approx(mean, abs=2e-4)
+    # The figure that was published while planning: 13/3 - 0.172.
+    assert ours == pytest.approx(13 / 3 - 0.172, abs=5e-4)
+    assert integrate.quad(density, -100, median)[0] == pytest.approx(0.5, abs=1e-5)
+
+
+def test_claims(folder):
+    table = pq.read_table(folder / "table.parquet").to_pydict()
+    final = dict(zip(table["algorithm"], table["final_x"], strict=True))
+    average = dict(zip(table["algorithm"], table["time_average"], strict=True))
+    assert final["signSGD"] == pytest.approx(2, abs=0.01)
+    assert final["medianSGD"] == pytest.approx(2, abs=0.01)
+    assert final["SGD"] == pytest.approx(13 / 3, abs=0.01)
+    assert average["Noisy medianSGD"] == pytest.approx(4.161, abs=0.15)
+    # Rest where P(median > x) = 1/2, 4.173; the walk relaxes in about 8000 steps, so that the
+    # average over 100,000 has a standard deviation of about 0.026.
+    assert average["Noisy signSGD"] == pytest.approx(4.173, abs=0.1)
+
+
+def test_trajectories_are_those_of_the_closed_forms(folder):
+    table = pq.read_table(folder / "trajectories.parquet").to_pydict()
+    step = np.array(table["step"])
+    for name, target in (("SGD", 13 / 3), ("medianSGD", 2.0)):
+        expected = target + (fig1.START - target) * (1 - fig1.STEP_SIZE) ** step
+        # Near the end a step is smaller than the spacing of float32 numbers there.
+        np.testing.assert_allclose(table[name], expected, atol=1e-3)
+
+
+def test_folder_explains_itself(folder):
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "table.parquet",
+        "trajectories.parquet",
+        "fig1.png",
+        "fig1.svg",
+    }
+    record = json.loads((folder / "config.json").read_text())
+    assert record["config"]["b"] == 10
+    assert record["versions"]["jax"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fig9"], "unknown figure 'fig9': did you mean 'fig1'?"),
+        ([], "required: NAME"),
+        (["fig1", "--out", "/proc/nowhere/fig1"], "can't be written"),
+    ],
+)
+def test_mistakes(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_folder_of_another_run_is_kept(folder, capsys):
+    with pytest.raises(SystemExit):
+        main(["fig1", "--out", str(folder)])
+    assert "already holds a run" in capsys.readouterr().err

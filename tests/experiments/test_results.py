@@ -1,0 +1,63 @@
+"""Files are written whole, or not at all; JSON has no NaN; the folder explains the run."""
+
+import json
+import math
+
+import pyarrow.parquet as pq
+import pytest
+
+from experiments import results
+
+
+def test_json_has_no_nan(tmp_path):
+    results.write_json(tmp_path / "a.json", {"x": math.nan, "y": [math.inf, 1.5], "δ": "ξ"})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"x": None, "y": [None, 1.5], "δ": "ξ"}
+    assert "δ" in text
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    results.write_json(path, {"version": 1})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(results.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        results.write_json(path, {"version": 2})
+    assert json.loads(path.read_text()) == {"version": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_table_round_trip(tmp_path):
+    columns = {"step": [0, 5], "loss": [2.5, math.nan]}
+    results.write_table(tmp_path / "t.parquet", columns)
+    table = pq.read_table(tmp_path / "t.parquet").to_pydict()
+    assert table["step"] == [0, 5]
+    assert table["loss"][0] == 2.5
+    assert math.isnan(table["loss"][1])
+
+
+def test_check_folder_makes_nothing(tmp_path):
+    results.check_folder(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_default_folders_never_collide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = set()
+    for _ in range(3):
+        folder = results.default_folder("stem")
+        folder.mkdir(parents=True)
+        assert folder not in seen
+        seen.add(folder)
+
+
+def test_provenance_names_versions_device_and_commit():
+    record = results.provenance()
+    assert {"python", "medjax", "jax", "jaxlib", "optax", "flax", "numpy"} <= set(
+        record["versions"]
+    )
+    assert record["device"]["platform"] == "cpu"
+    assert record["commit"] is None or len(record["commit"].removesuffix("-dirty")) == 40

@@ -1,0 +1,246 @@
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from medjax import noise
+from medjax.noise import NOISES, Noise
+
+# scipy's distribution of variance 1 and its fourth moment E ξ⁴, by the name of ours: the kurtosis
+# of each family, which a scale doesn't change; Student's is 3 + 6/(df - 4) at df = 5.
+EXPECTED: dict[str, tuple[Any, float]] = {
+    "normal": (stats.norm(), 3),
+    "laplace": (stats.laplace(scale=1 / math.sqrt(2)), 6),
+    "logistic": (stats.logistic(scale=math.sqrt(3) / math.pi), 4.2),
+    "uniform": (stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)), 1.8),
+    "triangular": (stats.triang(0.5, -math.sqrt(6), 2 * math.sqrt(6)), 2.4),
+    "student_t": (stats.t(5, scale=math.sqrt(3 / 5)), 9),
+}
+KEY = jax.random.key(20)
+NUM_DRAWS = 1_000_000
+SIGMAS = 5  # a normal deviate beyond it has probability 6e-7
+
+each_noise = pytest.mark.parametrize("name", NOISES)
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+@functools.cache
+def draws(name: str) -> np.ndarray:
+    sample = jax.jit(NOISES[name]().sample, static_argnums=1)
+    return np.asarray(sample(KEY, (NUM_DRAWS,)), np.float64)
+
+
+def ks_distance(x: np.ndarray, cdf: np.ndarray) -> float:
+    """sup |F_N - F| for x in order, where F_N jumps from i/N to (i + 1)/N at the i-th of x."""
+    steps = np.arange(len(x) + 1) / len(x)
+    return max(np.max(steps[1:] - cdf), np.max(cdf - steps[:-1]))
+
+
+def ks_bound(num: int) -> float:
+    """P(D > c/√N) <= 2 exp(-2c²) (Massart, 1990): 7.5e-6 at c = 2.5."""
+    return 2.5 / math.sqrt(num)
+
+
+def test_every_noise_has_expectations():
+    assert EXPECTED.keys() == NOISES.keys()
+
+
+@each_noise
+def test_mean_0_and_variance_1(name: str):
+    x, kurtosis = draws(name), EXPECTED[name][1]
+    # Var(mean) = 1/N, and Var(mean of squares) = (E ξ⁴ - 1)/N.
+    assert abs(x.mean()) < SIGMAS / math.sqrt(NUM_DRAWS)
+    assert abs((x**2).mean() - 1) < SIGMAS * math.sqrt((kurtosis - 1) / NUM_DRAWS)
+
+
+@each_noise
+def test_expected_distribution_has_variance_1(name: str):
+    distribution, kurtosis = EXPECTED[name]
+    mean, variance, excess = distribution.stats("mvk")
+    np.testing.assert_allclose([mean, variance, excess + 3], [0, 1, kurtosis], atol=1e-12)
+
+
+@each_noise
+def test_draws_are_symmetric(name: str):
+    # The mean of an odd function with values in [-1, 1] has standard deviation at most 1/√N.
+    for odd in (np.sign, np.tanh, lambda x: np.clip(4 * x, -1, 1)):
+        assert abs(odd(draws(name)).mean()) < SIGMAS / math.sqrt(NUM_DRAWS)
+
+
+@each_noise
+def test_draws_follow_the_distribution(name: str):
+    x = np.sort(draws(name))
+    assert ks_distance(x, EXPECTED[name][0].cdf(x)) < ks_bound(NUM_DRAWS)
+    own = np.asarray(jax.jit(NOISES[name]().cdf)(x.astype(np.float32)), np.float64)
+    assert ks_distance(x, own) < ks_bound(NUM_DRAWS)
+
+
+@each_noise
+def test_draws_are_independent_of_their_neighbours(name: str):
+    # The product of two independent draws has variance 1, so lag-k correlations have 1/N.
+    x = draws(name)
+    for lag in (1, 2, 64):
+        assert abs((x[lag:] * x[:-lag]).mean()) < SIGMAS / math.sqrt(NUM_DRAWS - lag)
+
+
+@each_noise
+def test_draws_are_finite(name: str, monkeypatch: pytest.MonkeyPatch):
+    assert np.all(np.isfinite(draws(name)))
+    # And at the ends of what the random bits can be.
+    ends = jnp.array([0, 0, 2**32 - 1, 2**32 - 1, 1, 0], jnp.uint32)
+    others = jnp.array([0, 2**32 - 1, 0, 2**32 - 1, 0, 1], jnp.uint32)
+    monkeypatch.setattr(noise, "random_words", lambda key, size: (ends, others))
+    assert np.all(np.isfinite(NOISES[name]().sample(KEY, (6,))))
+    with jax.enable_x64(True):
+        assert np.all(np.isfinite(NOISES[name]().sample(KEY, (6,), jnp.float64)))
+
+
+@pytest.mark.usefixtures("x64")
+@each_noise
+def test_unimodal(name: str):
+    # The density, by differences of the cdf, rises up to 0 and falls after it.
+    grid = np.linspace(-8, 8, 1601)
+    density = np.diff(np.asarray(NOISES[name]().cdf(grid)))
+    change = np.diff(density)
+    assert np.all(change[:799] >= -1e-13)
+    assert np.all(change[800:] <= 1e-13)
+    assert density[799] > 0
+    assert density[800] > 0
+
+
+@each_noise
+def test_cdf_equals_scipys(name: str):
+    # Both sides of 0, from the centre, where a small error of ξ² would be a large one of ξ, to
+    # beyond the ends of the bounded distributions.
+    x = np.concatenate([np.linspace(0, 6, 601), 10.0 ** np.arange(-8, 3, 0.25)]).astype(np.float32)
+    x = np.concatenate([x, -x])
+    expected = EXPECTED[name][0].cdf(x.astype(np.float64))
+    # Two units in the last place of 1; the incomplete beta function is less exact than that.
+    np.testing.assert_allclose(
+        NOISES[name]().cdf(x), expected, rtol=0, atol=5e-6 if name == "student_t" else 2**-22
+    )
+
+
+@pytest.mark.parametrize("name", ["normal", "laplace", "logistic", "student_t"])
+def test_tail_of_the_cdf_equals_scipys(name: str):
+    # Down to 1e-19, by ratio. Rounding x to half an ulp moves log Φ(x) by x² 2^-24 = 5e-6 at -9.
+    x = np.linspace(-9, -3, 61).astype(np.float32)
+    expected = EXPECTED[name][0].cdf(x.astype(np.float64))
+    np.testing.assert_allclose(NOISES[name]().cdf(x), expected, rtol=2e-5)
+
+
+@pytest.mark.usefixtures("x64")
+@each_noise
+def test_cdf_equals_scipys_in_float64(name: str):
+    x = np.linspace(-6, 6, 1201)
+    actual = NOISES[name]().cdf(x)
+    assert actual.dtype == jnp.float64
+    np.testing.assert_allclose(actual, EXPECTED[name][0].cdf(x), rtol=0, atol=1e-12)
+
+
+@each_noise
+def test_cdf_is_symmetric(name: str):
+    cdf, x = NOISES[name]().cdf, np.linspace(0, 9, 901, dtype=np.float32)
+    np.testing.assert_allclose(cdf(-x), 1 - np.asarray(cdf(x)), rtol=0, atol=2**-23)
+
+
+@each_noise
+def test_cdf_of_special_arguments(name: str):
+    cdf = NOISES[name]().cdf
+    assert [float(cdf(x)) for x in (0, 0.0, -0.0, -math.inf, math.inf)] == [0.5, 0.5, 0.5, 0, 1]
+    assert math.isnan(cdf(math.nan))
+    assert cdf(jnp.zeros((2, 3), jnp.bfloat16)).shape == (2, 3)
+
+
+@each_noise
+def test_a_draw_depends_on_key_and_position_only(name: str):
+    sample = NOISES[name]().sample
+    x = sample(KEY, (6,))
+    np.testing.assert_array_equal(sample(KEY, (6,)), x)
+    np.testing.assert_array_equal(sample(KEY, (2, 3)), x.reshape(2, 3))
+    np.testing.assert_array_equal(draws(name)[:6].astype(np.float32), x)
+    other = sample(jax.random.key(21), (6,))
+    assert np.all(np.asarray(x) != np.asarray(other))
+    both = jax.vmap(lambda key: sample(key, (6,)))(jnp.stack([KEY, jax.random.key(21)]))
+    np.testing.assert_array_equal(both, np.stack([x, other]))
+    assert sample(KEY, ()).shape == ()
+    assert sample(KEY, (3, 0)).shape == (3, 0)
+
+
+@each_noise
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_float32_rounded(name: str, dtype: Any):
+    sample = NOISES[name]().sample
+    x = sample(KEY, (1000,), dtype)
+    assert x.dtype == dtype
+    np.testing.assert_array_equal(x, sample(KEY, (1000,)).astype(dtype))
+
+
+@pytest.mark.usefixtures("x64")
+@each_noise
+def test_float64_draws(name: str):
+    x = np.sort(np.asarray(NOISES[name]().sample(KEY, (100_000,), jnp.float64)))
+    assert x.dtype == np.float64
+    assert ks_distance(x, EXPECTED[name][0].cdf(x)) < ks_bound(len(x))
+    assert np.mean(x == x.astype(np.float32)) < 1e-3  # they have more digits than float32 holds
+    assert NOISES[name]().sample(KEY, (2,)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("shape", [(1000,), (3, 5), ()])
+def test_normal_is_that_of_jax_bit_for_bit(shape: tuple[int, ...]):
+    x = noise.normal().sample(KEY, shape)
+    np.testing.assert_array_equal(x, jax.random.normal(KEY, shape))
+    with jax.enable_x64(True):
+        x = noise.normal().sample(KEY, shape, jnp.float64)
+        np.testing.assert_array_equal(x, jax.random.normal(KEY, shape, jnp.float64))
+
+
+@pytest.mark.parametrize("df", [2.5, 3, 30])
+def test_student_t_of_other_degrees(df: float):
+    distribution = noise.student_t(df)
+    expected = stats.t(df, scale=math.sqrt((df - 2) / df))
+    x = np.sort(np.asarray(distribution.sample(KEY, (200_000,)), np.float64))
+    assert ks_distance(x, expected.cdf(x)) < ks_bound(len(x))
+    some = x[::100].astype(np.float32)
+    np.testing.assert_allclose(distribution.cdf(some), expected.cdf(some), rtol=0, atol=5e-6)
+
+
+def test_student_t_of_many_degrees_is_normal():
+    # Every df that passes the check can be drawn; the distributions differ by O(1/df).
+    for df in (1e6, 1e30, 1e39):
+        x = np.sort(np.asarray(noise.student_t(df).sample(KEY, (200_000,)), np.float64))
+        assert ks_distance(x, stats.norm.cdf(x)) < ks_bound(len(x)), f"df = {df:g}"
+
+
+@pytest.mark.parametrize(
+    ("df", "error", "message"),
+    [
+        (2, ValueError, "df must be a finite number above 2, got 2"),
+        (-1.5, ValueError, "df must be a finite number above 2, got -1.5"),
+        (math.nan, ValueError, "df must be a finite number above 2, got nan"),
+        (math.inf, ValueError, "df must be a finite number above 2, got inf"),
+        ("a", TypeError, "df must be a real number, got 'a'"),
+        (True, TypeError, "df must be a real number, got True"),
+    ],
+)
+def test_impossible_degrees_of_freedom(df: Any, error: type[Exception], message: str):
+    with pytest.raises(error, match=f"^{message}$"):
+        noise.student_t(df)
+
+
+@each_noise
+def test_names(name: str):
+    built = NOISES[name]()
+    assert isinstance(built, Noise)
+    assert built.name == ("student_t(df=5)" if name == "student_t" else name)
