@@ -1,8 +1,17 @@
+"""Objectives, and what the simulator makes of them: averages, local gradients, mini-batches."""
+
+import math
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from scipy import stats
 
+import medjax
+from medjax._gradients import local_gradients, sample_batches
 from medjax.objectives import classification
 
 
@@ -84,3 +93,129 @@ def test_half_precision_to_its_own_rounding(dtype):
     assert np.abs(np.asarray(logits, np.float64)).max() < 16
     np.testing.assert_allclose(np.asarray(losses, np.float64), expected, atol=tolerance)
     np.testing.assert_array_equal(np.asarray(metrics["accuracy"], np.float64), accuracy)
+
+
+# Softmax regression on workers of 1, 3, 7, 2 and 5 examples.
+RNG = np.random.default_rng(0)
+INPUTS, LABELS = RNG.normal(size=(18, 4)), RNG.integers(0, 3, 18)
+PARTS = np.split(RNG.permutation(18), [1, 4, 11, 13])
+PARAMS = {"w": RNG.normal(size=(4, 3)), "c": RNG.normal(size=3)}
+softmax = classification(lambda p, x: x @ p["w"] + p["c"])
+
+
+def unequal():
+    return medjax.stack_workers((INPUTS.astype(np.float32), LABELS.astype(np.int32)), PARTS)
+
+
+def start():
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), PARAMS)
+
+
+def one_worker(params, x, y):
+    """Average loss, accuracy and gradient over one worker's own examples, in float64."""
+    logits = x @ params["w"] + params["c"]
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    residual = (p - np.eye(3)[y]) / len(y)
+    gradient = {"w": x.T @ residual, "c": residual.sum(axis=0)}
+    return -np.log(p[np.arange(len(y)), y]).mean(), (logits.argmax(axis=1) == y).mean(), gradient
+
+
+def all_workers(params):
+    losses, accuracies, gradients = zip(
+        *[one_worker(params, INPUTS[part], LABELS[part]) for part in PARTS], strict=True
+    )
+    stacked = {k: np.stack([g[k] for g in gradients]) for k in PARAMS}
+    return {"loss": np.array(losses), "accuracy": np.array(accuracies)}, stacked
+
+
+# 7 rows each: 5 workers in one piece; one by one; in pieces of 2, 2, 1; and of 3, 2.
+@pytest.mark.parametrize("at_once", [8192, 35, 1, 7, 14, 21])
+def test_local_gradients_are_those_of_own_examples(at_once, monkeypatch):
+    monkeypatch.setattr("medjax._gradients._EXAMPLES_AT_ONCE", at_once)
+    got = jax.jit(partial(local_gradients, softmax))(start(), unequal())
+    for tree, expected in zip(got, all_workers(PARAMS), strict=True):
+        assert set(tree) == set(expected)
+        for name in tree:
+            np.testing.assert_allclose(tree[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_loop_is_distributed_sgd():
+    optimizer = optax.chain(medjax.aggregate(medjax.rules.mean()), optax.sgd(0.5, momentum=0.9))
+    run = partial(medjax.simulate, softmax, num_steps=20, eval_every=1, key=0)
+    result = jax.jit(lambda params, data: run(params, data, optimizer))(start(), unequal())
+    params, momentum = dict(PARAMS), {"w": 0.0, "c": 0.0}
+    for t in range(21):
+        metrics, gradients = all_workers(params)
+        means = {k: g.mean(axis=0) for k, g in gradients.items()}
+        gaps = [np.median(gradients[k], axis=0) - means[k] for k in PARAMS]
+        expected = {f"train_{name}": values.mean() for name, values in metrics.items()}
+        expected["grad_norm"] = math.sqrt(sum((g**2).sum() for g in means.values()))
+        expected["median_mean_gap"] = math.sqrt(sum((g**2).sum() for g in gaps))
+        assert set(result.metrics) == set(expected)
+        for name, value in expected.items():
+            np.testing.assert_allclose(result.metrics[name][t], value, rtol=1e-4, err_msg=name)
+        if t < 20:
+            momentum = {k: 0.9 * momentum[k] + means[k] for k in PARAMS}
+            params = {k: params[k] - 0.5 * momentum[k] for k in PARAMS}
+    for k in PARAMS:
+        np.testing.assert_allclose(result.params[k], params[k], rtol=1e-4, atol=1e-5)
+
+
+def names():
+    """Examples that are their own number: workers of 1, 3, 8 and 8 examples."""
+    parts = np.split(np.random.default_rng(1).permutation(20), [1, 4, 12])
+    return parts, medjax.stack_workers(np.arange(20), parts)
+
+
+def uniform(counts):
+    counts = np.asarray(counts)
+    statistic = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
+    return statistic < stats.chi2.isf(1e-6, max(1, counts.size - 1))
+
+
+def test_batches_are_uniform_and_independent_draws_of_own_examples():
+    parts, data = names()
+    keys = jax.random.split(jax.random.key(0), 4000)
+    batches = jax.vmap(lambda key: sample_batches(data, 4, key))(keys)
+    assert batches.sizes.tolist() == [[4] * 4] * 4000
+    drawn = np.asarray(batches.examples)  # (4000, n, 4)
+    for worker, part in enumerate(parts):
+        values, counts = np.unique(drawn[:, worker], return_counts=True)
+        np.testing.assert_array_equal(values, np.sort(part))
+        assert uniform(counts)
+    # All pairs alike, of two workers and of two places in a batch: 64 kinds, of 62.5 each.
+    for one, other in ((drawn[:, 2, 0], drawn[:, 3, 0]), (drawn[:, 2, 1], drawn[:, 2, 2])):
+        pairs, counts = np.unique(np.stack([one, other]), axis=1, return_counts=True)
+        assert pairs.shape == (2, 64)
+        assert uniform(counts)
+
+
+def test_batches_depend_on_the_key_and_the_worker_alone():
+    _, data = names()
+    batches = sample_batches(data, 6, jax.random.key(3)).examples
+    np.testing.assert_array_equal(sample_batches(data, 6, jax.random.key(3)).examples, batches)
+    assert (sample_batches(data, 6, jax.random.key(4)).examples != batches).any(axis=1)[1:].all()
+    fewer = jax.tree.map(lambda x: x[:3], data)
+    np.testing.assert_array_equal(sample_batches(fewer, 6, jax.random.key(3)).examples, batches[:3])
+
+
+def test_a_run_counts_what_it_draws():
+    # The loss of example j is params_j: a gradient is how often each was drawn, over the batch
+    # size 4, and the mean rule with n = 4 and δ = 16 adds up the counts, exactly.
+    parts, data = names()
+
+    @jax.jit
+    def run(key, b, noise_key):
+        optimizer = optax.chain(medjax.perturb(b, key=noise_key), medjax.sgd(16.0))
+        run = partial(medjax.simulate, lambda p, j: (p[j], {}), jnp.zeros(20), data, optimizer)
+        return -run(num_steps=512, key=key, batch_size=4).params
+
+    counts = np.asarray(run(5, 0.0, 5))
+    for part in parts:
+        assert counts[part].sum() == 512 * 4
+        assert uniform(counts[part])
+    np.testing.assert_array_equal(run(jax.random.key(5), 0.0, 6), counts)
+    assert (run(6, 0.0, 5) != counts).any()
+    # Noise, of the same key or another, doesn't change what is drawn: 16 b √512/√4 = 0.02.
+    for noise_key in (5, 6):
+        assert 0 < np.abs(run(5, 1e-4, noise_key) - counts).max() < 0.2
