@@ -13,6 +13,9 @@ from medjax.noise import NOISES, Noise
 from medjax.partition import PARTITIONS, Partition
 
 
+_ADAPTIVE = "adaptive:"
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that a run depends on. None marks a setting that doesn't apply to it."""
@@ -23,7 +26,7 @@ class RunConfig:
     zero: str | None
     tie: str | None
     lr: float
-    b: str | None
+    b: float | str | None
     noise: str | None
     df: float | None
     dataset: str
@@ -61,7 +64,7 @@ def _noisy(a: argparse.Namespace) -> bool:
 
 
 _CONDITIONAL = {
-    "b": _Conditional(lambda a: "0.01", _noisy, "a noisy rule, such as noisy_sign"),
+    "b": _Conditional(lambda a: 0.01, _noisy, "a noisy rule, such as noisy_sign"),
     "noise": _Conditional(lambda a: "normal", _noisy, "a noisy rule, such as noisy_sign"),
     "df": _Conditional(lambda a: 5.0, lambda a: a.noise == "student_t", "--noise student_t"),
     "declared_byzantine": _Conditional(
@@ -227,10 +230,9 @@ def resolve(arguments: argparse.Namespace) -> RunConfig:
 
 def noise_scale(config: RunConfig) -> float | medjax.AdaptiveScale | None:
     """What `medjax.perturb` takes for b; None if the rule isn't noisy."""
-    if config.b is None:
-        return None
-    word, _, fraction = config.b.partition(":")
-    return medjax.adaptive_scale(float(fraction or 0.1)) if word == "adaptive" else float(word)
+    if not isinstance(config.b, str):
+        return config.b
+    return medjax.adaptive_scale(float(config.b.removeprefix(_ADAPTIVE)))
 
 
 def noise_distribution(config: RunConfig) -> Noise | None:
@@ -247,7 +249,11 @@ def partitioner(config: RunConfig) -> Partition:
     return PARTITIONS[config.partition](**{k: v for k, v in given.items() if v is not None})
 
 
-def _noise_scale(text: str) -> str:
-    word, _, fraction = text.partition(":")
-    cli.number(0)((fraction or "0.1") if word == "adaptive" else text)
-    return text
+def _noise_scale(text: str) -> float | str:
+    """A number, or adaptive:FRACTION, the paper's 0.1 where none is given."""
+    if text == _ADAPTIVE.rstrip(":"):
+        return f"{_ADAPTIVE}0.1"
+    if text.startswith(_ADAPTIVE):
+        cli.number(0)(text.removeprefix(_ADAPTIVE))
+        return text
+    return cli.number(0)(text)

@@ -26,7 +26,7 @@ def test_picture_and_table(runs, suffix, tmp_path, capsys):
 
 
 def test_labels_name_what_differs():
-    base = {"rule": "noisy_sign", "b": "0.01", "noise": "normal", "lr": 0.1, "workers": 10}
+    base = {"rule": "noisy_sign", "b": 0.01, "noise": "normal", "lr": 0.1, "workers": 10}
     silent = base | {"rule": "sign", "b": None, "noise": None}
     assert labels([base, base | {"lr": 0.01}]) == [
         "noisy_sign, δ = 0.1",

@@ -62,7 +62,7 @@ def test_folder_holds_what_was_measured(tmp_path, capsys):
     assert summary["stopped_early"] is False
     assert summary["diverged_at_step"] is None
     assert config["config"]["rule"] == "noisy_sign"
-    assert config["config"]["b"] == "0.01"
+    assert config["config"]["b"] == 0.01
     assert config["config"]["alpha"] is None
     assert config["config"]["out"] == str(tmp_path / "run")
     assert config["versions"]["jax"]
@@ -155,7 +155,7 @@ def test_divergence_is_named(tmp_path):
         ("--b nan", "--b: 'nan' is not a finite number of at least 0"),
         ("--b inf", "'inf' is not a finite number"),
         ("--b adaptive:-1", "'-1' is not a finite number"),
-        ("--b 1 --rule sign", "--b 1 goes only with a noisy rule, such as noisy_sign"),
+        ("--b 1 --rule sign", "--b 1.0 goes only with a noisy rule, such as noisy_sign"),
         ("--lr 0", "'0' is not a finite number above 0"),
         ("--steps -1", "'-1' is not a whole number of at least 0"),
         ("--batch-size all", "'all' is not a whole number of at least 1, nor 'full'"),
