@@ -12,7 +12,6 @@ from experiments.models import MODELS
 from medjax.noise import NOISES, Noise
 from medjax.partition import PARTITIONS, Partition
 
-
 _ADAPTIVE = "adaptive:"
 
 

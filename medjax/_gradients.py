@@ -29,11 +29,17 @@ def local_gradients(
     ) -> tuple[dict[str, Array], PyTree]:
         examples, size = examples_and_size
         rows = jax.tree.leaves(examples)[0].shape[0]
-        weights = jnp.where(jnp.arange(rows) < size, 1 / size, 0)
+        own = jnp.arange(rows) < size
+
+        def average(values: Array) -> Array:
+            values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+            return jnp.sum(jnp.where(own, values, 0)) / size
 
         def average_loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
             losses, others = objective(params, examples)
-            averages = {k: jnp.sum(weights * v) for k, v in ({"loss": losses} | others).items()}
+            if "loss" in others:
+                raise ValueError('"loss" is the name of the loss itself, and no other metric')
+            averages = {k: average(v) for k, v in ({"loss": losses} | others).items()}
             return averages["loss"], averages
 
         gradient, averages = jax.grad(average_loss, has_aux=True)(params)

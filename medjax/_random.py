@@ -40,4 +40,4 @@ def _typed(key: Seed) -> Key[Array, ""]:
         return key
     if jnp.shape(key) == (2,):
         return jax.random.wrap_key_data(jnp.asarray(key), impl="threefry2x32")
-    return jax.random.key(jnp.asarray(key), impl="threefry2x32")
+    return jax.random.key(key, impl="threefry2x32")

@@ -74,7 +74,8 @@ def simulation(
     update = optax.with_extra_args_support(optimizer).update
 
     def init(params: PyTree, key: Seed) -> SimulationState:
-        params = jax.tree.map(jnp.asarray, params)
+        # A copy, so that the state may be donated; of a strong type, as after a step.
+        params = jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x)), params)
         start = jnp.zeros([], jnp.int32)
         return SimulationState(start, params, optimizer.init(params), stage_key(key, "simulate"))
 
@@ -170,7 +171,7 @@ def simulate(
 
 
 def _check_aggregated(updates: Updates, params: PyTree) -> None:
-    got, want = (jax.tree.map(jnp.shape, tree) for tree in (updates, params))
+    got, want = ([jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (updates, params))
     if got != want:
         raise ValueError(
             "the optimizer must drop the worker axis, with medjax.aggregate(rule) in its chain: "

@@ -28,7 +28,7 @@ class WorkerData(NamedTuple):
 
 
 def stack_workers(
-    examples: PyTree[Shaped[np.ndarray, "N ..."]], parts: Sequence[Int[np.ndarray, " m_i"]]
+    examples: PyTree[Shaped[np.ndarray, "N ..."]], parts: Sequence[Int[np.ndarray, " _"]]
 ) -> WorkerData:
     """Give each worker its part of the examples.
 
@@ -37,7 +37,8 @@ def stack_workers(
         parts: for each worker, the indices of its examples: what `medjax.partition` makes.
 
     Raises:
-        ValueError: if there are no parts, if a part is empty, or if an index is out of range.
+        ValueError: if there are no parts, if a part is empty, if an index is out of range, or if
+            the arrays have different numbers of examples.
 
     >>> data = stack_workers(np.array([10, 20, 30]), [np.array([2]), np.array([0, 1])])
     >>> data.examples.tolist(), data.sizes.tolist()
@@ -48,9 +49,10 @@ def stack_workers(
         raise ValueError(f"every worker needs at least 1 example, got sizes {sizes.tolist()}")
     rows = np.stack([np.resize(part, sizes.max()) for part in parts])
 
-    def take(array: np.ndarray) -> Array:
-        if rows.min() < 0 or rows.max() >= len(array):
-            raise ValueError(f"the parts name examples outside 0, ..., {len(array) - 1}")
-        return jnp.asarray(np.asarray(array)[rows])
-
-    return WorkerData(jax.tree.map(take, examples), jnp.asarray(sizes))
+    lengths = sorted({len(array) for array in jax.tree.leaves(examples)})
+    if len(lengths) != 1:
+        raise ValueError(f"the arrays must have the same number of examples, got {lengths}")
+    if rows.min() < 0 or rows.max() >= lengths[0]:
+        raise ValueError(f"the parts name examples outside 0, ..., {lengths[0] - 1}")
+    stacked = jax.tree.map(lambda array: jnp.asarray(np.asarray(array)[rows]), examples)
+    return WorkerData(stacked, jnp.asarray(sizes))

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 
 from medjax import _checks
 
-Labels = Int[np.ndarray, " N"]
-Parts = list[Int[np.ndarray, " m_i"]]
+Labels = Integer[np.ndarray, " N"]
+Parts = list[Int[np.ndarray, " _"]]
 
 
 @runtime_checkable
@@ -176,7 +176,10 @@ def _start(labels: Labels, num_workers: int, seed: int) -> np.random.Generator:
 def _dirichlet(rng: np.random.Generator, alpha: float, n: int) -> np.ndarray:
     """One draw of Dirichlet(α, ..., α), by logarithms, as gammas of a tiny α round to 0."""
     # If G ~ Gamma(α + 1) and U ~ Uniform(0, 1], then G · U^(1/α) ~ Gamma(α).
-    log_gamma = np.log(rng.gamma(alpha + 1, size=n)) + np.log1p(-rng.random(n)) / alpha
+    # Only ratios matter, so the largest U may count as 1; the others' powers may vanish.
+    log_gamma, log_u = np.log(rng.gamma(alpha + 1, size=n)), np.log1p(-rng.random(n))
+    with np.errstate(over="ignore"):
+        log_gamma += (log_u - log_u.max()) / alpha
     gamma = np.exp(log_gamma - log_gamma.max())
     return gamma / gamma.sum()
 

@@ -26,7 +26,7 @@ def output_of(snippet: str) -> str:
 def test_optax_example_trains():
     (snippet,) = (s for s in SNIPPETS if "optax.chain" in s)
     loss = float(re.fullmatch(r"loss (\d\.\d+)\n", output_of(snippet))[1])
-    assert loss < 0.1  # from ln 10 = 2.303
+    assert loss < 0.2  # from ln 10 = 2.303, where 1.76 is as far as it comes without noise
 
 
 def test_rule_example():

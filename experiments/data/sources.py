@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .idx import find_idx, read_idx
+from experiments.data.idx import find_idx, read_idx
 
 _SPLIT_SEED = 0
 _HELD_OUT = 5  # one row in five goes to the test part

@@ -197,7 +197,7 @@ def test_float64_draws(name: str):
     assert NOISES[name]().sample(KEY, (2,)).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("shape", [(1000,), (3, 5), ()])
+@pytest.mark.parametrize("shape", [(1000,), (3, 5)])
 def test_normal_is_that_of_jax_bit_for_bit(shape: tuple[int, ...]):
     x = noise.normal().sample(KEY, shape)
     np.testing.assert_array_equal(x, jax.random.normal(KEY, shape))

@@ -54,8 +54,7 @@ def test_every_example_goes_to_one_worker_in_order_as_the_seed_says(name, data, 
 
 @pytest.mark.parametrize("name", PARTITIONS)
 def test_seeds_differ_and_every_worker_is_as_likely_for_every_example(name):
-    runs = 400
-    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), 10))
+    runs, labels = 400, np.random.default_rng(0).permutation(np.repeat(np.arange(4), 10))
     owners = np.empty((runs, 40), int)
     for seed in range(runs):
         for worker, part in enumerate(FOR_FOUR[name](labels, 4, seed)):
@@ -248,3 +247,9 @@ def test_stack_workers_errors():
     for bad in (3, -1):
         with pytest.raises(ValueError, match=r"the parts name examples outside 0, \.\.\., 2"):
             stack_workers(np.arange(3), [np.array([0, bad])])
+
+
+@pytest.mark.parametrize("lengths", [(3, 2), ()])
+def test_arrays_must_be_of_one_length(lengths):
+    with pytest.raises(ValueError, match="same number of examples, got "):
+        stack_workers(tuple(np.zeros(k) for k in lengths), [np.array([0])])

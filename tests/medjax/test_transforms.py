@@ -129,7 +129,7 @@ def test_per_worker_passes_params_and_extra_arguments():
 
 
 @pytest.mark.parametrize("server", [optax.adam(0.1), optax.sgd(0.1, momentum=0.9), EVERY_OTHER])
-@pytest.mark.parametrize("name", ["mean", "median", "majority_vote"])
+@pytest.mark.parametrize("name", ["mean", "median"])
 def test_any_server_optimizer_follows(name: str, server: optax.GradientTransformation):
     rule = rules.RULES[name]()
     worker = per_worker(optax.trace(0.5), N)
@@ -197,15 +197,14 @@ def settings(name: str, lr: Any, b: Any, seed: Any) -> dict[str, Any]:
 
 
 @each_alias
-@pytest.mark.parametrize("key", [3, jax.random.key(3)], ids=["int", "typed"])
 @pytest.mark.parametrize("inject", [False, True])
-def test_alias_is_the_papers_formula(name: str, key: Any, inject: bool):
+def test_alias_is_the_papers_formula(name: str, inject: bool):
     alias = getattr(medjax, name)
     alias = optax.inject_hyperparams(alias) if inject else alias
-    constant = descend(alias(**settings(name, 0.1, 0.5, key)))
+    constant = descend(alias(**settings(name, 0.1, 0.5, 3)))
     assert_close(constant, by_hand(name, lambda t: 0.1, lambda t: 0.5, 3))
     lr, b = (lambda t: 0.1 / (t + 1)), (lambda t: 0.5 * (t + 1))
-    scheduled = descend(alias(**settings(name, lr, b, key)))
+    scheduled = descend(alias(**settings(name, lr, b, jax.random.key(3))))
     assert_close(scheduled, by_hand(name, lr, b, 3))
 
 
