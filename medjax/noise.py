@@ -108,6 +108,7 @@ def student_t(df: float = 5.0) -> Noise:
     """Student's t-distribution with df degrees of freedom, scaled by √((df - 2)/df).
 
     Drawn by Bailey's polar method (1994): t = √(df (U^(-2/df) - 1)) cos(2πV), U and V uniform.
+    Beyond a million degrees of freedom it is the normal distribution, to the last digit of float32.
 
     Args:
         df: above 2, where the variance is finite.
@@ -117,6 +118,9 @@ def student_t(df: float = 5.0) -> Noise:
     """
     _checks.real("df", df, minimum=2.0, exclusive=True)
     df = float(df)
+    name = f"student_t(df={df:g})"
+    if df > 1e6:
+        return Noise(name, normal().sample, normal().cdf)
     scale = math.sqrt((df - 2) / df)
 
     def sample(
@@ -130,10 +134,15 @@ def student_t(df: float = 5.0) -> Noise:
 
     def cdf(x: ArrayLike) -> Array:
         t = _floating(x) / scale
-        tail = 0.5 * special.betainc(df / 2, 0.5, df / (df + t * t))
-        return jnp.where(t > 0, 1 - tail, tail)
+        square = t * t
+        # The regularised incomplete beta function from whichever end is the nearer one, without
+        # the cancellation of 1 - I; the squares of the far tail may overflow, to I(0) = 0.
+        tail = 0.5 * special.betainc(df / 2, 0.5, df / (df + square))
+        half = 0.5 * special.betainc(0.5, df / 2, square / (df + square))
+        below = jnp.where(square < df, 0.5 - half, tail)
+        return jnp.where(t > 0, 1 - below, below)
 
-    return Noise(f"student_t(df={df:g})", sample, cdf)
+    return Noise(name, sample, cdf)
 
 
 NOISES: Mapping[str, Callable[..., Noise]] = {

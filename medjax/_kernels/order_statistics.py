@@ -49,8 +49,10 @@ def median(x: Float[Array, "n d"]) -> Float[Array, " d"]:
     if n % 2:
         return order_statistics(x, (n // 2,))[0]
     low, high = order_statistics(x, (n // 2 - 1, n // 2))
-    # Halving first can't overflow; the clip undoes what that loses in the subnormals.
-    return jnp.clip(0.5 * low + 0.5 * high, low, high)
+    total = low + high
+    overflows = jnp.isinf(total) & jnp.isfinite(low) & jnp.isfinite(high)
+    # Not 0.5·low + 0.5·high: XLA factors that, and the sum overflows again.
+    return _clip(jnp.where(overflows, low + 0.5 * (high - low), 0.5 * total), low, high)
 
 
 def trimmed_mean(x: Float[Array, "n d"], trim: int) -> Float[Array, " d"]:
@@ -73,8 +75,16 @@ def trimmed_mean(x: Float[Array, "n d"], trim: int) -> Float[Array, " d"]:
         copies_of_high = kept.stop - jnp.maximum(jnp.sum(x < high, axis=0), kept.start)
         total = jnp.sum(inside, axis=0) + copies_of_low * low
         total = jnp.where(high > low, total + copies_of_high * high, total)
-    # Rounding may push the quotient out of the range of what it averages; no mean lies outside.
-    return jnp.clip(total / len(kept), low, high)
+    return _clip(total / len(kept), low, high)
+
+
+def _clip(x: Float[Array, " d"], low: Float[Array, " d"], high: Float[Array, " d"]) -> Array:
+    """A mean of numbers from low to high, put back where rounding pushed it out of that range.
+
+    As integers: XLA's arithmetic and comparisons on the CPU take subnormal floats for 0.
+    """
+    bounds = _to_ordered_integers(low), _to_ordered_integers(high)
+    return _from_ordered_integers(jnp.clip(_to_ordered_integers(x), *bounds), x.dtype)
 
 
 def _to_ordered_integers(x: Float[Array, "..."]) -> Int[Array, "..."]:

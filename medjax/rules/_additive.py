@@ -87,9 +87,10 @@ def mean(weights: Sequence[float | int] | np.ndarray | None = None) -> Additive:
         return Additive("mean", lambda x, i, key: x, lambda total, n, key: total / n)
     w = np.asarray(weights, dtype=np.float64)
     _checks.real("weights", w, minimum=0.0)
-    if w.ndim != 1 or not w.sum() > 0:
+    if w.ndim != 1 or not np.any(w > 0):
         raise ValueError(f"weights must be a list of numbers with a positive sum, got {weights!r}")
-    shares = w / w.sum()
+    shares = w / w.max()  # first, so that the sum can't overflow
+    shares /= shares.sum()
 
     def encode(x: Array, i: Array, key: Draw) -> Array:
         del key
