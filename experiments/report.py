@@ -92,12 +92,8 @@ def plan(config: RunConfig, setup: Setup) -> list[str]:
     data = setup.sizes
     small, large = data["smallest_worker"], data["largest_worker"]
     each = f"{small}" if small == large else f"{small} to {large}"
-    settings = {
-        "classes_per_worker": "classes each",
-        "shards_per_worker": "shards each",
-        "alpha": "= α",
-    }
-    split = [f"{v} {w}" for k, w in settings.items() if (v := getattr(config, k)) is not None]
+    settings = {"classes_per_worker": "classes", "shards_per_worker": "shards", "alpha": "α"}
+    split = [f"{w} = {v}" for k, w in settings.items() if (v := getattr(config, k)) is not None]
     noise = "no noise"
     if config.b is not None:
         df = "" if config.df is None else f", {config.df:g} degrees of freedom"

@@ -18,8 +18,8 @@ def per_worker(
 
     Needed for whatever has a state before the aggregation (`trace`, `scale_by_adam`): optax
     initialises a chain from the unstacked parameters, so a bare transform would start with a state
-    of the wrong shape. Random keys in the inner state are folded with the worker's index, so that
-    workers draw independently.
+    of the wrong shape. Typed random keys in the inner state are folded with the worker's index, so
+    that workers draw independently; raw uint32 keys can't be told from numbers, and are not.
 
     Args:
         inner: any optax transform; it sees one worker's updates and the common parameters.

@@ -133,16 +133,26 @@ def student_t(df: float = 5.0) -> Noise:
         return (scale * radius * jnp.cos(2 * math.pi * v)).reshape(shape).astype(dtype)
 
     def cdf(x: ArrayLike) -> Array:
-        t = _floating(x) / scale
-        square = t * t
-        # The regularised incomplete beta function from whichever end is the nearer one, without
-        # the cancellation of 1 - I; the squares of the far tail may overflow, to I(0) = 0.
-        tail = 0.5 * special.betainc(df / 2, 0.5, df / (df + square))
-        half = 0.5 * special.betainc(0.5, df / 2, square / (df + square))
-        below = jnp.where(square < df, 0.5 - half, tail)
-        return jnp.where(t > 0, 1 - below, below)
+        return _student_t_cdf(_floating(x) / scale, df)
 
     return Noise(name, sample, cdf)
+
+
+def _student_t_cdf(t: Array, df: float) -> Array:
+    """The distribution function, unscaled, to the precision of t's dtype for every df and t."""
+    square = jnp.minimum(t * t, jnp.finfo(t.dtype).max)
+    if df >= 30:
+        # The incomplete beta function loses digits as df grows; Hill's expansion (1970) gains them.
+        a = df - 0.5
+        z2 = a * jnp.log1p(square / df)
+        second = (((4 * z2 + 33) * z2 + 240) * z2 + 855) / (10 * (48 * a * a + 0.8 * z2**2 + 100))
+        z = jnp.sign(t) * jnp.sqrt(z2)
+        return special.ndtr(z * (1 + (z2 + 3 - second) / (48 * a * a)))
+    # From whichever end is the nearer: the difference of nearly equal numbers has few digits.
+    tail = 0.5 * special.betainc(df / 2, 0.5, df / (df + square))
+    half = 0.5 * special.betainc(0.5, df / 2, square / (df + square))
+    below = jnp.where(square < 1, 0.5 - half, tail)
+    return jnp.where(t > 0, 1 - below, below)
 
 
 NOISES: Mapping[str, Callable[..., Noise]] = {

@@ -74,7 +74,8 @@ def mean(weights: Sequence[float | int] | np.ndarray | None = None) -> Additive:
     """The average (1/n) Σ_i x_i, or Σ_i w_i x_i / Σ_i w_i. Not robust: NaN and ±∞ pass through.
 
     Args:
-        weights: one non-negative number for each worker, such as its number of examples.
+        weights: one non-negative number for each worker, such as its number of examples. A weight
+            of 0 doesn't shut out a worker's NaN or ±∞: 0 · ∞ is NaN.
 
     Raises:
         ValueError: if a weight is negative or not finite, if all are 0, or, when traced, if their

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from medjax import noise
-from medjax.noise import NOISES, Noise
+from medjax.noise import NOISES
 
 # scipy's distribution of variance 1 and its fourth moment E ξ⁴, by the name of ours: the kurtosis
 # of each family, which a scale doesn't change; Student's is 3 + 6/(df - 4) at df = 5.
@@ -52,8 +52,10 @@ def ks_bound(num: int) -> float:
     return 2.5 / math.sqrt(num)
 
 
-def test_every_noise_has_expectations():
+def test_every_noise_has_expectations_and_a_name():
     assert EXPECTED.keys() == NOISES.keys()
+    names = {name: factory().name for name, factory in NOISES.items()}
+    assert names == {name: name for name in NOISES} | {"student_t": "student_t(df=5)"}
 
 
 @each_noise
@@ -207,13 +209,19 @@ def test_normal_is_that_of_jax_bit_for_bit(shape: tuple[int, ...]):
 
 
 @pytest.mark.parametrize("df", [2.5, 3, 30])
-def test_student_t_of_other_degrees(df: float):
-    distribution = noise.student_t(df)
+def test_student_t_draws_of_other_degrees(df: float):
     expected = stats.t(df, scale=math.sqrt((df - 2) / df))
-    x = np.sort(np.asarray(distribution.sample(KEY, (200_000,)), np.float64))
+    x = np.sort(np.asarray(noise.student_t(df).sample(KEY, (200_000,)), np.float64))
     assert ks_distance(x, expected.cdf(x)) < ks_bound(len(x))
-    some = x[::100].astype(np.float32)
-    np.testing.assert_allclose(distribution.cdf(some), expected.cdf(some), rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("df", [2.5, 3, 29, 30, 100, 1e4, 1e6])
+def test_student_t_cdf_of_other_degrees(df: float):
+    cdf, expected = noise.student_t(df).cdf, stats.t(df, scale=math.sqrt((df - 2) / df))
+    x = np.linspace(-6, 6, 601, dtype=np.float32)
+    np.testing.assert_allclose(cdf(x), expected.cdf(x), rtol=0, atol=5e-6)
+    np.testing.assert_allclose(cdf(x[:151]), expected.cdf(x[:151]), rtol=2e-4)  # up to -3
+    np.testing.assert_array_equal(cdf(jnp.array([-jnp.inf, 0, jnp.inf])), [0, 0.5, 1])
 
 
 def test_student_t_of_many_degrees_is_normal():
@@ -237,10 +245,3 @@ def test_student_t_of_many_degrees_is_normal():
 def test_impossible_degrees_of_freedom(df: Any, error: type[Exception], message: str):
     with pytest.raises(error, match=f"^{message}$"):
         noise.student_t(df)
-
-
-@each_noise
-def test_names(name: str):
-    built = NOISES[name]()
-    assert isinstance(built, Noise)
-    assert built.name == ("student_t(df=5)" if name == "student_t" else name)
