@@ -12,7 +12,7 @@ from medjax.noise import Noise
 from medjax.rules import RULES, Rule
 
 _NOISY = "noisy_"
-_BASE_RULES = {"sign": "majority_vote"} | {name: name for name in RULES}
+_BASE_RULES = {("sign" if name == "majority_vote" else name): name for name in RULES}
 
 RULE_NAMES = (*_BASE_RULES, *(_NOISY + name for name in _BASE_RULES))
 """What `--rule` takes: every rule, `sign` for the majority vote, and each with noise before it."""
@@ -26,6 +26,11 @@ def is_noisy(name: str) -> bool:
 def default_step_size(name: str) -> float:
     """A step size that works on MNIST; a vote's is a length per coordinate, so smaller."""
     return {"majority_vote": 0.003, "mean": 0.1}.get(_factory_name(name), 0.03)
+
+
+def rules_with(option: str) -> str:
+    """The names of the rules that take a setting, for people."""
+    return ", ".join(name for name in RULE_NAMES if option in rule_options(name))
 
 
 def rule_options(name: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from experiments import cli, plots, results
 
@@ -25,8 +26,14 @@ _LABELS = {
     "dataset": "{}",
     "partition": "{}",
     "classes_per_worker": "{} classes",
+    "shards_per_worker": "{} shards",
     "alpha": "α = {:g}",
+    "declared_byzantine": "f = {}",
+    "zero": "a zero votes {}",
+    "tie": "a tie gives {}",
+    "df": "{:g} degrees of freedom",
     "model": "{}",
+    "steps": "{} steps",
     "seed": "seed {}",
 }
 
@@ -51,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--out {arguments.out}: the name must end in .png, .svg or .pdf")
     try:
         runs = [_read(folder) for folder in arguments.runs]
-        names = labels([config for config, _ in runs])
+        names = labels([config for config, _ in runs], [folder.name for folder in arguments.runs])
         curves = [plots.Curves(name, c) for name, (_, c) in zip(names, runs, strict=True)]
         results.write_figure(arguments.out, plots.comparison_figure(curves, arguments.title))
     except (ValueError, OSError) as error:
@@ -61,14 +68,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.add_column(heading, justify="left" if heading == "run" else "right")
     for run in curves:
         last = (f"{run.columns[metric][-1]:.4g}" for metric in _METRICS)
-        table.add_row(run.label, f"{run.columns['step'][-1]}", *last)
+        table.add_row(Text(run.label), f"{run.columns['step'][-1]}", *last)
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
     print(f"\npicture in {arguments.out}")
     return 0
 
 
-def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A name for each run: the settings in which the runs differ, and the rule in any case."""
+def labels(configs: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> list[str]:
+    """A name for each run: its rule and the settings in which the runs differ.
+
+    Where that leaves two runs with one name, the names of the folders are added.
+    """
 
     def differs(name: str) -> bool:
         values = {str(config.get(name)) for config in configs}
@@ -76,10 +86,13 @@ def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         return len(values if name == "b" else values - {"None"}) > 1
 
     differing = [name for name in _LABELS if name == "rule" or differs(name)]
-    return [
+    names = [
         ", ".join(_LABELS[n].format(c[n]) for n in differing if c.get(n) is not None)
         for c in configs
     ]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name} ({folder})" for name, folder in zip(names, folders, strict=True)]
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[float]]]:
@@ -91,7 +104,10 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[float]]]:
     try:
         config = json.loads((folder / results.CONFIG).read_text(encoding="utf-8"))["config"]
         columns = pq.read_table(folder / "metrics.parquet").to_pydict()
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        missing = {"step", *_METRICS} - {name for name, values in columns.items() if values}
+        if missing:
+            raise ValueError(f"metrics.parquet lacks {', '.join(sorted(missing))}")
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise ValueError(f"{str(folder)!r} doesn't hold a run: {error}") from None
     return config, columns
 

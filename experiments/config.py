@@ -50,8 +50,17 @@ class _Conditional:
     to: str
 
 
-def _takes(option: str) -> Callable[[argparse.Namespace], bool]:
-    return lambda a: option in algorithms.rule_options(a.rule)
+def _of_rule(option: str, default: Callable[[argparse.Namespace], Any]) -> _Conditional:
+    return _Conditional(
+        default,
+        lambda a: option in algorithms.rule_options(a.rule),
+        f"--rule {algorithms.rules_with(option)}",
+    )
+
+
+def _default_byzantine(a: argparse.Namespace) -> int:
+    """A tenth of the workers, at least 1 where 2f < n allows."""
+    return max(a.workers // 10, min(1, (a.workers - 1) // 2))
 
 
 def _partitioned(name: str) -> Callable[[argparse.Namespace], bool]:
@@ -66,11 +75,9 @@ _CONDITIONAL = {
     "b": _Conditional(lambda a: 0.01, _noisy, "a noisy rule, such as noisy_sign"),
     "noise": _Conditional(lambda a: "normal", _noisy, "a noisy rule, such as noisy_sign"),
     "df": _Conditional(lambda a: 5.0, lambda a: a.noise == "student_t", "--noise student_t"),
-    "declared_byzantine": _Conditional(
-        lambda a: a.workers // 10, _takes("num_byzantine"), "--rule trimmed_mean"
-    ),
-    "zero": _Conditional(lambda a: "zero", _takes("zero"), "--rule sign and noisy_sign"),
-    "tie": _Conditional(lambda a: "zero", _takes("tie"), "--rule sign and noisy_sign"),
+    "declared_byzantine": _of_rule("num_byzantine", _default_byzantine),
+    "zero": _of_rule("zero", lambda a: "zero"),
+    "tie": _of_rule("tie", lambda a: "zero"),
     "classes_per_worker": _Conditional(
         lambda a: 1, _partitioned("by_label"), "--partition by_label"
     ),

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -80,7 +81,7 @@ def _label(axis: Axes, name: str) -> None:
     axis.set_ylabel(name)
     if "accuracy" in name:
         axis.set_ylim(0, 1.02)
-    else:
+    elif any(y > 0 for line in axis.get_lines() for y in np.ravel(line.get_ydata())):
         axis.set_yscale("log")
 
 

@@ -27,9 +27,10 @@ _WORDS = {"zero": "0", "plus": "+1", "random": "±1 at random"}
 class Reporter:
     """Prints the plan, a line for each measurement, and on a terminal a progress bar."""
 
-    def __init__(self, console: Console, config: RunConfig, setup: Setup) -> None:
+    def __init__(self, console: Console, config: RunConfig, setup: Setup, folder: Path) -> None:
         self._console = console
         self._config = config
+        self._folder = folder
         self._bar = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(),
@@ -42,6 +43,7 @@ class Reporter:
         self._task = self._bar.add_task("", total=config.steps, pace="compiling")
         for line in plan(config, setup):
             self._print(line)
+        self._print(f"results    {folder}")
 
     def __enter__(self) -> "Reporter":
         self._bar.start()
@@ -67,7 +69,7 @@ class Reporter:
         values = "  ".join(f"{progress.metrics[name]:{form}}" for name, _, form in _SHOWN)
         self._print(f"{progress.step:8d}  {values}  {pace}")
 
-    def finish(self, columns: dict[str, list[float]], clock: Clock, folder: Path) -> None:
+    def finish(self, columns: dict[str, list[float]], clock: Clock) -> None:
         """The short table at the end."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("", "start", "end"):
@@ -81,7 +83,7 @@ class Reporter:
         self._console.print(table)
         done, total = columns["step"][-1], self._config.steps
         how = f"{done} steps" if done == total else f"stopped after {done} of {total} steps"
-        self._print(f"\n{how} in {clock.train_seconds:.1f} s; results in {folder}")
+        self._print(f"\n{how} in {clock.train_seconds:.1f} s; results in {self._folder}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False)
@@ -113,7 +115,6 @@ def plan(config: RunConfig, setup: Setup) -> list[str]:
         f"model      {config.model}, {setup.num_params:,} parameters",
         f"training   {config.steps} steps, {batch}, measured every {config.eval_every}, "
         f"seed {config.seed}",
-        f"results    {config.out}",
     ]
 
 
@@ -121,5 +122,5 @@ def _pace(clock: Clock, steps_left: int) -> str:
     rate = clock.steps_per_second
     if rate is None:
         return ""
-    left = timedelta(seconds=round(steps_left / rate))
+    left = timedelta(seconds=round(clock.seconds_left(steps_left)))
     return f"{rate:6.1f} steps/s" + (f", {left} left" if steps_left else "")

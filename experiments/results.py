@@ -1,6 +1,7 @@
 """A run's folder: what is in it, and how it is written: every file whole, or not at all."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -22,17 +23,23 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 CONFIG = "config.json"
+DEFAULT_PARENT = Path("runs")
 _PACKAGES = ("medjax", "jax", "jaxlib", "optax", "flax", "numpy", "pyarrow", "matplotlib")
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path | None) -> None:
     """Prove that a run's folder can be made and written, without making it.
+
+    Args:
+        path: the folder, or None for a new one under runs/.
 
     Raises:
         ValueError: if it can't, or if it already holds something.
     """
     try:
-        if path.exists() and any(path.iterdir()):
+        if path is None:
+            path = DEFAULT_PARENT
+        elif path.exists() and any(path.iterdir()):
             what = "already holds a run" if (path / CONFIG).exists() else "isn't empty"
             raise ValueError(f"output folder {str(path)!r} {what}: name a new one with --out")
         ancestor = path.absolute()
@@ -45,11 +52,37 @@ def check_folder(path: Path) -> None:
         raise ValueError(f"output folder {str(path)!r} can't be written: {reason}") from None
 
 
-def default_folder(stem: str) -> Path:
-    """runs/<stem>-<time>, with a number behind it where that is taken."""
-    base = Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    candidates = (base if k == 1 else base.with_name(f"{base.name}-{k}") for k in range(1, 1000))
-    return next(path for path in candidates if not path.exists())
+def claim_folder(path: Path | None, stem: str, record: Mapping[str, Any]) -> Path:
+    """Make a run's folder this run's own, by writing its configuration there.
+
+    Args:
+        path: the folder, or None for runs/<stem>-<time>, numbered where others have that name.
+        stem: what the run is, in a few words.
+        record: the configuration; the folder's name is added to it.
+
+    Raises:
+        ValueError: if another run has taken the folder since it was checked.
+    """
+    folder = _new_default(stem) if path is None else path
+    try:
+        write_json(folder / CONFIG, {"folder": str(folder), **record}, exclusive=True)
+    except FileExistsError:
+        raise ValueError(
+            f"output folder {str(folder)!r} already holds a run: name a new one with --out"
+        ) from None
+    return folder
+
+
+def _new_default(stem: str) -> Path:
+    base = DEFAULT_PARENT / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    for number in itertools.count(1):
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("unreachable")
 
 
 def provenance() -> dict[str, Any]:
@@ -71,10 +104,16 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Indented JSON; NaN and ±∞, which JSON doesn't have, become null."""
+def write_json(path: Path, content: Any, *, exclusive: bool = False) -> None:
+    """Indented JSON; NaN and ±∞, which JSON doesn't have, become null.
+
+    Raises:
+        FileExistsError: if `exclusive` and there is such a file already.
+    """
     text = json.dumps(_jsonable(content), indent=2, ensure_ascii=False, allow_nan=False)
-    _write_whole(path, lambda file: file.write((text + "\n").encode()))
+    # A link fails where a rename would replace.
+    move = os.link if exclusive else os.replace
+    _write_whole(path, lambda file: file.write((text + "\n").encode()), move)
 
 
 def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
@@ -87,7 +126,11 @@ def write_figure(path: Path, figure: Figure) -> None:
     _write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=150))
 
 
-def _write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+def _write_whole(
+    path: Path,
+    write: Callable[[IO[bytes]], Any],
+    move: Callable[[Path, Path], None] = os.replace,
+) -> None:
     """Under a temporary name, then renamed: a reader sees the old file or the new, never a part."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -96,7 +139,7 @@ def _write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        move(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

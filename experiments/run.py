@@ -32,11 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         config = resolve(parser.parse_args(argv))
-        folder = Path(config.out) if config.out else results.default_folder(_stem(config))
-        results.check_folder(folder)  # before anything slow
-        config = dataclasses.replace(config, out=str(folder))
+        out = Path(config.out) if config.out else None
+        results.check_folder(out)  # before anything slow
         with console.status("loading the data, building the model"):
             setup = build(config)
+        record = {"config": config, "data": setup.sizes, "num_params": setup.num_params}
+        folder = results.claim_folder(out, _stem(config), record | results.provenance())
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
@@ -52,27 +53,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(console: Console, config: RunConfig, setup: Setup, folder: Path, stop: Stop) -> None:
-    record = {"config": config, "data": setup.sizes, "num_params": setup.num_params}
-    results.write_json(folder / results.CONFIG, record | results.provenance())
     columns: dict[str, list[float]] = {}
     clock = Clock()
-    with Reporter(console, config, setup) as reporter:
+    with Reporter(console, config, setup, folder) as reporter:
         try:
             for progress in train(config, setup, stop):
                 clock = progress.clock
                 reporter.update(progress)
                 if progress.metrics is not None:
-                    for name, value in {"step": progress.step, **progress.metrics}.items():
-                        columns.setdefault(name, []).append(value)
+                    row = {"step": progress.step, **progress.metrics}
+                    columns = {name: [*columns.get(name, []), x] for name, x in row.items()}
                     # Every time: whatever happens next, what was measured is kept.
                     results.write_table(folder / "metrics.parquet", columns)
         except KeyboardInterrupt:  # a second Ctrl-C
-            stop.requested = True
-    if columns:
+            pass
+    stop.finishing = True
+    if not columns:
+        (folder / results.CONFIG).unlink()
+        folder.rmdir()
+        print("stopped before the first measurement", file=sys.stderr)
+    else:
         results.write_json(folder / "summary.json", _summary(columns, clock, setup, stop))
         curves = plots.Curves(plots.describe(dataclasses.asdict(config)), columns)
         results.write_figure(folder / "curves.png", plots.run_figure(curves))
-        reporter.finish(columns, clock, folder)
+        reporter.finish(columns, clock)
 
 
 def _summary(

@@ -19,20 +19,24 @@ _SECONDS_PER_CHUNK = 0.3
 
 @dataclass
 class Stop:
-    """Whether the user has asked for the end."""
+    """Whether the user has asked for the end, and whether what was measured is being written."""
 
     requested: bool = False
+    finishing: bool = False
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Turn the first SIGINT or SIGTERM into a request to stop; a second one ends at once."""
+    """Turn the first SIGINT or SIGTERM into a request to stop; a second one ends at once.
+
+    Once the results are being written, which is soon done, none is heard.
+    """
     stop = Stop()
 
     def request(number: int, frame: Any) -> None:
-        if stop.requested:
+        again, stop.requested = stop.requested, stop.requested or not stop.finishing
+        if again and not stop.finishing:
             raise KeyboardInterrupt
-        stop.requested = True
 
     previous = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -49,11 +53,16 @@ class Clock:
     compile_seconds: float = 0.0
     train_seconds: float = 0.0
     steps_timed: int = 0
+    begun: float = field(default_factory=time.perf_counter)
 
     @property
     def steps_per_second(self) -> float | None:
         """Of the training steps alone; None before the first chunk."""
         return self.steps_timed / self.train_seconds if self.train_seconds else None
+
+    def seconds_left(self, steps: int) -> float:
+        """For more steps like those so far, the measurements between them included."""
+        return (time.perf_counter() - self.begun) * steps / self.steps_timed
 
 
 @dataclass
@@ -78,6 +87,7 @@ def train(config: RunConfig, setup: Setup, stop: Stop) -> Iterator[Progress]:
     evaluate = jax.jit(setup.simulation.evaluate)
     evaluate = evaluate.lower(setup.params, setup.workers, setup.test_data).compile()
     clock.compile_seconds = time.perf_counter() - start
+    clock.begun = time.perf_counter()
 
     def measure() -> Progress:
         metrics = evaluate(state.params, setup.workers, setup.test_data)
@@ -85,7 +95,8 @@ def train(config: RunConfig, setup: Setup, stop: Stop) -> Iterator[Progress]:
 
     step = measured = 0
     yield measure()
-    while step < config.steps and not stop.requested:
+    ending = False
+    while step < config.steps and not ending:
         rate = clock.steps_per_second or 1 / _SECONDS_PER_CHUNK
         next_measurement = min(measured + config.eval_every, config.steps)
         length = min(max(1, int(rate * _SECONDS_PER_CHUNK)), next_measurement - step)
@@ -94,7 +105,8 @@ def train(config: RunConfig, setup: Setup, stop: Stop) -> Iterator[Progress]:
         clock.train_seconds += time.perf_counter() - begin
         clock.steps_timed += length
         step += length
-        if step == next_measurement or stop.requested:
+        ending = stop.requested
+        if step == next_measurement or ending:
             measured = step
             yield measure()
         else:

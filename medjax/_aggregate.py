@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key
-from optax.experimental._aggregating import Aggregator
+from optax.experimental import aggregating
 
 from medjax._random import Seed, stage_key
 from medjax._stacked import Stacked, Updates
@@ -20,7 +20,7 @@ class AggregateState(NamedTuple):
     key: Key[Array, ""]
 
 
-def aggregate(rule: Rule, key: Seed | None = None) -> Aggregator:
+def aggregate(rule: Rule, key: Seed | None = None) -> aggregating.Aggregator:
     """Apply a rule: stacked updates, leaves (n, *shape), to one update, leaves (*shape).
 
     Whatever stands before it in an `optax.chain` sees the workers' vectors, whatever stands after
@@ -40,7 +40,7 @@ def aggregate(rule: Rule, key: Seed | None = None) -> Aggregator:
     if not isinstance(rule, Rule):
         raise TypeError(f"rule must be built, such as medjax.rules.median(); got {rule!r}")
     if not rule.needs_key:
-        return Aggregator(
+        return aggregating.Aggregator(
             init=lambda params: optax.EmptyState(),
             update=lambda updates, state, params=None, **extra_args: (rule(updates), state),
         )
@@ -61,4 +61,4 @@ def aggregate(rule: Rule, key: Seed | None = None) -> Aggregator:
         aggregated = rule(updates, jax.random.fold_in(state.key, state.step))
         return aggregated, AggregateState(state.step + 1, state.key)
 
-    return Aggregator(init=init, update=update)
+    return aggregating.Aggregator(init=init, update=update)

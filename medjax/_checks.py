@@ -2,7 +2,9 @@
 
 import math
 import operator
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -30,25 +32,35 @@ def integer(name: str, value: object, *, minimum: int) -> int:
     return number
 
 
-def real(name: str, value: object, *, minimum: float, exclusive: bool = False) -> None:
-    """Check that `value`, unless traced, is a finite number (or array of them) of at least minimum.
+def real(name: str, value: Any, *, minimum: float, exclusive: bool = False, ndim: int = 0) -> None:
+    """Check that `value`, unless traced, is finite and at least (or above) the minimum.
+
+    Args:
+        name: what to call it in an error.
+        value: a number or, for ndim = 1, a list of them.
+        minimum: the least that it may be.
+        exclusive: whether the minimum itself is too little.
+        ndim: 0 for a number, 1 for a list.
 
     Raises:
         TypeError: if it isn't a real number.
-        ValueError: if it is NaN, infinite or out of range.
+        ValueError: if it is NaN, infinite or out of range, or has another number of axes.
     """
-    if isinstance(value, Tracer):
-        return
-    numbers = np.asarray(value)
-    if numbers.dtype.kind not in "iuf" and not np.issubdtype(numbers.dtype, np.floating):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    numbers = numbers.astype(np.float64)
-    in_range = numbers > minimum if exclusive else numbers >= minimum
-    if not (np.all(np.isfinite(numbers)) and np.all(in_range)):
-        bound = "above" if exclusive else "at least"
-        raise ValueError(
-            f"{name} must be a finite number {bound} {_short(minimum)}, got {_short(value)}"
-        )
+    if not isinstance(value, Tracer):
+        numbers = np.asarray(value)
+        # JAX's issubdtype knows bfloat16.
+        if not any(jnp.issubdtype(numbers.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+            raise TypeError(f"{name} must be a real number, got {value!r}")
+        numbers = numbers.astype(np.float64)
+        in_range = numbers > minimum if exclusive else numbers >= minimum
+        if not (np.all(np.isfinite(numbers)) and np.all(in_range)):
+            bound = "above" if exclusive else "at least"
+            raise ValueError(
+                f"{name} must be a finite number {bound} {_short(minimum)}, got {_short(value)}"
+            )
+    if np.ndim(value) != ndim:
+        what = "one number" if ndim == 0 else "a list of numbers"
+        raise ValueError(f"{name} must be {what}, got shape {np.shape(value)}")
 
 
 def option(name: str, value: object, valid: tuple[str, ...]) -> None:

@@ -11,7 +11,8 @@ from medjax._worker_data import WorkerData
 from medjax.objectives import Objective
 
 # More examples than this are taken worker by worker, or a few workers at a time: beyond it their
-# activations fall out of cache, and a convolutional network's would fill the memory.
+# activations fall out of cache, and a convolutional network's would fill the memory. (Those of one
+# worker's examples have to fit, and those of the test data.)
 _EXAMPLES_AT_ONCE = 8192
 
 

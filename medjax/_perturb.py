@@ -54,7 +54,7 @@ def perturb(
     """Add noise to each worker's vector: g_i + b ξ_i, every coordinate of every ξ_i independent.
 
     The noise of worker i at step t in leaf l is a pure function of (key, t, l, i, coordinate): it
-    doesn't depend on the number of workers, or on how the work is cut up. Other than
+    doesn't depend on the number of workers, or on how the work is cut up. Unlike
     `optax.add_noise`, b is a standard deviation, not a variance, and workers draw independently.
 
     Chen et al. (2020), algorithms 3 and 4.
@@ -63,7 +63,7 @@ def perturb(
         b: the standard deviation: a float, a traced value, an optax schedule, or the paper's
             `adaptive_scale`.
         noise: a distribution of `medjax.noise`; standard normal by default.
-        key: a JAX key or an integer seed.
+        key: a JAX key or an integer seed; a second `perturb` in the same chain needs another.
 
     Returns:
         A transform of stacked updates, leaves (n, *shape) to (n, *shape).

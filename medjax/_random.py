@@ -1,7 +1,8 @@
 """Keys as a pure function of (key, stage, step, leaf, worker); a draw adds the coordinate.
 
-Every stage that draws folds its own name into the key that it is given, so that two stages given
-the same key (the noise and the mini-batches, say) still draw independently.
+Every stage that draws folds the name of its kind into the key that it is given, so that the noise
+and the mini-batches, say, are independent though given the same key. Two stages of one kind, such
+as two `perturb` in one chain, need two keys.
 """
 
 import zlib

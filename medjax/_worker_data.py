@@ -28,7 +28,8 @@ class WorkerData(NamedTuple):
 
 
 def stack_workers(
-    examples: PyTree[Shaped[np.ndarray, "N ..."]], parts: Sequence[Int[np.ndarray, " _"]]
+    examples: PyTree[Shaped[np.ndarray, "N ..."]],
+    parts: Sequence[Int[np.ndarray, " _"] | Sequence[int]],
 ) -> WorkerData:
     """Give each worker its part of the examples.
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from experiments import cli, results
 from experiments.paper import fig1
 
-FIGURES: Mapping[str, Callable[[Console, Path], None]] = {"fig1": fig1.run}
-"""What makes each figure, given where to print and an output folder."""
+FIGURES: Mapping[str, Callable[[Console, Path | None], None]] = {"fig1": fig1.run}
+"""What makes each figure, given where to print and an output folder (None: a new one)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,18 +28,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", metavar="DIR", help="a new folder (default: one under runs/)")
     arguments = parser.parse_args(argv)
-    folder = Path(arguments.out) if arguments.out else results.default_folder(arguments.name)
+    out = Path(arguments.out) if arguments.out else None
     try:
-        results.check_folder(folder)
+        results.check_folder(out)
+        FIGURES[arguments.name](Console(highlight=False, markup=False), out)
     except ValueError as error:
         parser.error(str(error))
-    try:
-        FIGURES[arguments.name](Console(highlight=False), folder)
     except OSError as error:
-        print(f"error: {folder}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {out or results.DEFAULT_PARENT}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 130
     return 0
 

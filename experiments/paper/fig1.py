@@ -92,7 +92,7 @@ def _at_least_two_of_three(
     return p * q + p * r + q * r - 2 * p * q * r
 
 
-def run(console: Console, folder: Path) -> None:
+def run(console: Console, out: Path | None) -> None:
     """Run the five algorithms; print the table; write it, the trajectories and the figure."""
     mean, median = noisy_median(B, normal())
     expected = dict(zip(algorithms(), (MEAN, MEDIAN, MEDIAN, median, mean), strict=True))
@@ -123,7 +123,7 @@ def run(console: Console, folder: Path) -> None:
     console.print(table)
     settings = {"a": TARGETS, "step_size": STEP_SIZE, "start": START, "b": B, "seed": 0}
     record = {"figure": "fig1", "config": settings | {"num_steps": NUM_STEPS}}
-    results.write_json(folder / results.CONFIG, record | results.provenance())
+    folder = results.claim_folder(out, "fig1", record | results.provenance())
     results.write_table(folder / "trajectories.parquet", {"step": steps, **trajectories})
     results.write_table(folder / "table.parquet", rows)
     drawing = figure(steps, trajectories)

@@ -61,20 +61,23 @@ def trimmed_mean(x: Float[Array, "n d"], trim: int) -> Float[Array, " d"]:
     The kept values are summed themselves: taking the sum of all and subtracting the trimmed ones
     would lose everything to rounding when an outlier is large.
     """
-    n = x.shape[0]
-    kept = range(trim, n - trim)
-    if n <= NETWORK_MAX_ROWS:
+    kept = range(trim, x.shape[0] - trim)
+    if x.shape[0] <= NETWORK_MAX_ROWS:
         values = order_statistics(x, tuple(kept))
-        low, high = values[0], values[-1]
-        total = functools.reduce(jnp.add, values)
-    else:
-        x = jnp.where(jnp.isnan(x), jnp.inf, x)
-        low, high = order_statistics(x, (kept[0], kept[-1]))
-        inside = jnp.where((x > low) & (x < high), x, 0)
-        copies_of_low = jnp.minimum(jnp.sum(x <= low, axis=0), kept.stop) - kept.start
-        copies_of_high = kept.stop - jnp.maximum(jnp.sum(x < high, axis=0), kept.start)
-        total = jnp.sum(inside, axis=0) + copies_of_low * low
-        total = jnp.where(high > low, total + copies_of_high * high, total)
+        return _clip(functools.reduce(jnp.add, values) / len(kept), values[0], values[-1])
+    return _blockwise(lambda block: [_trimmed_mean_of_block(block, kept)], x)[0]
+
+
+def _trimmed_mean_of_block(x: Float[Array, "n k"], kept: range) -> Float[Array, " k"]:
+    """The mean of the kept ranks, from the values at both ends of them and what is between."""
+    x = jnp.where(jnp.isnan(x), jnp.inf, x)
+    ends = _select_by_bisection(_to_ordered_integers(x), (kept[0], kept[-1]))
+    low, high = (_from_ordered_integers(end, x.dtype) for end in ends)
+    inside = jnp.where((x > low) & (x < high), x, 0)
+    copies_of_low = jnp.minimum(jnp.sum(x <= low, axis=0), kept.stop) - kept.start
+    copies_of_high = kept.stop - jnp.maximum(jnp.sum(x < high, axis=0), kept.start)
+    total = jnp.sum(inside, axis=0) + copies_of_low * low
+    total = jnp.where(high > low, total + copies_of_high * high, total)
     return _clip(total / len(kept), low, high)
 
 

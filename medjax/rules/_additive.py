@@ -87,8 +87,8 @@ def mean(weights: Sequence[float | int] | np.ndarray | None = None) -> Additive:
     if weights is None:
         return Additive("mean", lambda x, i, key: x, lambda total, n, key: total / n)
     w = np.asarray(weights, dtype=np.float64)
-    _checks.real("weights", w, minimum=0.0)
-    if w.ndim != 1 or not np.any(w > 0):
+    _checks.real("weights", w, minimum=0.0, ndim=1)
+    if not np.any(w > 0):
         raise ValueError(f"weights must be a list of numbers with a positive sum, got {weights!r}")
     shares = w / w.max()  # first, so that the sum can't overflow
     shares /= shares.sum()
@@ -122,7 +122,8 @@ def majority_vote(
         tie: what a tied vote gives: 0 ("zero"), or +1 or -1 with even odds ("random").
 
     Raises:
-        ValueError: if an option isn't one of these, or if one is "random" and no key is given.
+        ValueError: if an option isn't one of these; when called, if one is "random" and there is
+            no key.
 
     >>> print(majority_vote()(jnp.array([[3.0, 1.0], [-1.0, -1.0], [2.0, 0.0]])))
     [1. 0.]

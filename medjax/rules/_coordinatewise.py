@@ -21,12 +21,15 @@ class CoordinateWise:
         name: the rule with its settings.
         reduce: one number for each column of an (n, d) matrix of float32 or float64. Checks n
             where the rule restricts it.
-        needs_key: False; a rule that draws can't be cut into blocks of coordinates unnoticed.
     """
 
     name: str
     reduce: Callable[[Float[Array, "n d"]], Float[Array, " d"]]
-    needs_key: bool = False
+
+    @property
+    def needs_key(self) -> bool:
+        """False: a rule that drew couldn't be cut into blocks of coordinates unnoticed."""
+        return False
 
     def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
         """The aggregate of the stacked updates; `key` isn't used.
@@ -66,10 +69,10 @@ def median() -> CoordinateWise:
 
 
 def trimmed_mean(num_byzantine: int) -> CoordinateWise:
-    """Per coordinate, drop the f smallest and f largest numbers and average the n - 2f others.
+    """Per coordinate, drop the f smallest and f largest, average the others (Yin et al., 2018).
 
     NaN counts as +∞, so the result is finite and within the range of the finite rows while at
-    most f rows are non-finite (Yin et al., 2018).
+    most f rows are non-finite.
 
     Args:
         num_byzantine: f, with 2f < n.

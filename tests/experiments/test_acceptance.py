@@ -1,6 +1,7 @@
 """The paper's point on real MNIST, through the command line."""
 
 import json
+from statistics import median
 
 import pytest
 
@@ -10,8 +11,9 @@ SETTINGS = "--workers 10 --classes-per-worker 1 --batch-size full --steps 400 --
 
 
 def summary(tmp_path, arguments):
-    assert main([*SETTINGS.split(), *arguments.split(), "--out", str(tmp_path / "run")]) == 0
-    return json.loads((tmp_path / "run/summary.json").read_text())
+    out = tmp_path / arguments.replace(" ", "")
+    assert main([*SETTINGS.split(), *arguments.split(), "--out", str(out)]) == 0
+    return json.loads((out / "summary.json").read_text())
 
 
 @pytest.mark.slow
@@ -24,9 +26,12 @@ def test_sign_stalls(tmp_path):
 
 @pytest.mark.slow
 def test_noisy_sign_trains(tmp_path):
-    result = summary(tmp_path, "--rule noisy_sign --b 1e-2 --lr 0.01")
-    assert result["test_accuracy"] > 0.88
-    assert result["grad_norm"] < 3
+    # At so large a step the gradient norm jumps about near the end: of 12 seeds (0 to 11), 3 ended
+    # with one above 3. So the median of five seeds, not a lucky one.
+    arguments = "--rule noisy_sign --b 1e-2 --lr 0.01 --seed"
+    runs = [summary(tmp_path, f"{arguments} {seed}") for seed in range(5)]
+    assert median(run["test_accuracy"] for run in runs) > 0.88
+    assert median(run["grad_norm"] for run in runs) < 3
 
 
 @pytest.mark.slow

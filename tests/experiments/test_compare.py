@@ -1,7 +1,10 @@
 """`python -m experiments.compare`: several runs in one picture."""
 
+import shutil
+
 import pytest
 
+from experiments import results
 from experiments.compare import labels, main
 from experiments.run import main as run
 
@@ -28,12 +31,34 @@ def test_picture_and_table(runs, suffix, tmp_path, capsys):
 def test_labels_name_what_differs():
     base = {"rule": "noisy_sign", "b": 0.01, "noise": "normal", "lr": 0.1, "workers": 10}
     silent = base | {"rule": "sign", "b": None, "noise": None}
-    assert labels([base, base | {"lr": 0.01}]) == [
+    assert labels([base, base | {"lr": 0.01}], ["a", "b"]) == [
         "noisy_sign, δ = 0.1",
         "noisy_sign, δ = 0.01",
     ]
-    assert labels([base, silent]) == ["noisy_sign, b = 0.01", "sign"]
-    assert labels([base]) == ["noisy_sign"]
+    assert labels([base, silent], ["a", "b"]) == ["noisy_sign, b = 0.01", "sign"]
+    assert labels([base], ["a"]) == ["noisy_sign"]
+    assert labels([base, base], ["a", "b"]) == ["noisy_sign (a)", "noisy_sign (b)"]
+    trimmed = base | {"rule": "trimmed_mean", "declared_byzantine": 1}
+    other = trimmed | {"declared_byzantine": 3}
+    assert labels([trimmed, other], ["a", "b"]) == ["trimmed_mean, f = 1", "trimmed_mean, f = 3"]
+
+
+def test_run_without_a_metric_is_refused(runs, tmp_path, capsys):
+    (tmp_path / "config.json").write_bytes((runs / "sign/config.json").read_bytes())
+    results.write_table(tmp_path / "metrics.parquet", {"step": [0], "train_loss": [1.0]})
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--out", str(tmp_path / "picture.png")])
+    assert "lacks grad_norm, median_mean_gap, test_accuracy" in capsys.readouterr().err
+
+
+def test_names_with_brackets_are_shown_as_they_are(runs, tmp_path, capsys):
+    folders = [tmp_path / "[bold]", tmp_path / "[red]"]
+    for folder in folders:
+        shutil.copytree(runs / "sign", folder)
+    assert main([*map(str, folders), "--out", str(tmp_path / "picture.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "sign ([bold])" in printed
+    assert "sign ([red])" in printed
 
 
 @pytest.mark.parametrize(

@@ -46,12 +46,18 @@ def test_check_folder_makes_nothing(tmp_path):
 
 def test_default_folders_never_collide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    seen = set()
-    for _ in range(3):
-        folder = results.default_folder("stem")
-        folder.mkdir(parents=True)
-        assert folder not in seen
-        seen.add(folder)
+    folders = [results.claim_folder(None, "stem", {"k": k}) for k in range(3)]
+    assert len(set(folders)) == 3
+    records = [json.loads((folder / results.CONFIG).read_text()) for folder in folders]
+    assert records == [{"folder": str(f), "k": k} for k, f in enumerate(folders)]
+
+
+def test_folder_is_claimed_by_one_run_only(tmp_path):
+    results.claim_folder(tmp_path / "run", "stem", {"k": 0})
+    with pytest.raises(ValueError, match="already holds a run"):
+        results.claim_folder(tmp_path / "run", "stem", {"k": 1})
+    assert json.loads((tmp_path / "run" / results.CONFIG).read_text())["k"] == 0
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [results.CONFIG]
 
 
 def test_provenance_names_versions_device_and_commit():

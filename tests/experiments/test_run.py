@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import algorithms
+from experiments import algorithms, plots
 from experiments.run import main
 
 QUICK = ["--dataset", "digits", "--model", "logistic"]
@@ -64,7 +64,7 @@ def test_folder_holds_what_was_measured(tmp_path, capsys):
     assert config["config"]["rule"] == "noisy_sign"
     assert config["config"]["b"] == 0.01
     assert config["config"]["alpha"] is None
-    assert config["config"]["out"] == str(tmp_path / "run")
+    assert config["folder"] == config["config"]["out"] == str(tmp_path / "run")
     assert config["versions"]["jax"]
     assert config["device"]["platform"] == "cpu"
     assert (tmp_path / "run/curves.png").read_bytes()[:4] == b"\x89PNG"
@@ -171,7 +171,7 @@ def test_divergence_is_named(tmp_path):
         ("--workers 2000 --partition iid", "2000 workers need at least 2000 examples"),
         ("--batch-size 1000", "batch size 1000 is more than the"),
         ("--rule trimmed_mean --declared-byzantine 5", "needs 2f < n, got f = 5 and n = 10"),
-        ("--declared-byzantine 1", "goes only with --rule trimmed_mean"),
+        ("--declared-byzantine 1", "goes only with --rule trimmed_mean, noisy_trimmed_mean"),
         ("--dataset idx:nowhere", "nowhere"),
         ("--dataset idx:", "write idx:DIR"),
         ("--work 3", "unrecognized arguments: --work 3"),
@@ -240,6 +240,33 @@ def test_interrupt_ends_cleanly_and_keeps_what_was_measured(name, tmp_path):
     table = pq.read_table(tmp_path / "run/metrics.parquet").to_pydict()
     assert summary["stopped_early"] is True
     assert summary["step"] == table["step"][-1] >= 2000
+    assert (tmp_path / "run/curves.png").exists()
+
+
+def test_second_interrupt_before_the_first_measurement_leaves_nothing(
+    tmp_path, capsys, monkeypatch
+):
+    def compile_forever(*_):
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+        yield
+
+    monkeypatch.setattr("experiments.run.train", compile_forever)
+    assert main([*QUICK, "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().err == "stopped before the first measurement\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupts_while_the_results_are_written_are_not_heard(tmp_path, monkeypatch):
+    draw = plots.run_figure
+
+    def interrupted(curves):
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        return draw(curves)
+
+    monkeypatch.setattr(plots, "run_figure", interrupted)
+    assert run(tmp_path / "run", "--steps", "2")["step"] == 2
     assert (tmp_path / "run/curves.png").exists()
 
 

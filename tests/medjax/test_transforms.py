@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from optax.experimental._aggregating import Aggregator
+from optax.experimental.aggregating import Aggregator
 
 import medjax
 from medjax import aggregate, noise, per_worker, perturb, rules
