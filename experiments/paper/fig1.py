@@ -136,14 +136,18 @@ def figure(steps: np.ndarray, trajectories: dict[str, np.ndarray]) -> Figure:
     """x against the step, and the two gradients on the way of the two that stall."""
     drawing, axes = plots.new_figure(1, 3, f"(x - a_i)²/2, a = {TARGETS}, δ = {STEP_SIZE:g}")
     for colour, (name, x) in zip(plots.COLOURS, trajectories.items(), strict=False):
-        label = f"{name}, b = {B:g}" if name.startswith("Noisy") else name
-        axes[0].plot(steps[1:], x[1:], color=colour, label=label, linewidth=1.2)
+        noisy = name.startswith("Noisy")
+        label = f"{name}, b = {B:g}" if noisy else name
+        # The jagged curves behind the smooth ones.
+        axes[0].plot(
+            steps[1:], x[1:], color=colour, label=label, linewidth=1.2, zorder=2 if noisy else 3
+        )
     for level, text in ((MEDIAN, "median of a"), (MEAN, "mean of a")):
         axes[0].axhline(level, color="0.4", linestyle=":", linewidth=1)
         axes[0].annotate(text, (steps[1], level), xytext=(0, 3), textcoords="offset points")
     axes[0].set_ylabel("x")
     axes[0].set_xscale("log")
-    axes[0].set_ylim(top=7.5)  # room for the legend above the curves
+    axes[0].set_ylim(top=9)  # room for the legend above the curves
     axes[0].legend(frameon=False, fontsize=8, loc="upper left")
     for axis, name in zip(axes[1:], ("signSGD", "medianSGD"), strict=True):
         early = steps <= 10_000
