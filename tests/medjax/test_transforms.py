@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from optax.experimental.aggregating import Aggregator
+from optax.experimental import aggregating
 
 import medjax
 from medjax import aggregate, noise, per_worker, perturb, rules
@@ -149,7 +149,7 @@ def test_aggregate_stands_anywhere_in_a_chain_and_takes_extra_arguments(position
     tx = optax.chain(*stages)
     out, _ = tx.update(CENTRES, tx.init(START), START, value=1.0, key=2)
     assert_close(out, -6 * np.median(CENTRES, axis=0))
-    assert isinstance(aggregate(rules.median()), Aggregator)
+    assert isinstance(aggregate(rules.median()), aggregating.Aggregator)
 
 
 def test_a_rule_that_draws_gets_a_new_key_at_each_step():
