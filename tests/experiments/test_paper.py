@@ -80,16 +80,9 @@ def test_folder_explains_itself(folder):
         (["fig1", "--out", "/proc/nowhere/fig1"], "can't be written"),
     ],
 )
-def test_mistakes(arguments, message, capsys):
-    with pytest.raises(SystemExit) as exit_info:
-        main(arguments)
-    assert exit_info.value.code == 2
-    err = capsys.readouterr().err
-    assert message in err
-    assert err.count("\n") == 1
+def test_mistakes(arguments, message, error_of):
+    assert message in error_of(main, *arguments)
 
 
-def test_folder_of_another_run_is_kept(folder, capsys):
-    with pytest.raises(SystemExit):
-        main(["fig1", "--out", str(folder)])
-    assert "already holds a run" in capsys.readouterr().err
+def test_folder_of_another_run_is_kept(folder, error_of):
+    assert "already holds a run" in error_of(main, "fig1", "--out", str(folder))

@@ -30,19 +30,6 @@ def run(out: Path, *arguments: str) -> dict[str, float]:
     return json.loads((out / "summary.json").read_text())
 
 
-def error_of(capsys, *arguments: str) -> str:
-    """The one line that a mistake gives, after checking that it is one and the exit code 2."""
-    with pytest.raises(SystemExit) as exit_info:
-        main(list(arguments))
-    assert exit_info.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert err.endswith("\n")
-    return err
-
-
 def test_folder_holds_what_was_measured(tmp_path, capsys):
     summary = run(tmp_path / "run", "--steps", "25", "--eval-every", "10", "--workers", "10")
     config = json.loads((tmp_path / "run/config.json").read_text())
@@ -179,38 +166,38 @@ def test_divergence_is_named(tmp_path):
         ("--lr", "--lr: expected one argument"),
     ],
 )
-def test_mistake_gets_one_clear_line(arguments, message, capsys, tmp_path, monkeypatch):
+def test_mistake_gets_one_clear_line(arguments, message, error_of, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert message in error_of(capsys, *QUICK, *arguments.split())
+    assert message in error_of(main, *QUICK, *arguments.split())
     assert not list(tmp_path.iterdir()), "a mistake leaves nothing behind"
 
 
-def test_corrupt_idx_file_gets_one_clear_line(capsys, tmp_path):
+def test_corrupt_idx_file_gets_one_clear_line(error_of, tmp_path):
     for part in ("train", "t10k"):
         for kind in ("images-idx3", "labels-idx1"):
             (tmp_path / f"{part}-{kind}-ubyte").write_bytes(b"\0\0\x08\x03 not IDX")
-    message = error_of(capsys, "--dataset", f"idx:{tmp_path}")
+    message = error_of(main, "--dataset", f"idx:{tmp_path}")
     assert "train-images-idx3-ubyte" in message
 
 
-def test_folder_of_another_run_is_kept(capsys, tmp_path):
+def test_folder_of_another_run_is_kept(error_of, tmp_path):
     run(tmp_path / "run", "--steps", "1")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    message = error_of(capsys_after_output(capsys), *QUICK, "--out", str(tmp_path / "run"))
+    message = error_of(main, *QUICK, "--out", str(tmp_path / "run"))
     assert "already holds a run" in message
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
 
 
-def test_folder_with_other_things_is_refused(capsys, tmp_path):
+def test_folder_with_other_things_is_refused(error_of, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert "isn't empty" in error_of(capsys, *QUICK, "--out", str(tmp_path))
+    assert "isn't empty" in error_of(main, *QUICK, "--out", str(tmp_path))
 
 
-def test_folder_that_cannot_be_written(capsys, tmp_path):
+def test_folder_that_cannot_be_written(error_of, tmp_path):
     (tmp_path / "file").write_text("")
-    message = error_of(capsys, *QUICK, "--out", str(tmp_path / "file" / "run"))
+    message = error_of(main, *QUICK, "--out", str(tmp_path / "file" / "run"))
     assert "can't be written: Not a directory" in message
-    message = error_of(capsys, *QUICK, "--out", "/proc/no/such/place")
+    message = error_of(main, *QUICK, "--out", "/proc/no/such/place")
     assert "can't be written: " in message
 
 
@@ -282,8 +269,3 @@ def test_help_is_complete_and_grouped(capsys):
         assert f"--{flag} " in text
     for name in algorithms.RULE_NAMES:
         assert name in text
-
-
-def capsys_after_output(capsys):
-    capsys.readouterr()
-    return capsys
