@@ -58,9 +58,14 @@ def build_optimizer(
     noise: Noise | None,
     key: jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
-    """worker noise (unless b is None), the rule, and a gradient step."""
+    """Worker noise (unless b is None), the rule, and a gradient step.
+
+    A vote looks at signs alone, so the sign of the noisy gradient is drawn, not the noise.
+    """
+    votes = rule.name.startswith("majority_vote")
+    add_noise = medjax.noisy_sign if votes else medjax.perturb
     return optax.chain(
-        optax.identity() if b is None else medjax.perturb(b, noise, key),
+        optax.identity() if b is None else add_noise(b, noise, key),
         medjax.aggregate(rule, key),
         optax.scale_by_learning_rate(learning_rate),
     )

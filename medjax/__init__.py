@@ -15,6 +15,7 @@ from medjax._alias import noisy_median_sgd as noisy_median_sgd
 from medjax._alias import noisy_sign_sgd as noisy_sign_sgd
 from medjax._alias import sgd as sgd
 from medjax._alias import sign_sgd as sign_sgd
+from medjax._noisy_sign import noisy_sign as noisy_sign
 from medjax._per_worker import per_worker as per_worker
 from medjax._perturb import AdaptiveScale as AdaptiveScale
 from medjax._perturb import PerturbState as PerturbState

@@ -1,12 +1,14 @@
-"""The n local gradients, in one vmapped computation."""
+"""The workers' gradients: all of them, some of them, or only their weighted sum."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
-from medjax._random import worker_keys
-from medjax._stacked import Stacked
+from medjax._promised import Promised
+from medjax._stacked import Stacked, Updates
 from medjax._worker_data import WorkerData
 from medjax.objectives import Objective
 
@@ -14,6 +16,13 @@ from medjax.objectives import Objective
 # activations fall out of cache, and a convolutional network's would fill the memory. (Those of one
 # worker's examples have to fit, and those of the test data.)
 _EXAMPLES_AT_ONCE = 8192
+
+# So many numbers of gradients exist at a time where the rule doesn't need all: 64 MiB of float32.
+# Below it, fewer at a time are slower: the matrix products of a few workers are small.
+_NUMBERS_AT_ONCE = 1 << 24
+
+Batches = Callable[[int | Int[Array, ""], int], WorkerData]
+"""(first, count) to what `count` workers from `first` on compute their gradients of."""
 
 
 def local_gradients(
@@ -24,13 +33,20 @@ def local_gradients(
     Returns:
         The metrics, "loss" among them, each (n,), and the gradients, leaves (n, *shape).
     """
+    return map_workers(lambda metrics, gradient: (metrics, gradient), objective, params, data)
 
-    def worker(
-        examples_and_size: tuple[PyTree, Array],
-    ) -> tuple[dict[str, Array], PyTree]:
+
+def map_workers(
+    f: Callable[[dict[str, Array], Updates], PyTree],
+    objective: Objective,
+    params: PyTree,
+    data: WorkerData,
+) -> PyTree:
+    """f of each worker's metrics and gradient, stacked; what f drops isn't kept for all."""
+
+    def worker(examples_and_size: tuple[PyTree, Array]) -> PyTree:
         examples, size = examples_and_size
-        rows = jax.tree.leaves(examples)[0].shape[0]
-        own = jnp.arange(rows) < size
+        own = jnp.arange(_num_rows(data)) < size
 
         def average(values: Array) -> Array:
             values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
@@ -44,31 +60,123 @@ def local_gradients(
             return averages["loss"], averages
 
         gradient, averages = jax.grad(average_loss, has_aux=True)(params)
-        return averages, gradient
+        return f(averages, gradient)
 
-    n, rows = jax.tree.leaves(data.examples)[0].shape[:2]
-    at_once = max(1, _EXAMPLES_AT_ONCE // rows)
+    at_once = max(1, _EXAMPLES_AT_ONCE // _num_rows(data))
     workers = (data.examples, data.sizes)
-    if at_once >= n:
+    if at_once >= len(data.sizes):
         return jax.vmap(worker)(workers)
     return lax.map(worker, workers, batch_size=at_once)
 
 
-def sample_batches(data: WorkerData, batch_size: int, key: Key[Array, ""]) -> WorkerData:
-    """Each worker's mini-batch, drawn independently and with replacement from its own examples.
+def weighted_gradient(
+    objective: Objective, params: PyTree, data: WorkerData, weights: Float[Array, " n"]
+) -> Updates:
+    """∇ Σ_i w_i f_i, the gradient of one loss over all workers' examples."""
+    n, rows = len(data.sizes), _num_rows(data)
+    own = jnp.arange(rows) < data.sizes[:, None]
+    shares = jnp.where(own, (weights / data.sizes)[:, None], 0).reshape(-1)
+    examples = jax.tree.map(lambda x: x.reshape(n * rows, *x.shape[2:]), data.examples)
+
+    def gradient(examples: PyTree, shares: Array) -> Updates:
+        def loss(params: PyTree) -> Array:
+            losses, _ = objective(params, examples)
+            losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
+            return jnp.sum(losses * shares.astype(losses.dtype))
+
+        return jax.grad(loss)(params)
+
+    def piece(start: int | Array, count: int) -> Updates:
+        cut = lambda x: lax.dynamic_slice_in_dim(x, start, count)  # noqa: E731
+        return gradient(jax.tree.map(cut, examples), cut(shares))
+
+    pieces, rest = divmod(n * rows, _EXAMPLES_AT_ONCE)
+    if pieces == 0 or (pieces == 1 and not rest):
+        return gradient(examples, shares)
+    total = lax.fori_loop(
+        0,
+        pieces,
+        lambda k, total: jax.tree.map(
+            jnp.add, total, piece(k * _EXAMPLES_AT_ONCE, _EXAMPLES_AT_ONCE)
+        ),
+        jax.tree.map(jnp.zeros_like, params),
+    )
+    return jax.tree.map(jnp.add, total, piece(n * rows - rest, rest)) if rest else total
+
+
+def promised_gradients(
+    objective: Objective, params: PyTree, batches: Batches, num_workers: int, at_once: int | None
+) -> Promised:
+    """The n local gradients, computed when a rule asks for them and as it asks for them.
+
+    Args:
+        objective: what to take the gradients of.
+        params: where.
+        batches: the workers' examples.
+        num_workers: n.
+        at_once: how many workers' gradients are to exist at a time where the rule can do with a
+            part; None for as many as are fastest.
+    """
+    rows = _num_rows(jax.eval_shape(lambda: batches(0, num_workers)))
+    if at_once is None:
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        at_once = _even_parts(
+            num_workers, min(_EXAMPLES_AT_ONCE // rows, _NUMBERS_AT_ONCE // max(size, 1))
+        )
+    return Promised(
+        like=params,
+        num_workers=num_workers,
+        at_once=min(at_once, num_workers),
+        compute=lambda first, count: local_gradients(objective, params, batches(first, count))[1],
+        weighted_sum=lambda weights: weighted_gradient(
+            objective, params, batches(0, num_workers), weights
+        ),
+    )
+
+
+def _even_parts(n: int, limit: int) -> int:
+    """A part of n of at most the limit (but 2), even if there are several; a divisor if near."""
+    if limit >= n:
+        return n
+    limit = max(2, limit - limit % 2)
+    divisors = (part for part in range(limit, limit // 2, -2) if n % part == 0)
+    return next(divisors, limit)
+
+
+def take_workers(data: WorkerData, first: int | Int[Array, ""], count: int) -> WorkerData:
+    """The data of some of the workers."""
+    if count == len(data.sizes):
+        return data
+    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, count), data)
+
+
+def sample_batches(
+    data: WorkerData,
+    batch_size: int,
+    key: Key[Array, ""],
+    first: int | Int[Array, ""],
+    count: int,
+) -> WorkerData:
+    """Mini-batches of some of the workers, each drawn with replacement from its own examples.
 
     Raises:
         ValueError: if the batch is larger than the largest worker's number of examples.
     """
-    n, rows = jax.tree.leaves(data.examples)[0].shape[:2]
+    rows = _num_rows(data)
     if batch_size > rows:
         raise ValueError(
             f"batch_size {batch_size} is more than the {rows} examples of the largest worker"
         )
 
-    def draw(worker_key: Key[Array, ""], examples: PyTree, size: Array) -> PyTree:
-        rows = jax.random.randint(worker_key, (batch_size,), 0, size)
-        return jax.tree.map(lambda array: array[rows], examples)
+    def draw(worker: Array) -> Array:
+        worker_key = jax.random.fold_in(key, worker)
+        return jax.random.randint(worker_key, (batch_size,), 0, data.sizes[worker])
 
-    batches = jax.vmap(draw)(worker_keys(key, n), data.examples, data.sizes)
-    return WorkerData(batches, jnp.full((n,), batch_size, jnp.int32))
+    workers = first + jnp.arange(count)
+    drawn = jax.vmap(draw)(workers)
+    batches = jax.tree.map(lambda array: array[workers[:, None], drawn], data.examples)
+    return WorkerData(batches, jnp.full((count,), batch_size, jnp.int32))
+
+
+def _num_rows(data: WorkerData) -> int:
+    return jax.tree.leaves(data.examples)[0].shape[1]

@@ -10,8 +10,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from medjax import _checks
 from medjax import noise as _noise
+from medjax._kernels.sums import Worker
+from medjax._promised import Promised, Row, promise
 from medjax._random import Seed, stage_key, worker_keys
-from medjax._stacked import Stacked, flatten
+from medjax._stacked import Stacked
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,45 @@ def perturb(
         TypeError: if b isn't a number, a schedule or an adaptive scale, or if `noise` isn't a
             `Noise` (`noise.normal()`, not `noise.normal`).
     """
+    distribution = check_noise(b, noise)
+
+    def init(params: optax.Params) -> PerturbState:
+        del params
+        return PerturbState(jnp.zeros([], jnp.int32), stage_key(key, "perturb"))
+
+    def update(
+        updates: Promised | Stacked, state: Any, params: optax.Params | None = None
+    ) -> tuple[Promised | Stacked, PerturbState]:
+        del params
+        promised = promise(updates)
+        scales = noise_scales(b, state.step, updates, len(jax.tree.leaves(promised.like)))
+        step_key = jax.random.fold_in(state.key, state.step)
+        keys = [
+            worker_keys(jax.random.fold_in(step_key, leaf), promised.num_workers)
+            for leaf in range(len(scales))
+        ]
+
+        def stage(row: Row, worker: Worker) -> Row:
+            return [
+                x + scale.astype(x.dtype) * distribution.sample(k[worker.index], x.shape, x.dtype)
+                for x, scale, k in zip(row, scales, keys, strict=True)
+            ]
+
+        perturbed = promised.then(stage)
+        state = PerturbState(state.step + 1, state.key)
+        return (perturbed if promised is updates else perturbed.stacked()), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def check_noise(b: NoiseScale, noise: _noise.Noise | None) -> _noise.Noise:
+    """The distribution, the normal one by default, once it and the scale have been checked.
+
+    Raises:
+        ValueError: if b is negative or not finite.
+        TypeError: if b isn't a number, a schedule or an adaptive scale, or if `noise` isn't a
+            `Noise` (`noise.normal()`, not `noise.normal`).
+    """
     distribution = _noise.normal() if noise is None else noise
     if not isinstance(distribution, _noise.Noise):
         raise TypeError(
@@ -80,34 +121,17 @@ def perturb(
         )
     if not callable(b) and not isinstance(b, AdaptiveScale):
         _checks.real("b", b, minimum=0.0)
-
-    def init(params: optax.Params) -> PerturbState:
-        del params
-        return PerturbState(jnp.zeros([], jnp.int32), stage_key(key, "perturb"))
-
-    def update(
-        updates: Stacked, state: Any, params: optax.Params | None = None
-    ) -> tuple[Stacked, PerturbState]:
-        del params
-        n, leaves, treedef = flatten(updates)
-        step_key = jax.random.fold_in(state.key, state.step)
-
-        def perturb_leaf(index: int, leaf: Array) -> Array:
-            keys = worker_keys(jax.random.fold_in(step_key, index), n)
-            rows = leaf.reshape(n, -1)
-            xi = jax.vmap(lambda k: distribution.sample(k, rows.shape[1:], leaf.dtype))(keys)
-            scale = _scale(b, state.step, leaf).astype(leaf.dtype)
-            return (rows + scale * xi).reshape(leaf.shape)
-
-        perturbed = [perturb_leaf(i, leaf) for i, leaf in enumerate(leaves)]
-        state = PerturbState(state.step + 1, state.key)
-        return jax.tree.unflatten(treedef, perturbed), state
-
-    return optax.GradientTransformation(init, update)
+    return distribution
 
 
-def _scale(b: Any, step: Int[Array, ""], leaf: Array) -> Array:
+def noise_scales(
+    b: NoiseScale, step: Int[Array, ""], updates: Promised | Stacked, num_leaves: int
+) -> list[Float[Array, ""]]:
+    """The scale of each leaf's noise at this step."""
     if isinstance(b, AdaptiveScale):
-        magnitude = jnp.where(jnp.isfinite(leaf), jnp.abs(leaf), 0)
-        return jnp.asarray(b.fraction) * jnp.max(magnitude, initial=0)
-    return jnp.asarray(b(step) if callable(b) else b)
+        return [
+            jnp.asarray(b.fraction)
+            * jnp.max(jnp.where(jnp.isfinite(leaf), jnp.abs(leaf), 0), initial=0)
+            for leaf in jax.tree.leaves(updates)
+        ]
+    return [jnp.asarray(b(step) if callable(b) else b)] * num_leaves

@@ -1,29 +1,91 @@
 """Sums over the worker axis that avoid XLA's slow leading-axis reduction on the CPU."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeAlias
 
-import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, Int
 
-Rows = TypeVar("Rows", bound=PyTree)
+# Rows added in one pass over the total: it is then read and written once for all of them. More
+# gains little, and takes longer to compile where a row is drawn.
+_ROWS_AT_ONCE = 4
+
+Row: TypeAlias = list[Float[Array, " d"]]
 
 
-def sum_over_rows(encode: Callable[[Rows], Array], rows: Rows) -> Array:
-    """Σ_i encode(rows[i]), row by row in order, without writing the encoded rows.
+class Worker(NamedTuple):
+    """Which worker: `even` + `offset`, the first of them even.
 
-    The accumulator stays in cache, and `encode` is fused into the pass over the rows.
+    In two parts, so that whether it is the first or the second of its pair can be known when the
+    program is compiled: what both of a pair need is then computed once.
+    """
+
+    even: Int[Array, "..."]
+    offset: int | Int[Array, "..."]
+
+    @classmethod
+    def all(cls, n: int) -> "Worker":
+        """The workers 0, ..., n - 1, to be vmapped over."""
+        index = jnp.arange(n, dtype=jnp.int32)
+        return cls(index - index % 2, index % 2)
+
+    @property
+    def index(self) -> Int[Array, "..."]:
+        """0, ..., n - 1."""
+        return self.even + self.offset
+
+    @property
+    def pair(self) -> Int[Array, "..."]:
+        """The worker's pair, index // 2."""
+        return self.even // 2 + self.offset // 2
+
+    @property
+    def second(self) -> bool | Array:
+        """Whether it is the second of its pair, index % 2."""
+        return self.offset % 2 == 1
+
+
+def sum_over_workers(
+    encode: Callable[[Row, Worker], Row],
+    rows: list[Float[Array, "c d"]],
+    first: int | Int[Array, ""],
+    total: Row,
+    *,
+    paired: bool,
+) -> Row:
+    """total + Σ_i encode(rows[i], first + i), in order, without writing the encoded rows.
+
+    The total stays in cache, and `encode` is fused into the pass over the rows. Row by row slices
+    in a loop matter: XLA vectorises them, where a slice of several rows, split up, falls to scalar
+    code (4 times slower when encode draws random numbers).
 
     Args:
-        encode: maps one row (a pytree without the leading axis) to an array of fixed shape.
-        rows: a pytree whose leaves share a leading axis of length n >= 1.
+        encode: one worker's leaves to what it contributes to each total, elementwise.
+        rows: each leaf's rows of c workers.
+        first: the index of the worker of row 0.
+        total: what to add to.
+        paired: whether `first` is known to be even.
     """
-    first = jax.tree.map(lambda leaf: leaf[0], rows)
-    shape = jax.eval_shape(encode, first)
+    count = rows[0].shape[0]
 
-    def add(total: Array, row: Rows) -> tuple[Array, None]:
-        return total + encode(row), None
+    def add(start: Array, offset: int, total: Row) -> Row:
+        row = [lax.dynamic_index_in_dim(x, start + offset, keepdims=False) for x in rows]
+        worker = Worker(first + start, offset)
+        if not paired:
+            index = worker.index
+            worker = Worker(index - index % 2, index % 2)
+        return [t + x for t, x in zip(total, encode(row, worker), strict=True)]
 
-    return lax.scan(add, jnp.zeros(shape.shape, shape.dtype), rows)[0]
+    def add_group(group: Array, total: Row) -> Row:
+        for offset in range(_ROWS_AT_ONCE):
+            total = add(group * _ROWS_AT_ONCE, offset, total)
+        return total
+
+    groups = count // _ROWS_AT_ONCE
+    if groups:
+        total = lax.fori_loop(0, groups, add_group, total)
+    done = jnp.int32(groups * _ROWS_AT_ONCE)
+    for offset in range(count % _ROWS_AT_ONCE):
+        total = add(done, offset, total)
+    return total

@@ -7,7 +7,7 @@ rounds written out as plain array operations. The words are equal to those of `j
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Key, UInt32
+from jaxtyping import Array, Int, Key, UInt32
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
@@ -49,3 +49,17 @@ def random_bits(key: Key[Array, ""], size: int) -> UInt32[Array, "d"]:
     """Uniform 32-bit words, equal to `jax.random.bits(key, (size,))`."""
     word0, word1 = random_words(key, size)
     return word0 ^ word1
+
+
+def pair_words(
+    key: Key[Array, ""], pair: Int[Array, ""], size: int
+) -> tuple[UInt32[Array, "d"], UInt32[Array, "d"]]:
+    """Uniform 32-bit words for both workers of a pair, one word each for every coordinate.
+
+    The block of the counter (coordinate, pair + 1): the words of `random_words`, which have
+    counters (coordinate, 0) in this notation, stay apart.
+    """
+    word0, word1 = jax.random.key_data(key)
+    coordinate = lax.iota(jnp.uint32, size)
+    high = jnp.full_like(coordinate, pair.astype(jnp.uint32) + 1)
+    return threefry_2x32((word0, word1), (high, coordinate))

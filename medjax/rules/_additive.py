@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 from medjax import _checks
-from medjax._kernels.sums import sum_over_rows
+from medjax._kernels.sums import Worker
 from medjax._kernels.threefry import random_bits
+from medjax._promised import Promised, Row, promise
 from medjax._random import Seed, stage_key, worker_keys
-from medjax._stacked import Stacked, Updates, flatten
+from medjax._stacked import Stacked, Updates
 
 Draw = Key[Array, ""] | None
 
@@ -28,46 +29,53 @@ class Additive:
             leaf, flattened, in at least float32. `key_i` is None unless `needs_key`.
         decode: (Σ_i encode(x_i), n, key) to the aggregate. Checks n where the rule restricts it.
         needs_key: whether encode or decode draw random numbers.
+        weights: n to the (n,) weights w of a rule that is Σ_i w_i x_i; None for any other. Of plain
+            gradients such a sum is the gradient of Σ_i w_i f_i, which costs less than all of them.
     """
 
     name: str
     encode: Callable[[Float[Array, " d"], Int[Array, ""], Draw], Float[Array, " d"]]
     decode: Callable[[Float[Array, " d"], int, Draw], Float[Array, " d"]]
     needs_key: bool = False
+    weights: Callable[[int], Float[Array, " n"]] | None = None
 
-    def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
+    def __call__(self, updates: Promised | Stacked, key: Seed | None = None) -> Updates:
         """The aggregate of the stacked updates.
 
         Raises:
             ValueError, TypeError: if the updates aren't stacked floating-point arrays, if the rule
                 can't take so many workers, or if it draws and no key is given.
         """
-        n, leaves, treedef = flatten(updates)
+        promised = promise(updates)
+        n = promised.num_workers
         if self.needs_key and key is None:
             raise ValueError(f"{self.name} draws random numbers: give it a key")
-        base = stage_key(key, "rule") if self.needs_key and key is not None else None
-        aggregates = [
-            self._aggregate_leaf(leaf, n, None if base is None else jax.random.fold_in(base, i))
-            for i, leaf in enumerate(leaves)
-        ]
-        return jax.tree.unflatten(treedef, aggregates)
+        if self.weights is not None and promised.weighted_sum is not None:
+            return promised.weighted_sum(self.weights(n))
+        leaves = jax.tree.leaves(promised.like)
+        keys: list[Draw] = [None] * len(leaves)
+        if self.needs_key and key is not None:
+            base = stage_key(key, "rule")
+            # The server's key is that of a worker after the last.
+            keys = [worker_keys(jax.random.fold_in(base, i), n + 1) for i in range(len(leaves))]
 
-    def _aggregate_leaf(self, leaf: Array, n: int, key: Draw) -> Array:
-        rows = jnp.reshape(leaf, (n, -1))
-        accumulate = jnp.promote_types(rows.dtype, jnp.float32)
-        workers = jnp.arange(n)
-        if key is None:
-            total = sum_over_rows(
-                lambda row: self.encode(row[0].astype(accumulate), row[1], None), (rows, workers)
-            )
-        else:
-            total = sum_over_rows(
-                lambda row: self.encode(row[0].astype(accumulate), row[1], row[2]),
-                (rows, workers, worker_keys(key, n)),
-            )
-        # The server's key is that of a worker after the last.
-        aggregate = self.decode(total, n, None if key is None else jax.random.fold_in(key, n))
-        return aggregate.reshape(leaf.shape[1:]).astype(leaf.dtype)
+        def encode(row: Row, worker: Worker) -> Row:
+            i = worker.index
+            return [
+                self.encode(_widened(x), i, None if k is None else k[i])
+                for x, k in zip(row, keys, strict=True)
+            ]
+
+        totals = promised.sum(encode)
+        aggregate = [
+            self.decode(total, n, None if k is None else k[n]).astype(leaf.dtype)
+            for total, k, leaf in zip(totals, keys, leaves, strict=True)
+        ]
+        return promised.unflatten(aggregate)
+
+
+def _widened(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def mean(weights: Sequence[float | int] | np.ndarray | None = None) -> Additive:
@@ -85,7 +93,12 @@ def mean(weights: Sequence[float | int] | np.ndarray | None = None) -> Additive:
     [3.]
     """
     if weights is None:
-        return Additive("mean", lambda x, i, key: x, lambda total, n, key: total / n)
+        return Additive(
+            "mean",
+            lambda x, i, key: x,
+            lambda total, n, key: total / n,
+            weights=lambda n: jnp.full((n,), 1 / n),
+        )
     w = np.asarray(weights, dtype=np.float64)
     _checks.real("weights", w, minimum=0.0, ndim=1)
     if not np.any(w > 0):
@@ -93,17 +106,21 @@ def mean(weights: Sequence[float | int] | np.ndarray | None = None) -> Additive:
     shares = w / w.max()  # first, so that the sum can't overflow
     shares /= shares.sum()
 
+    def checked_shares(n: int) -> Array:
+        if n != len(shares):
+            raise ValueError(f"mean has {len(shares)} weights, got updates of {n} workers")
+        return jnp.asarray(shares)
+
     def encode(x: Array, i: Array, key: Draw) -> Array:
         del key
         return jnp.asarray(shares, x.dtype)[i] * x
 
     def decode(total: Array, n: int, key: Draw) -> Array:
         del key
-        if n != len(shares):
-            raise ValueError(f"mean has {len(shares)} weights, got updates of {n} workers")
+        checked_shares(n)
         return total
 
-    return Additive("mean(weights)", encode, decode)
+    return Additive("mean(weights)", encode, decode, weights=checked_shares)
 
 
 def majority_vote(

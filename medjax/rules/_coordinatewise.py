@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from medjax import _checks
 from medjax._kernels import order_statistics
+from medjax._promised import Promised, promise
 from medjax._random import Seed
-from medjax._stacked import Stacked, Updates, flatten
+from medjax._stacked import Stacked, Updates
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class CoordinateWise:
         """False: a rule that drew couldn't be cut into blocks of coordinates unnoticed."""
         return False
 
-    def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
+    def __call__(self, updates: Promised | Stacked, key: Seed | None = None) -> Updates:
         """The aggregate of the stacked updates; `key` isn't used.
 
         Raises:
@@ -39,21 +40,37 @@ class CoordinateWise:
                 rule can't take so many workers.
         """
         del key
-        n, leaves, treedef = flatten(updates)
-        # A large program is compiled for each matrix that is reduced, so all leaves of one
-        # precision are reduced as one matrix. Half precision is widened, which is exact.
-        widened = [jnp.promote_types(leaf.dtype, jnp.float32) for leaf in leaves]
-        aggregates: list[Array | None] = [None] * len(leaves)
-        for dtype in dict.fromkeys(widened):
-            members = [i for i, d in enumerate(widened) if d == dtype]
-            columns = [leaves[i].reshape(n, -1).astype(dtype) for i in members]
-            reduced = self.reduce(jnp.concatenate(columns, axis=1))
-            start = 0
-            for i, column in zip(members, columns, strict=True):
-                part = reduced[start : start + column.shape[1]]
-                aggregates[i] = part.reshape(leaves[i].shape[1:]).astype(leaves[i].dtype)
-                start += column.shape[1]
-        return jax.tree.unflatten(treedef, aggregates)
+        promised = promise(updates)
+        leaves = promised.rows()
+        aggregate: list[Array] = list(leaves)
+        for group in _groups(leaves):
+            # Half precision is widened, which is exact.
+            columns = [
+                x.astype(jnp.promote_types(x.dtype, jnp.float32))
+                for x in map(leaves.__getitem__, group)
+            ]
+            reduced = self.reduce(
+                columns[0] if len(group) == 1 else jnp.concatenate(columns, axis=1)
+            )
+            ends = np.cumsum([x.shape[1] for x in columns])[:-1]
+            for i, part in zip(group, jnp.split(reduced, ends), strict=True):
+                aggregate[i] = part.astype(leaves[i].dtype)
+        return promised.unflatten(aggregate)
+
+
+def _groups(leaves: list[Float[Array, "n d"]]) -> list[list[int]]:
+    """Which leaves to reduce as one matrix: a large program is compiled for each.
+
+    All of one precision, but for a leaf of more than half of the coordinates: to write it to the
+    matrix costs more than its own program.
+    """
+    groups: dict[object, list[int]] = {}
+    for i, leaf in enumerate(leaves):
+        most = 2 * leaf.shape[1] > sum(x.shape[1] for x in leaves)
+        groups.setdefault(
+            "most" if most else jnp.promote_types(leaf.dtype, jnp.float32), []
+        ).append(i)
+    return list(groups.values())
 
 
 def median() -> CoordinateWise:

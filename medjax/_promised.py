@@ -1,0 +1,127 @@
+"""Updates of n workers that are computed when they are needed, and no more at a time than needed.
+
+`simulate` gives the optimizer not the stacked gradients but a promise of them. A stage before the
+aggregation adds itself to the promise (`then`), and the rule decides how it is kept: an additive
+one asks for a few workers at a time (`sum`), a coordinate-wise one for all of them (`rows`). Any
+other transform looks into the pytree, which raises `StackedNeeded`; it is then given the gradients.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Never, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
+
+from medjax._kernels.sums import Worker, sum_over_workers
+from medjax._stacked import Stacked, Updates, flatten
+
+Row: TypeAlias = list[Float[Array, " d"]]
+"""One worker's update: its leaves, each flattened."""
+
+Stage: TypeAlias = Callable[[Row, Worker], Row]
+"""What a worker does to its update before it sends it."""
+
+
+class StackedNeeded(Exception):
+    """Raised where promised updates are looked into as if they were there."""
+
+
+@dataclass(frozen=True)
+class Promised:
+    """The updates of n workers, not yet computed.
+
+    Attributes:
+        like: one worker's update, as shapes and dtypes.
+        num_workers: n.
+        at_once: how many workers' updates are to exist at a time where that is enough.
+        compute: (first, count) to the updates of `count` workers from `first` on, leaves
+            (count, *shape).
+        weighted_sum: (n,) weights w to Σ_i w_i x_i by a cheaper way than computing all x_i, if
+            there is one.
+        stages: what the workers do to them, in order.
+    """
+
+    like: PyTree
+    num_workers: int
+    at_once: int
+    compute: Callable[[int | Int[Array, ""], int], Stacked]
+    weighted_sum: Callable[[Float[Array, " n"]], Updates] | None = None
+    stages: tuple[Stage, ...] = ()
+
+    def then(self, stage: Stage) -> "Promised":
+        """The same with one more stage; a weighted sum of what comes out can't be shortened."""
+        return replace(self, stages=(*self.stages, stage), weighted_sum=None)
+
+    def rows(self) -> list[Float[Array, "n d"]]:
+        """All workers' updates, a matrix for each leaf."""
+        rows = _flat(self.compute(0, self.num_workers), self.num_workers)
+        workers = Worker.all(self.num_workers)
+        return jax.vmap(self._staged)(rows, workers) if self.stages else rows
+
+    def stacked(self) -> Stacked:
+        """All workers' updates, leaves (n, *shape)."""
+        return self.unflatten(self.rows(), self.num_workers)
+
+    def sum(self, encode: Callable[[Row, Worker], Row]) -> Row:
+        """Σ_i encode(x_i, i), worker by worker in order, from `at_once` updates at a time."""
+        n, at_once = self.num_workers, self.at_once
+        row = [
+            jax.ShapeDtypeStruct((leaf.size,), leaf.dtype) for leaf in jax.tree.leaves(self.like)
+        ]
+        sums = jax.eval_shape(encode, row, Worker(jnp.int32(0), 0))
+
+        def add(first: int | Array, count: int, total: Row) -> Row:
+            rows = _flat(self.compute(first, count), count)
+            return sum_over_workers(
+                lambda row, worker: encode(self._staged(row, worker), worker),
+                rows,
+                first,
+                total,
+                paired=at_once % 2 == 0 or at_once == n,
+            )
+
+        total = [jnp.zeros(x.shape, x.dtype) for x in sums]
+        if at_once < n:
+            total = lax.fori_loop(0, n // at_once, lambda k, t: add(k * at_once, at_once, t), total)
+        rest = n % at_once if at_once < n else n
+        return add(n - rest, rest, total) if rest else total
+
+    def unflatten(self, row: list[Array], *leading: int) -> PyTree:
+        """Flat leaves, perhaps with leading axes, back to a pytree of the update's shapes."""
+        leaves, treedef = jax.tree.flatten(self.like)
+        shaped = [x.reshape(*leading, *leaf.shape) for x, leaf in zip(row, leaves, strict=True)]
+        return jax.tree.unflatten(treedef, shaped)
+
+    def _staged(self, row: Row, worker: Worker) -> Row:
+        for stage in self.stages:
+            row = stage(row, worker)
+        return row
+
+
+def promise(updates: Stacked | Promised) -> Promised:
+    """Stacked updates as a promise that is kept already; a promise is left as it is.
+
+    Raises:
+        ValueError, TypeError: if the updates aren't stacked floating-point arrays.
+    """
+    if isinstance(updates, Promised):
+        return updates
+    n, leaves, treedef = flatten(updates)
+    like = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
+    stacked = jax.tree.unflatten(treedef, leaves)
+    return Promised(jax.tree.unflatten(treedef, like), n, n, lambda first, count: stacked)
+
+
+def _flat(updates: Stacked, count: int) -> list[Float[Array, "count d"]]:
+    return [leaf.reshape(count, -1) for leaf in jax.tree.leaves(updates)]
+
+
+def _refuse(_: Any) -> Never:
+    raise StackedNeeded
+
+
+# Promised updates have no leaves to give.
+jax.tree_util.register_pytree_node(Promised, _refuse, _refuse)
