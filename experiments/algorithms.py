@@ -9,7 +9,7 @@ import optax
 
 import medjax
 from medjax.noise import Noise
-from medjax.rules import RULES, Rule
+from medjax.rules import RULES, Additive, Rule
 
 _NOISY = "noisy_"
 _BASE_RULES = {("sign" if name == "majority_vote" else name): name for name in RULES}
@@ -21,6 +21,11 @@ RULE_NAMES = (*_BASE_RULES, *(_NOISY + name for name in _BASE_RULES))
 def is_noisy(name: str) -> bool:
     """Whether the algorithm adds noise to the local gradients."""
     return name.startswith(_NOISY)
+
+
+def is_additive(name: str) -> bool:
+    """Whether the rule needs only a sum over the workers, so that these can be streamed."""
+    return inspect.signature(RULES[_factory_name(name)]).return_annotation is Additive
 
 
 def default_step_size(name: str) -> float:

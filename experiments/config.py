@@ -36,6 +36,7 @@ class RunConfig:
     model: str
     steps: int
     batch_size: int | str
+    worker_chunk: int | str | None
     eval_every: int
     seed: int
     out: str | None
@@ -78,6 +79,11 @@ _CONDITIONAL = {
     "declared_byzantine": _of_rule("num_byzantine", _default_byzantine),
     "zero": _of_rule("zero", lambda a: "zero"),
     "tie": _of_rule("tie", lambda a: "zero"),
+    "worker_chunk": _Conditional(
+        lambda a: "auto",
+        lambda a: algorithms.is_additive(a.rule),
+        f"--rule {', '.join(filter(algorithms.is_additive, algorithms.RULE_NAMES))}",
+    ),
     "classes_per_worker": _Conditional(
         lambda a: 1, _partitioned("by_label"), "--partition by_label"
     ),
@@ -194,6 +200,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=cli.integer_or("full", 1),
         default="full",
         help="examples that each worker draws at each step, or all it has (default: full)",
+    )
+    group.add_argument(
+        "--worker-chunk",
+        metavar="N|auto",
+        type=cli.integer_or("auto", 1),
+        help="for rules that need only a sum over the workers: how many workers' gradients exist "
+        "at a time; fewer take less memory (default: auto, the fastest, at most 64 MiB)",
     )
     group.add_argument(
         "--eval-every",

@@ -68,7 +68,10 @@ def build(config: RunConfig) -> Setup:
     )
     batch_size = None if config.batch_size == "full" else int(config.batch_size)
     simulation = medjax.simulation(
-        medjax.objectives.classification(apply), optimizer, batch_size=batch_size
+        medjax.objectives.classification(apply),
+        optimizer,
+        batch_size=batch_size,
+        worker_chunk=config.worker_chunk if isinstance(config.worker_chunk, int) else None,
     )
     return Setup(
         simulation,

@@ -66,7 +66,7 @@ def noisy_sign_sgd(
         noise: the distribution of ξ; standard normal by default.
         zero: what a worker with an exact 0 votes, as in `rules.majority_vote`.
         tie: what a tied vote gives, as in `rules.majority_vote`.
-        exact: draw the noise and add it (`perturb`), instead of drawing the sign of the sum directly
+        exact: draw the noise and add it (`perturb`), instead of drawing the sign of the sum itself
             (`noisy_sign`), which is the same in distribution and faster.
         key: a JAX key or an integer seed.
 

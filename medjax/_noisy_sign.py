@@ -50,7 +50,7 @@ def noisy_sign(
 
     def update(
         updates: Promised | Stacked, state: Any, params: optax.Params | None = None
-    ) -> tuple[Promised | Stacked, PerturbState]:
+    ) -> tuple[Any, PerturbState]:
         del params
         promised = promise(updates)
         scales = noise_scales(b, state.step, updates, len(jax.tree.leaves(promised.like)))

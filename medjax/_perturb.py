@@ -83,7 +83,7 @@ def perturb(
 
     def update(
         updates: Promised | Stacked, state: Any, params: optax.Params | None = None
-    ) -> tuple[Promised | Stacked, PerturbState]:
+    ) -> tuple[Any, PerturbState]:
         del params
         promised = promise(updates)
         scales = noise_scales(b, state.step, updates, len(jax.tree.leaves(promised.like)))

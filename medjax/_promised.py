@@ -119,7 +119,7 @@ def _flat(updates: Stacked, count: int) -> list[Float[Array, "count d"]]:
     return [leaf.reshape(count, -1) for leaf in jax.tree.leaves(updates)]
 
 
-def _refuse(_: Any) -> Never:
+def _refuse(*_: Any) -> Never:
     raise StackedNeeded
 
 

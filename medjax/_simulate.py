@@ -1,7 +1,7 @@
 """The training loop: n workers' gradients, one optax chain, metrics on the way."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from medjax import _checks
 from medjax._gradients import promised_gradients, sample_batches, take_workers
 from medjax._metrics import measure_workers
-from medjax._promised import Promised, StackedNeeded
+from medjax._promised import StackedNeeded
 from medjax._random import Seed, stage_key
-from medjax._stacked import Stacked, Updates
+from medjax._stacked import Updates
 from medjax._worker_data import WorkerData
 from medjax.objectives import Objective
 
@@ -94,7 +94,7 @@ def simulation(
             objective, state.params, batches, len(data.sizes), worker_chunk
         )
 
-        def updated(gradients: Promised | Stacked) -> tuple[Updates, optax.OptState]:
+        def updated(gradients: Any) -> tuple[Updates, optax.OptState]:
             updates, opt_state = update(gradients, state.opt_state, state.params)
             _check_aggregated(updates, state.params)
             return updates, opt_state

@@ -2,7 +2,9 @@
 
 An objective is a function (params, batch) to (losses, metrics): `losses` has shape (B,), one number
 for each example of the batch, and `metrics` names more such arrays, `accuracy` for one. The
-simulator does the averaging, so that padded examples and unequal workers are weighed right.
+simulator does the averaging, so that padded examples and unequal workers are weighed right. It also
+chooses which examples are in one batch, several workers' perhaps: they mustn't affect each other's
+losses, as batch normalisation would make them do.
 """
 
 from collections.abc import Callable

@@ -5,20 +5,24 @@ instruction, ties are exact, and a result doesn't depend on the order of the row
 
 * up to `NETWORK_MAX_ROWS` rows: a sorting network (Batcher's odd-even merge sort, 1968), pruned to
   the comparators that the wanted ranks depend on, unrolled as min/max over whole rows;
-* beyond that the network would take too long to compile: bisection on the integers, 32 or 64
-  counting passes over blocks of columns small enough to stay in cache.
+* beyond that the network would take too long to compile: bisection, see `bisection`.
 """
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from medjax._kernels.bisection import select, successor
+from medjax._kernels.rows import fold_rows
+
 NETWORK_MAX_ROWS = 128
-_BLOCK_ELEMENTS = 1 << 16  # a block of columns for bisection: 256 KiB of float32
+_COLUMNS = 64
+_BLOCK_ELEMENTS = 1 << 22  # a block of columns for bisection, small enough for a cache
 
 
 def order_statistics(
@@ -37,9 +41,7 @@ def order_statistics(
         # Converting row by row fuses with the network; converting the matrix writes it out first.
         selected = _select_by_network([_to_ordered_integers(row) for row in x], ranks)
     else:
-        selected = _blockwise(
-            lambda block: _select_by_bisection(_to_ordered_integers(block), ranks), x
-        )
+        selected = _blockwise(lambda block: _select_by_bisection(block, ranks), x)
     return tuple(_from_ordered_integers(values, x.dtype) for values in selected)
 
 
@@ -70,13 +72,21 @@ def trimmed_mean(x: Float[Array, "n d"], trim: int) -> Float[Array, " d"]:
 
 def _trimmed_mean_of_block(x: Float[Array, "n k"], kept: range) -> Float[Array, " k"]:
     """The mean of the kept ranks, from the values at both ends of them and what is between."""
-    x = jnp.where(jnp.isnan(x), jnp.inf, x)
-    ends = _select_by_bisection(_to_ordered_integers(x), (kept[0], kept[-1]))
+    ends = _select_by_bisection(x, (kept[0], kept[-1]))
     low, high = (_from_ordered_integers(end, x.dtype) for end in ends)
-    inside = jnp.where((x > low) & (x < high), x, 0)
-    copies_of_low = jnp.minimum(jnp.sum(x <= low, axis=0), kept.stop) - kept.start
-    copies_of_high = kept.stop - jnp.maximum(jnp.sum(x < high, axis=0), kept.start)
-    total = jnp.sum(inside, axis=0) + copies_of_low * low
+
+    def look(carry: tuple[Array, Array, Array], row: list[Array], *_: object) -> Any:
+        total, at_most_low, below_high = carry
+        value = jnp.where(jnp.isnan(row[0]), jnp.inf, row[0])
+        inside = jnp.where((value > low) & (value < high), value, 0)
+        return total + inside, at_most_low + (value <= low), below_high + (value < high)
+
+    none = jnp.zeros(low.shape, jnp.int32)
+    total, at_most_low, below_high = fold_rows(
+        look, [x], (jnp.zeros_like(low), none, none), unroll=16
+    )
+    total += (jnp.minimum(at_most_low, kept.stop) - kept.start) * low
+    copies_of_high = kept.stop - jnp.maximum(below_high, kept.start)
     total = jnp.where(high > low, total + copies_of_high * high, total)
     return _clip(total / len(kept), low, high)
 
@@ -135,32 +145,27 @@ def _select_by_network(rows: list[Int[Array, " d"]], ranks: tuple[int, ...]) -> 
     return [rows[rank] for rank in ranks]
 
 
-def _select_by_bisection(x: Int[Array, "n d"], ranks: tuple[int, ...]) -> list[Array]:
-    """The smallest integer with more than `rank` entries at or below it is the order statistic."""
-    limits = jnp.iinfo(x.dtype)
-
-    def select(rank: int) -> Array:
-        def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-            low, high = bounds
-            middle = (low & high) + ((low ^ high) >> 1)  # the floor of the mean, without overflow
-            enough = jnp.sum(x <= middle, axis=0, dtype=jnp.int32) > rank
-            return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
-
-        smallest = jnp.full(x.shape[1:], limits.min, x.dtype)
-        return lax.fori_loop(
-            0, limits.bits, halve, (smallest, jnp.full_like(smallest, limits.max))
-        )[0]
-
-    return [select(rank) for rank in ranks]
+def _select_by_bisection(x: Float[Array, "n d"], ranks: tuple[int, ...]) -> list[Array]:
+    selected: list[Array] = []
+    for i, rank in enumerate(ranks):
+        if i and rank == ranks[i - 1] + 1:
+            selected.append(successor(x, _to_ordered_integers, selected[-1], ranks[i - 1]))
+        else:
+            selected.append(select(_to_ordered_integers(x), rank))
+    return selected
 
 
 def _blockwise(f: Callable[[Array], list[Array]], x: Float[Array, "n d"]) -> list[Array]:
     """Apply a column-wise f to blocks of columns; the last block may overlap the one before it."""
     n, d = x.shape
-    width = min(d, max(1, _BLOCK_ELEMENTS // n))
+    num_blocks = max(1, -(-n * d // _BLOCK_ELEMENTS))
+    # A multiple of the vector's length: XLA leaves a loop of another length scalar, 6 times slower.
+    width = -(-d // (num_blocks * _COLUMNS)) * _COLUMNS
+    padded = max(d, width)
+    x = jnp.pad(x, ((0, 0), (0, padded - d)))
 
     def step(k: Array, outs: list[Array]) -> list[Array]:
-        start = jnp.minimum(k * width, d - width)
+        start = jnp.minimum(k * width, padded - width)
         blocks = f(lax.dynamic_slice_in_dim(x, start, width, axis=1))
         return [
             lax.dynamic_update_slice_in_dim(out, block, start, axis=0)
@@ -168,4 +173,4 @@ def _blockwise(f: Callable[[Array], list[Array]], x: Float[Array, "n d"]) -> lis
         ]
 
     outs = [jnp.zeros(out.shape, out.dtype) for out in jax.eval_shape(f, x)]
-    return lax.fori_loop(0, -(-d // width), step, outs) if d else outs
+    return [out[:d] for out in lax.fori_loop(0, num_blocks, step, outs)] if d else outs
