@@ -1,0 +1,94 @@
+"""What the commands share besides the timing: the machine, the table, the files."""
+
+import argparse
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments import cli, results
+
+NOT_MEASURED = "—"
+# Of other processes, since ours has yet to work: they distort every figure.
+_LOAD_AT_START = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
+_VERSIONS = ("python", "jax", "jaxlib", "numpy", "optax")
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command."""
+    parser.add_argument(
+        "--repeats", metavar="R", type=cli.integer(1), default=5, help="turns (default: 5)"
+    )
+    parser.add_argument("--json", metavar="FILE", type=file, help="also write all figures here")
+
+
+def file(text: str) -> Path:
+    """A type for argparse: a file that can be written, so that no figures are lost at the end."""
+    path = Path(text)
+    try:
+        if path.is_dir():
+            raise argparse.ArgumentTypeError(f"{text!r} is a folder")
+        with tempfile.TemporaryFile(dir=path.parent):
+            return path
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise argparse.ArgumentTypeError(f"{text!r} can't be written: {reason}") from None
+
+
+def picture(text: str) -> Path:
+    """A type for argparse: such a file, for a picture."""
+    if Path(text).suffix not in (".png", ".svg", ".pdf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .png, .svg or .pdf")
+    return file(text)
+
+
+def optional(package: str) -> Any:
+    """A package, or None where it, or what it needs, isn't installed."""
+    try:
+        return import_module(package)
+    except ImportError:
+        return None
+
+
+def provenance(packages: Iterable[str] = ()) -> dict[str, Any]:
+    """What explains the figures, with the versions of the packages compared with."""
+    record = results.provenance()
+    record["device"]["load_at_start"] = _LOAD_AT_START
+    record["versions"] |= {package: metadata.version(package) for package in packages}
+    return record
+
+
+def print_machine(record: dict[str, Any], packages: Iterable[str] = ()) -> None:
+    """The machine, and the versions of what matters here."""
+    device = record["device"]
+    versions = (f"{name} {record['versions'][name]}" for name in (*_VERSIONS, *packages))
+    print(
+        f"{device['count']} {device['kind']} device(s), platform {device['platform']} "
+        f"({device['machine']}), {device['cores']} cores, "
+        f"load {device['load_at_start']:.1f} at the start"
+    )
+    print(", ".join(versions) + "\n")
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table whose first column is of words and the others of numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == headings[0] else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, width=100).print(table)
+    print()
+
+
+def ratio(value: float | None) -> str:
+    """A ratio in two digits or more, or a dash."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{value:.0f}×" if value >= 10 else f"{value:.1f}×" if value >= 1 else f"{value:.2f}×"

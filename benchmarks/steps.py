@@ -1,0 +1,122 @@
+"""Whole steps, as loops to be timed: bare gradients, the obvious JAX code, PyTorch, and ByzFL."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jaxtyping import PyTree
+
+from benchmarks import timing
+from benchmarks.libraries import JAX, TORCH, B, torch
+from benchmarks.report import optional
+from benchmarks.timing import Prepare, Run
+from benchmarks.workload import CLASSES, HIDDEN, STEP_SIZE, Workload
+from experiments import algorithms
+
+
+def bare(work: Workload) -> Prepare:
+    """The n local gradients, all of them materialised, and nothing else."""
+
+    def loop(params: PyTree, data: Any, steps: int) -> PyTree:
+        def step(_: Any, params: PyTree) -> PyTree:
+            gradients = jax.vmap(jax.grad(work.loss), (None, 0, 0))(params, *data.examples)
+            gradients = lax.optimization_barrier(gradients)
+            # One worker's, so that the next step depends on this one at no cost.
+            return jax.tree.map(lambda p, g: p - STEP_SIZE * g[0], params, gradients)
+
+        return lax.fori_loop(0, steps, step, params)
+
+    return timing.loop(loop, work.params, work.data)
+
+
+def obvious_jax(work: Workload, rule_name: str, f: int) -> Prepare | None:
+    """The step as one writes it at first, or None for a rule that isn't one line."""
+    rule = JAX.rules.get(_base(rule_name))
+    if rule is None:
+        return None
+
+    def loop(params: PyTree, key: jax.Array, data: Any, steps: int) -> PyTree:
+        def step(_: Any, carry: tuple[PyTree, jax.Array]) -> tuple[PyTree, jax.Array]:
+            params, key = carry
+            gradients = jax.vmap(jax.grad(work.loss), (None, 0, 0))(params, *data.examples)
+            if algorithms.is_noisy(rule_name):
+                leaves, treedef = jax.tree.flatten(gradients)
+                key, *keys = jax.random.split(key, len(leaves) + 1)
+                noisy = [g + B * JAX.normal(g, k) for g, k in zip(leaves, keys, strict=True)]
+                gradients = jax.tree.unflatten(treedef, noisy)
+            params = jax.tree.map(lambda p, g: p - STEP_SIZE * rule(g, f), params, gradients)
+            return params, key
+
+        return lax.fori_loop(0, steps, step, (params, key))
+
+    return timing.loop(loop, work.params, jax.random.key(3), work.data)
+
+
+def pytorch(work: Workload, rule_name: str, f: int) -> Prepare | None:
+    """One model, its gradients worker by worker, stacked, and PyTorch's own functions."""
+    rule = TORCH.rules.get(_base(rule_name))
+    if torch is None or rule is None:
+        return None
+    return _worker_by_worker(work, rule_name, lambda stacked: rule(stacked, f))
+
+
+def byzfl(work: Workload, rule_name: str, f: int) -> Prepare | None:
+    """The same gradients, and ByzFL's aggregator of the rule's name, if it has one."""
+    aggregators = optional("byzfl.aggregators.aggregators")
+    rule = _base(rule_name)
+    name = {"mean": "Average", "trimmed_mean": "TrMean"}.get(rule, _camel_case(rule))
+    aggregator = getattr(aggregators, name, None)
+    if torch is None or aggregator is None:
+        return None
+    takes_f = "f" in inspect.signature(aggregator).parameters
+    aggregate = aggregator(f) if takes_f else aggregator()
+    d = sum(leaf.size for leaf in jax.tree.leaves(work.params))
+    try:
+        aggregate(torch.zeros(len(work.data.sizes), d))
+    except (RuntimeError, ValueError) as error:  # older torch.quantile: too many numbers
+        print(f"byzfl.{name}: {error}", file=sys.stderr)
+        return None
+    return _worker_by_worker(work, rule_name, aggregate)
+
+
+def _worker_by_worker(work: Workload, rule_name: str, aggregate: Callable[[Any], Any]) -> Prepare:
+    """The step in PyTorch, from the function that aggregates an (n, d) tensor."""
+
+    def prepare() -> Run:
+        linear, entropy = torch.nn.Linear, torch.nn.functional.cross_entropy
+        images, labels = (torch.from_numpy(np.array(x)) for x in work.data.examples)
+        images, labels = images.flatten(2), labels.long()
+        hidden = linear(images.shape[2], HIDDEN)
+        model = torch.nn.Sequential(hidden, torch.nn.ReLU(), linear(HIDDEN, CLASSES))
+        parameters = list(model.parameters())
+
+        def run(steps: int) -> None:
+            for _ in range(steps):
+                rows = []
+                for x, y in zip(images, labels, strict=True):
+                    gradients = torch.autograd.grad(entropy(model(x), y), parameters)
+                    rows.append(torch.cat([g.flatten() for g in gradients]))
+                stacked = torch.stack(rows)
+                if algorithms.is_noisy(rule_name):
+                    stacked = stacked + B * TORCH.normal(stacked, None)
+                update = aggregate(stacked)
+                parts = update.split([p.numel() for p in parameters])
+                with torch.no_grad():
+                    for p, part in zip(parameters, parts, strict=True):
+                        p -= STEP_SIZE * part.view_as(p)
+
+        return run
+
+    return prepare
+
+
+def _base(rule_name: str) -> str:
+    return rule_name.removeprefix("noisy_")
+
+
+def _camel_case(name: str) -> str:
+    return name.title().replace("_", "")

@@ -1,0 +1,183 @@
+"""What a user does with `python -m benchmarks.NAME`: its output, its files, its errors."""
+
+import json
+import math
+import re
+
+import pytest
+
+from benchmarks import _point, kernels, scaling, step
+from benchmarks.report import optional
+from experiments import algorithms
+
+QUICK = {
+    step: "--workers 3 --batch-size 2 --steps 2 --repeats 1",
+    kernels: "--workers 4 --dims 50 --repeats 1",
+    scaling: "--rule mean --workers 2 --dims --batch-size 2 --repeats 1",
+}
+COMMANDS = pytest.mark.parametrize("command", QUICK, ids=lambda command: command.__name__)
+
+
+@pytest.fixture
+def measured(tmp_path, capsys):
+    """Runs a command at a tiny size; gives what it printed and what it wrote."""
+
+    def measured(command, arguments=""):
+        file = tmp_path / "figures.json"
+        flags = [*QUICK[command].split(), *arguments.split(), "--json", str(file)]
+        assert command.main(flags) == 0
+        record = json.loads(file.read_text())
+        assert record["device"]["cores"] > 0
+        assert record["settings"]["repeats"] == 1
+        printed = capsys.readouterr().out
+        for name in ("python", "jax", "jaxlib", "numpy", "optax"):
+            assert f"{name} {record['versions'][name]}" in printed
+        return printed, record["figures"]
+
+    return measured
+
+
+@pytest.mark.slow
+def test_step_compares_every_rule_with_bare_gradients(measured):
+    printed, figures = measured(step, "--only-medjax")
+    assert set(figures) == {step.BARE, step.EXACT, *algorithms.RULE_NAMES}
+    bare = figures[step.BARE]["medjax"]
+    assert bare["times_bare"] == 1
+    for row, columns in figures.items():
+        (ours,) = columns.values()
+        assert ours["times_bare"] == ours["ms"] / bare["ms"]
+        assert ours["compile_s"] > 0
+        assert ours["turns"] == 1
+        assert ours["calls"] in (1, 2)
+        assert f"\n{row} " in printed
+    assert "PyTorch" not in printed
+
+
+def test_step_compares_the_chosen_rules_with_others(measured):
+    printed, figures = measured(step, "--rules sign noisy_trimmed_mean")
+    assert set(figures) == {step.BARE, "sign", "noisy_trimmed_mean"}
+    has = {"medjax", "obvious JAX"} | ({"PyTorch"} if optional("torch") else set())
+    assert set(figures["sign"]) == has
+    assert set(figures["noisy_trimmed_mean"]) == has | ({"ByzFL"} if optional("byzfl") else set())
+    ours, obvious = (figures["noisy_trimmed_mean"][name] for name in ("medjax", "obvious JAX"))
+    assert obvious["times_medjax"] == obvious["ms"] / ours["ms"]
+    for name, package in (("PyTorch", "torch"), ("ByzFL", "byzfl")):
+        left_out = f"{name} is left out: it needs the package {package}." in printed
+        assert left_out == (optional(package) is None)
+
+
+def test_kernels_compare_libraries(measured):
+    printed, figures = measured(kernels)
+    sizes = [(row["kernel"], row["n"], row["d"]) for row in figures]
+    assert sizes == [(kernel, 4, 50) for kernel in kernels.KERNELS]
+    libraries = {"medjax", "jnp", "NumPy"} | ({"PyTorch"} if optional("torch") else set())
+    for row in figures:
+        assert set(row["figures"]) == libraries
+        assert all(figure["ms"] > 0 for figure in row["figures"].values())
+    assert "times slower than medjax" in printed
+
+
+def test_kernels_leave_out_what_takes_too_much(measured):
+    flags = "--kernels median --workers 5 --dims 60000 10000000 --budget 1e-9 --max-gigabytes 0.1"
+    printed, figures = measured(kernels, flags)
+    (row,) = figures
+    assert row["d"] == 60_000
+    assert set(row["figures"]) == {"medjax"}
+    assert min(row["estimated_s"].values()) > 1e-9
+    assert "Left out: n = 5, d = 10000000, a matrix of 0.2 GB." in printed
+    assert "— above --budget 1e-09 seconds a call." in printed
+
+
+def test_scaling_measures_points_apart(measured, tmp_path):
+    picture = tmp_path / "scaling.png"
+    printed, figures = measured(scaling, f"--worker-chunk 2 --plot {picture}")
+    (row,) = figures["n"]
+    assert "d" not in figures
+    assert (row["n"], row["d"], row["relative"]) == (2, 101_770, 1)
+    assert row["ms"] > 0
+    assert row["compile_s"] > 0
+    baseline = figures["baseline"]["peak_bytes"]
+    assert 5e7 < baseline < 2e9
+    assert row["beyond_mb"] == pytest.approx(row["peak_mb"] - baseline / 1e6)
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert "101770" in printed
+
+
+def test_scaling_goes_on_after_a_point_that_fails(monkeypatch, capsys, tmp_path):
+    def measure_apart(point):
+        if point.workers == 5 and point.hidden > 1:
+            raise RuntimeError("out of memory")
+        return _point.Measurement(2.0 * point.workers * point.hidden, 0.5, 1e8)
+
+    monkeypatch.setattr(scaling, "measure_apart", measure_apart)
+    files = ["--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.svg")]
+    assert scaling.main(["--workers", "5", "20", "--dims", "10000", "2000", *files]) == 1
+    out, err = capsys.readouterr()
+    assert "n = 5, d = 101770 failed: out of memory\n" in err
+    assert re.search(r"^5 +101770 +— +— +— +— +—$", out, re.MULTILINE)
+    figures = json.loads((tmp_path / "a.json").read_text())["figures"]
+    assert [(row["n"], row["relative"]) for row in figures["n"]] == [(5, None), (20, 1)]
+    assert [(row["n"], row["d"]) for row in figures["d"]] == [(10, 2395), (10, 10_345)]
+    assert figures["d"][0]["relative"] == pytest.approx((3 / 2395) / (13 / 10_345))
+    assert b"<svg" in (tmp_path / "a.svg").read_bytes()
+
+
+def test_point_that_fails_says_why():
+    with pytest.raises(RuntimeError, match=r"^KeyError: 'no_rule'$"):
+        _point.measure_apart(_point.Point("no_rule", 1, 1, batch_size=1, repeats=1))
+
+
+@pytest.mark.parametrize("size", [805, 10_000, 10_000_000])
+def test_network_has_about_so_many_parameters(size):
+    assert math.isclose(
+        scaling.workload.num_params(scaling.workload.hidden(size)), size, rel_tol=0.05
+    )
+
+
+@COMMANDS
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        command.main(["--help"])
+    assert exit_info.value.code == 0
+    text = capsys.readouterr().out
+    assert command.__name__ in text
+    for flag in ("workers", "repeats", "json"):
+        assert f"--{flag} " in text
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--workers 0", "--workers: '0' is not a whole number of at least 1"),
+        ("--repeats 0", "--repeats: '0' is not a whole number of at least 1"),
+        ("--json nowhere/a.json", "--json: 'nowhere/a.json' can't be written: No such file"),
+        ("--json .", "--json: '.' is a folder"),
+        ("--frobnicate", "unrecognized arguments: --frobnicate"),
+    ],
+)
+def test_mistake_gets_one_clear_line(command, arguments, message, error_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of(command.main, *arguments.split())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (step, "--rules noisy_sing", "unknown rule 'noisy_sing': did you mean 'noisy_sign'?"),
+        (step, "--steps 0", "--steps: '0'"),
+        (kernels, "--kernels medain", "unknown kernel 'medain': did you mean 'median'?"),
+        (kernels, "--budget 0", "--budget: '0' is not a finite number above 0"),
+        (kernels, "--max-gigabytes 1e-9", "every matrix has more than --max-gigabytes 1e-09"),
+        (scaling, "--rule noisy_sing", "did you mean 'noisy_sign'?"),
+        (scaling, "--dims 804", "--dims: '804' is not a whole number of at least 805"),
+        (scaling, "--workers --dims", "nothing to measure"),
+        (scaling, "--plot a.doc", "--plot: 'a.doc' must end in .png, .svg or .pdf"),
+        (scaling, "--worker-chunk 0", "--worker-chunk: '0'"),
+    ],
+)
+def test_mistake_of_its_own(command, arguments, message, error_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of(command.main, *arguments.split(), "--json", "a.json")
+    assert not list(tmp_path.iterdir())
