@@ -215,7 +215,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="steps between measurements (default: a fortieth of the steps)",
     )
     group.add_argument(
-        "--seed", metavar="SEED", type=cli.integer(0), default=1, help="(default: 1)"
+        "--seed", metavar="SEED", type=cli.integer(0), default=0, help="(default: 0)"
     )
 
     group = parser.add_argument_group("output")

@@ -26,7 +26,7 @@ def test_sign_stalls(tmp_path):
 
 @pytest.mark.slow
 def test_noisy_sign_trains(tmp_path):
-    # At so large a step the gradient norm jumps about near the end: of 12 seeds (0 to 11), 3 ended
+    # At so large a step the gradient norm jumps about near the end: of 12 seeds (0 to 11), 4 ended
     # with one above 3. So the median of five seeds, not a lucky one.
     arguments = "--rule noisy_sign --b 1e-2 --lr 0.01 --seed"
     runs = [summary(tmp_path, f"{arguments} {seed}") for seed in range(5)]
