@@ -15,11 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from medjax._kernels.sums import Worker, sum_over_workers
-from medjax._stacked import Stacked, Updates, flatten
-
-Row: TypeAlias = list[Float[Array, " d"]]
-"""One worker's update: its leaves, each flattened."""
+from medjax._kernels.sums import Row, Worker, sum_over_workers
+from medjax._stacked import Promise, Stacked, Updates, flatten
 
 Stage: TypeAlias = Callable[[Row, Worker], Row]
 """What a worker does to its update before it sends it."""
@@ -30,7 +27,7 @@ class StackedNeeded(Exception):
 
 
 @dataclass(frozen=True)
-class Promised:
+class Promised(Promise):
     """The updates of n workers, not yet computed.
 
     Attributes:
@@ -55,7 +52,7 @@ class Promised:
         """The same with one more stage; a weighted sum of what comes out can't be shortened."""
         return replace(self, stages=(*self.stages, stage), weighted_sum=None)
 
-    def rows(self) -> list[Float[Array, "n d"]]:
+    def rows(self) -> list[Float[Array, "n _"]]:
         """All workers' updates, a matrix for each leaf."""
         rows = _flat(self.compute(0, self.num_workers), self.num_workers)
         workers = Worker.all(self.num_workers)
@@ -115,7 +112,7 @@ def promise(updates: Stacked | Promised) -> Promised:
     return Promised(jax.tree.unflatten(treedef, like), n, n, lambda first, count: stacked)
 
 
-def _flat(updates: Stacked, count: int) -> list[Float[Array, "count d"]]:
+def _flat(updates: Stacked, count: int) -> list[Float[Array, "count _"]]:
     return [leaf.reshape(count, -1) for leaf in jax.tree.leaves(updates)]
 
 

@@ -158,8 +158,7 @@ def simulate(
             replacement, which keeps the gradient unbiased; None for all of them.
         worker_chunk: how many workers' gradients exist at a time where the rule is additive and
             needs no more than their sum, so that memory doesn't grow with n; None for as many as
-            are fastest, and at most 64 MiB. The result doesn't depend on it, but for the rounding
-            of the gradients themselves.
+            are fastest, and at most 64 MiB. The result doesn't depend on it but for rounding.
         eval_every: k, the number of steps between metrics; None for before and after the run only.
         test_data: a batch as the objective takes it, for the test metrics.
 

@@ -7,8 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
+
+class Promise:
+    """What may stand for stacked updates that aren't computed yet: `_promised.Promised`."""
+
+
 # Looser than it could be, so that what is wrong is reported by `num_workers`, for people.
-Stacked = PyTree[Shaped[Array | np.ndarray, "..."]]
+Stacked = PyTree[Shaped[Array | np.ndarray, "..."] | Promise]
 """The n workers' vectors: leaves (n, *shape) of floating-point numbers."""
 
 Updates = PyTree[Float[Array, "..."]]

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 # In a process of its own: the checks must be in place before medjax is imported, and elsewhere
 # they would stand before the errors that are for people.
 SCRIPT = """
@@ -29,6 +31,7 @@ for factory in medjax.noise.NOISES.values():
     distribution = factory()
     distribution.sample(jax.random.key(0), (3, 2), jnp.bfloat16)
     distribution.cdf(0.5), distribution.cdf(np.zeros(3))
+    distribution.mean_sign(0.5), distribution.mean_sign(np.zeros(3))
 
 labels = np.repeat(np.arange(5), 4)
 SETTINGS = {"by_label": {"classes_per_worker": 1}, "dirichlet": {"alpha": 0.5}}
@@ -43,6 +46,7 @@ for optimizer in (
     medjax.sgd(0.1),
     medjax.sign_sgd(schedule, tie="random", key=jax.random.key(1)),
     medjax.noisy_sign_sgd(0.1, schedule, medjax.noise.laplace(), key=jax.random.PRNGKey(1)),
+    medjax.noisy_sign_sgd(0.1, 0.5, zero="random", exact=True),
     medjax.median_sgd(jnp.float32(0.1)),
     medjax.noisy_median_sgd(0.1, medjax.adaptive_scale(), key=3),
     optax.chain(
@@ -51,17 +55,22 @@ for optimizer in (
         medjax.aggregate(medjax.rules.trimmed_mean(1)),
         optax.adam(0.1),
     ),
+    optax.chain(
+        medjax.noisy_sign(medjax.adaptive_scale()),
+        medjax.aggregate(medjax.rules.mean([1, 2, 3, 4, 5])),
+    ),
 ):
-    for batch_size in (None, 2):
+    for batch_size, worker_chunk in ((None, None), (2, 2)):
         medjax.simulate(
             objective, jnp.zeros((3, 5)), data, optimizer,
-            num_steps=3, eval_every=2, batch_size=batch_size, key=0,
+            num_steps=3, eval_every=2, batch_size=batch_size, worker_chunk=worker_chunk, key=0,
             test_data=(jnp.asarray(images), jnp.asarray(labels)),
         )
 print("all annotations hold")
 """
 
 
+@pytest.mark.slow
 def test_annotations_hold():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

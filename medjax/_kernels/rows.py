@@ -12,7 +12,7 @@ Carry = TypeVar("Carry", bound=PyTree)
 
 def fold_rows(
     f: Callable[[Carry, list[Array], Int[Array, ""], int], Carry],
-    rows: list[Shaped[Array, "n d"]],
+    rows: list[Shaped[Array, "n _"]],
     init: Carry,
     *,
     unroll: int,

@@ -14,7 +14,8 @@ from medjax._kernels.rows import fold_rows
 # gains little, and takes longer to compile where a row is drawn.
 _ROWS_AT_ONCE = 4
 
-Row: TypeAlias = list[Float[Array, " d"]]
+Row: TypeAlias = list[Float[Array, " _"]]
+"""One worker's vector, in parts."""
 
 
 @jax.tree_util.register_dataclass
@@ -53,7 +54,7 @@ class Worker:
 
 def sum_over_workers(
     encode: Callable[[Row, Worker], Row],
-    rows: list[Float[Array, "c d"]],
+    rows: list[Float[Array, "c _"]],
     first: int | Int[Array, ""],
     total: Row,
     *,

@@ -58,7 +58,7 @@ class CoordinateWise:
         return promised.unflatten(aggregate)
 
 
-def _groups(leaves: list[Float[Array, "n d"]]) -> list[list[int]]:
+def _groups(leaves: list[Float[Array, "n _"]]) -> list[list[int]]:
     """Which leaves to reduce as one matrix: a large program is compiled for each.
 
     All of one precision, but for a leaf of more than half of the coordinates: to write it to the

@@ -175,7 +175,7 @@ def uniform(counts):
 def test_batches_are_uniform_and_independent_draws_of_own_examples():
     parts, data = names()
     keys = jax.random.split(jax.random.key(0), 4000)
-    batches = jax.vmap(lambda key: sample_batches(data, 4, key))(keys)
+    batches = jax.vmap(lambda key: sample_batches(data, 4, key, 0, 4))(keys)
     assert batches.sizes.tolist() == [[4] * 4] * 4000
     drawn = np.asarray(batches.examples)  # (4000, n, 4)
     for worker, part in enumerate(parts):
@@ -192,14 +192,19 @@ def test_batches_are_uniform_and_independent_draws_of_own_examples():
 def test_batches_depend_on_the_key_and_the_worker_alone():
     _, data = names()
 
-    @jax.jit
-    def draw(data, seed):
-        return sample_batches(data, 6, jax.random.key(seed)).examples
+    @partial(jax.jit, static_argnums=3)
+    def draw(data, seed, first, count):
+        batches = sample_batches(data, 6, jax.random.key(seed), first, count)
+        assert batches.sizes.shape == (count,)
+        return batches.examples
 
-    batches = draw(data, 3)
-    np.testing.assert_array_equal(draw(data, 3), batches)
-    assert (draw(data, 4) != batches).any(axis=1)[1:].all()  # the first has only one example
-    np.testing.assert_array_equal(draw(jax.tree.map(lambda x: x[:3], data), 3), batches[:3])
+    batches = draw(data, 3, 0, 4)
+    np.testing.assert_array_equal(draw(data, 3, 0, 4), batches)
+    assert (draw(data, 4, 0, 4) != batches).any(axis=1)[1:].all()  # the first has one example only
+    np.testing.assert_array_equal(draw(jax.tree.map(lambda x: x[:3], data), 3, 0, 3), batches[:3])
+    for first, count in ((0, 1), (1, 2), (1, 3), (3, 1)):
+        part = draw(data, 3, first, count)
+        np.testing.assert_array_equal(part, batches[first : first + count])
 
 
 def test_a_run_counts_what_it_draws():

@@ -198,6 +198,9 @@ def test_an_optimizer_must_aggregate(optimizer):
         ("num_steps", 2.0, TypeError, r"must be an integer, got 2\.0"),
         ("eval_every", -1, ValueError, "must be at least 1, got -1"),
         ("eval_every", 0, ValueError, "must be at least 1, got 0"),
+        ("worker_chunk", 0, ValueError, "must be at least 1, got 0"),
+        ("worker_chunk", -1, ValueError, "must be at least 1, got -1"),
+        ("worker_chunk", 1.5, TypeError, r"must be an integer, got 1\.5"),
     ],
 )
 def test_errors(setting, value, kind, message):
@@ -205,7 +208,7 @@ def test_errors(setting, value, kind, message):
         run_toy(0.0, unequal(), medjax.sgd(0.1), **{"num_steps": 3, setting: value})
 
 
-@pytest.mark.parametrize("setting", ["num_steps", "eval_every", "batch_size"])
+@pytest.mark.parametrize("setting", ["num_steps", "eval_every", "batch_size", "worker_chunk"])
 def test_sizes_are_static(setting):
     def run(value):
         return run_toy(0.0, toy(), medjax.sgd(0.1), **{"num_steps": 3, setting: value})

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax._kernels.threefry import random_bits, random_words, threefry_2x32
+from medjax._kernels.threefry import pair_words, random_bits, random_words, threefry_2x32
 
 KEYS = {
     "zero": jax.random.key(0),
@@ -17,6 +17,7 @@ SIZES = (0, 1, 2, 127)
 
 jitted_bits = jax.jit(random_bits, static_argnums=1)
 jitted_words = jax.jit(random_words, static_argnums=1)
+jitted_pair_words = jax.jit(pair_words, static_argnums=2)
 
 
 @pytest.fixture
@@ -87,3 +88,38 @@ def test_vmapped_keys_draw_what_each_draws():
 def test_counters_do_not_wrap_around():
     with pytest.raises(ValueError, match="draw of 4294967297 words is more than a 32-bit counter"):
         random_words(jax.random.key(0), 2**32 + 1)
+
+
+def threefry_by_hand(key: jax.Array, x0: int, x1: int) -> tuple[int, int]:
+    """Salmon et al. (2011) in Python's integers: 20 rounds, a key injection after every 4."""
+    k0, k1 = (int(word) for word in jax.random.key_data(key))
+    keys = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
+    x0, x1 = (x0 + k0) % 2**32, (x1 + k1) % 2**32
+    for i in range(20):
+        r = (13, 15, 26, 6, 17, 29, 16, 24)[i % 8]
+        x0 = (x0 + x1) % 2**32
+        x1 = (x1 << r | x1 >> (32 - r)) % 2**32 ^ x0
+        if i % 4 == 3:
+            j = i // 4 + 1
+            x0, x1 = (x0 + keys[j % 3]) % 2**32, (x1 + keys[(j + 1) % 3] + j) % 2**32
+    return x0, x1
+
+
+@pytest.mark.parametrize("pair", [0, 1, 7, 2**31 - 2])
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())
+def test_pair_words_are_the_blocks_of_pair_and_coordinate(key: jax.Array, pair: int):
+    expected = np.array([threefry_by_hand(key, pair + 1, j) for j in range(127)], np.uint32)
+    for words in (pair_words, jitted_pair_words):
+        np.testing.assert_array_equal(words(key, jnp.int32(pair), 127), expected.T)
+
+
+def test_pairs_have_words_of_their_own():
+    key = KEYS["large"]
+    pairs = [jitted_pair_words(key, jnp.int32(pair), 500) for pair in range(4)]
+    words = np.concatenate([*pairs, random_words(key, 500)], axis=None)
+    # 5000 draws of 2³² coincide with probability 5000²/2³³ = 0.003.
+    assert len(np.unique(words)) == 5000
+    beginning = jitted_pair_words(key, jnp.int32(2), 9)
+    np.testing.assert_array_equal(beginning, np.array(pairs[2])[:, :9])
+    batched = jax.vmap(lambda pair: pair_words(key, pair, 500))(jnp.arange(4))
+    np.testing.assert_array_equal(np.stack(batched, axis=1), np.array(pairs))
