@@ -59,13 +59,13 @@ def noisy_sign(
 
         def sign(x: Array, scale: Array, key: Array, worker: Worker) -> Array:
             working = jnp.promote_types(x.dtype, jnp.float32)
-            # 0 · (1/0) is NaN: undecided, so that without noise a 0 stays 0.
+            # 0 · (1/0) is NaN: undecided, so that without noise a 0 stays 0, and NaN is NaN.
             mean = distribution.mean_sign(x.astype(working) * (1 / scale.astype(working)))
             first, second = pair_words(key, worker.pair, x.size)
             word = second if worker.second is True else first
             if isinstance(worker.second, Array):
                 word = jnp.where(worker.second, second, first)
-            return draw_sign(mean, word, jnp.sign(x))
+            return draw_sign(mean, word, 0 * x)
 
         def stage(row: Row, worker: Worker) -> Row:
             return [sign(*leaf, worker) for leaf in zip(row, scales, keys, strict=True)]

@@ -224,7 +224,7 @@ def _symmetric_uniform(words: Words, dtype: jnp.dtype) -> Float[Array, " d"]:
         bits = words[0] ^ words[1]
         one_to_two = lax.bitcast_convert_type(bits >> 9 | np.uint32(0x7F << 23), jnp.float32)
         low = np.nextafter(np.float32(-1), np.float32(0))
-    return jnp.maximum(low, (one_to_two - 1) * (low.dtype.type(1) - low) + low)
+    return (one_to_two - 1) * (low.dtype.type(1) - low) + low
 
 
 def _floating(x: ArrayLike) -> Array:

@@ -16,6 +16,13 @@ _TAIL = (
     *(-0.0076224613, 0.00943887047, 1.00167406, 2.83297682),
 )
 
+# Moshier, Cephes library, logf: (log(1 + x) - x + x²/2)/x³ for sqrt(1/2) <= 1 + x < sqrt(2).
+_LOG = (
+    *(7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1),
+    *(-1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1),
+)
+_BITS_OF_SQRT_HALF = 0x3F3504F3
+
 
 def erf_inv(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """x with erf(x) = u, for -1 < u < 1; float64 is left to XLA."""
@@ -23,10 +30,23 @@ def erf_inv(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return lax.erf_inv(u)
     # (1 - u)(1 + u) and not 1 - u²: 1 - u is exact near 1. Near 0 log1p would have more digits of
     # w, but there the result doesn't depend on them.
-    w = -jnp.log((1 - u) * (1 + u))
+    w = -_log((1 - u) * (1 + u))
     central = w < 5
     w = jnp.where(central, w - 2.5, jnp.sqrt(w) - 3)
     result = jnp.zeros_like(w)
     for a, b in zip(_CENTRAL, _TAIL, strict=True):
         result = result * w + jnp.where(central, np.float32(a), np.float32(b))
     return result * u
+
+
+def _log(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log(x) of positive normal numbers: without the cases that `jnp.log` must tell apart."""
+    bits = lax.bitcast_convert_type(x, jnp.int32)
+    exponent = (bits - _BITS_OF_SQRT_HALF) >> 23
+    x = lax.bitcast_convert_type(bits - (exponent << 23), jnp.float32) - 1
+    series = jnp.full_like(x, _LOG[0])
+    for coefficient in _LOG[1:]:
+        series = series * x + np.float32(coefficient)
+    square = x * x
+    log_of_mantissa = x + (x * square * series - 0.5 * square)
+    return log_of_mantissa + exponent.astype(x.dtype) * np.float32(np.log(2))

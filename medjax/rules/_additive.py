@@ -150,7 +150,7 @@ def majority_vote(
 
     def encode(x: Array, i: Array, key: Draw) -> Array:
         del i
-        vote = (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
+        vote = jnp.where(x > 0, 1, jnp.where(x < 0, -1, 0)).astype(x.dtype)
         if zero == "plus":
             return jnp.where(x == 0, 1, vote)
         if zero == "random" and key is not None:
