@@ -44,14 +44,8 @@ class CoordinateWise:
         leaves = promised.rows()
         aggregate: list[Array] = list(leaves)
         for group in _groups(leaves):
-            # Half precision is widened, which is exact.
-            columns = [
-                x.astype(jnp.promote_types(x.dtype, jnp.float32))
-                for x in map(leaves.__getitem__, group)
-            ]
-            reduced = self.reduce(
-                columns[0] if len(group) == 1 else jnp.concatenate(columns, axis=1)
-            )
+            columns = [leaves[i].astype(_working_dtype(leaves[i])) for i in group]
+            reduced = self.reduce(jnp.concatenate(columns, axis=1))
             ends = np.cumsum([x.shape[1] for x in columns])[:-1]
             for i, part in zip(group, jnp.split(reduced, ends), strict=True):
                 aggregate[i] = part.astype(leaves[i].dtype)
@@ -67,10 +61,13 @@ def _groups(leaves: list[Float[Array, "n _"]]) -> list[list[int]]:
     groups: dict[object, list[int]] = {}
     for i, leaf in enumerate(leaves):
         most = 2 * leaf.shape[1] > sum(x.shape[1] for x in leaves)
-        groups.setdefault(
-            "most" if most else jnp.promote_types(leaf.dtype, jnp.float32), []
-        ).append(i)
+        groups.setdefault("most" if most else _working_dtype(leaf), []).append(i)
     return list(groups.values())
+
+
+def _working_dtype(x: Array) -> jnp.dtype:
+    """Half precision is widened, which is exact."""
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def median() -> CoordinateWise:
