@@ -71,11 +71,14 @@ def sum_over_workers(
         total: what to add to.
         paired: whether `first` is known to be even.
     """
+    # At least two turns: XLA drops a loop of one, and what draws the rows is left scalar again.
+    count = rows[0].shape[0]
+    at_once = next(k for k in (_ROWS_AT_ONCE, 2, 1) if k == 1 or 2 * k <= count)
 
     def add(total: Row, row: Row, start: Array, offset: int) -> Row:
         worker = Worker(first + start, offset)
-        if not paired:
+        if not paired or at_once == 1:
             worker = Worker(worker.index - worker.index % 2, worker.index % 2)
         return [t + x for t, x in zip(total, encode(row, worker), strict=True)]
 
-    return fold_rows(add, rows, total, unroll=_ROWS_AT_ONCE)
+    return fold_rows(add, rows, total, unroll=at_once)
