@@ -37,6 +37,9 @@ def fold_rows(
         return f(carry, row, start, offset)
 
     def turn(k: Array, carry: Carry) -> Carry:
+        # XLA from JAX 0.12 on compiles a loop of elementwise work alone as one function, which
+        # one thread then runs. A sort, of the counter with itself, keeps the loop from that.
+        k = lax.sort(jnp.stack([k, k]))[0]
         for offset in range(unroll):
             carry = step(k * unroll, offset, carry)
         return carry

@@ -12,7 +12,7 @@ from medjax._kernels.rows import fold_rows
 
 # Rows added in one pass over the total: it is then read and written once for all of them. More
 # gains little, and takes longer to compile where a row is drawn.
-_ROWS_AT_ONCE = 4
+_ROWS_AT_ONCE = (10, 4, 2, 1)
 
 Row: TypeAlias = list[Float[Array, " _"]]
 """One worker's vector, in parts."""
@@ -73,7 +73,7 @@ def sum_over_workers(
     """
     # At least two turns: XLA drops a loop of one, and what draws the rows is left scalar again.
     count = rows[0].shape[0]
-    at_once = next(k for k in (_ROWS_AT_ONCE, 2, 1) if k == 1 or 2 * k <= count)
+    at_once = next(k for k in _ROWS_AT_ONCE if k == 1 or 2 * k <= count)
 
     def add(total: Row, row: Row, start: Array, offset: int) -> Row:
         worker = Worker(first + start, offset)
