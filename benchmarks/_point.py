@@ -6,7 +6,6 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 _SECONDS = 1.0  # for about so long the steps run in each turn
 _MOST_STEPS = 100
@@ -53,11 +52,10 @@ def measure_here(point: Point) -> Measurement:
     """Measure a point in this process."""
     from benchmarks import timing, workload
 
-    options: dict[str, Any] = {}
-    if point.worker_chunk is not None:
-        options["worker_chunk"] = point.worker_chunk
     work = workload.build(point.workers, point.batch_size, point.hidden)
-    step = workload.simulated(work, workload.optimizer(point.rule, point.workers), **options)
+    step = workload.simulated(
+        work, workload.optimizer(point.rule, point.workers), worker_chunk=point.worker_chunk
+    )
     figure = timing.measure(
         {"step": step}, repeats=point.repeats, seconds=_SECONDS, most=_MOST_STEPS
     )["step"]

@@ -1,7 +1,7 @@
 """From the name of an algorithm to its chain over stacked updates."""
 
 import inspect
-from typing import Any
+from typing import Any, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def is_noisy(name: str) -> bool:
 
 def is_additive(name: str) -> bool:
     """Whether the rule needs only a sum over the workers, so that these can be streamed."""
-    return inspect.signature(RULES[_factory_name(name)]).return_annotation is Additive
+    return issubclass(get_type_hints(RULES[_factory_name(name)])["return"], Additive)
 
 
 def default_step_size(name: str) -> float:
@@ -67,8 +67,8 @@ def build_optimizer(
 
     A vote looks at signs alone, so the sign of the noisy gradient is drawn, not the noise.
     """
-    votes = rule.name.startswith("majority_vote")
-    add_noise = medjax.noisy_sign if votes else medjax.perturb
+    signs_only = isinstance(rule, Additive) and rule.signs_only
+    add_noise = medjax.noisy_sign if signs_only else medjax.perturb
     return optax.chain(
         optax.identity() if b is None else add_noise(b, noise, key),
         medjax.aggregate(rule, key),

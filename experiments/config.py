@@ -206,7 +206,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N|auto",
         type=cli.integer_or("auto", 1),
         help="for rules that need only a sum over the workers: how many workers' gradients exist "
-        "at a time; fewer take less memory (default: auto, the fastest, at most 64 MiB)",
+        "at a time; fewer take less memory; the plain mean and an adaptive noise have no use for "
+        "it (default: auto, the fastest, about 64 MiB)",
     )
     group.add_argument(
         "--eval-every",

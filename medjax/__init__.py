@@ -1,6 +1,6 @@
 """medjax: distributed training with heterogeneous data, simulated in JAX.
 
-All n workers' gradients are computed in one vmapped step; everything after them is an optax chain
+All n workers take a step in one jitted program; everything after their gradients is an optax chain
 over stacked updates, leaves `(n, *shape)`, in the order of the protocol: worker, server.
 """
 

@@ -17,7 +17,8 @@ from medjax.objectives import Objective
 # worker's examples have to fit, and those of the test data.)
 _EXAMPLES_AT_ONCE = 8192
 
-# So many numbers of gradients exist at a time where the rule doesn't need all: 64 MiB of float32.
+# About so many numbers of gradients exist at a time where the rule doesn't need all: 64 MiB of
+# float32.
 # Below it, fewer at a time are slower: the matrix products of a few workers are small.
 _NUMBERS_AT_ONCE = 1 << 24
 
@@ -49,14 +50,11 @@ def map_workers(
         own = jnp.arange(_num_rows(data)) < size
 
         def average(values: Array) -> Array:
-            values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
             return jnp.sum(jnp.where(own, values, 0)) / size
 
         def average_loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
-            losses, others = objective(params, examples)
-            if "loss" in others:
-                raise ValueError('"loss" is the name of the loss itself, and no other metric')
-            averages = {k: average(v) for k, v in ({"loss": losses} | others).items()}
+            metrics = evaluate_examples(objective, params, examples)
+            averages = {name: average(values) for name, values in metrics.items()}
             return averages["loss"], averages
 
         gradient, averages = jax.grad(average_loss, has_aux=True)(params)
@@ -67,6 +65,29 @@ def map_workers(
     if at_once >= len(data.sizes):
         return jax.vmap(worker)(workers)
     return lax.map(worker, workers, batch_size=at_once)
+
+
+def evaluate_examples(
+    objective: Objective, params: PyTree, examples: PyTree
+) -> dict[str, Float[Array, " B"]]:
+    """The objective's metrics of a batch, "loss" among them, in float32 at least.
+
+    Raises:
+        ValueError: if the objective doesn't give one number for each example, or calls a metric
+            "loss".
+    """
+    losses, others = objective(params, examples)
+    if "loss" in others:
+        raise ValueError('"loss" is the name of the loss itself, and no other metric')
+    metrics = {"loss": losses} | others
+    wanted = (jax.tree.leaves(examples)[0].shape[0],)
+    for name, values in metrics.items():
+        if values.shape != wanted:
+            raise ValueError(
+                "an objective gives one number for each example: "
+                f'"{name}" must have shape {wanted}, got {values.shape}'
+            )
+    return {k: x.astype(jnp.promote_types(x.dtype, jnp.float32)) for k, x in metrics.items()}
 
 
 def weighted_gradient(
@@ -80,15 +101,17 @@ def weighted_gradient(
 
     def gradient(examples: PyTree, shares: Array) -> Updates:
         def loss(params: PyTree) -> Array:
-            losses, _ = objective(params, examples)
-            losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
+            losses = evaluate_examples(objective, params, examples)["loss"]
             return jnp.sum(losses * shares.astype(losses.dtype))
 
         return jax.grad(loss)(params)
 
-    def piece(start: int | Array, count: int) -> Updates:
-        cut = lambda x: lax.dynamic_slice_in_dim(x, start, count)  # noqa: E731
-        return gradient(jax.tree.map(cut, examples), cut(shares))
+    def add_piece(total: Updates, start: int | Array, count: int) -> Updates:
+        def cut(x: Array) -> Array:
+            return lax.dynamic_slice_in_dim(x, start, count)
+
+        # The total isn't rounded to half precision before it is complete.
+        return jax.tree.map(jnp.add, total, gradient(jax.tree.map(cut, examples), cut(shares)))
 
     pieces, rest = divmod(n * rows, _EXAMPLES_AT_ONCE)
     if pieces == 0 or (pieces == 1 and not rest):
@@ -96,12 +119,12 @@ def weighted_gradient(
     total = lax.fori_loop(
         0,
         pieces,
-        lambda k, total: jax.tree.map(
-            jnp.add, total, piece(k * _EXAMPLES_AT_ONCE, _EXAMPLES_AT_ONCE)
-        ),
-        jax.tree.map(jnp.zeros_like, params),
+        lambda k, total: add_piece(total, k * _EXAMPLES_AT_ONCE, _EXAMPLES_AT_ONCE),
+        jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params),
     )
-    return jax.tree.map(jnp.add, total, piece(n * rows - rest, rest)) if rest else total
+    if rest:
+        total = add_piece(total, n * rows - rest, rest)
+    return jax.tree.map(lambda x, p: x.astype(p.dtype), total, params)
 
 
 def promised_gradients(
@@ -124,7 +147,7 @@ def promised_gradients(
             num_workers, min(_EXAMPLES_AT_ONCE // rows, _NUMBERS_AT_ONCE // max(size, 1))
         )
     return Promised(
-        like=params,
+        like=jax.eval_shape(lambda: params),
         num_workers=num_workers,
         at_once=min(at_once, num_workers),
         compute=lambda first, count: local_gradients(objective, params, batches(first, count))[1],
@@ -135,7 +158,10 @@ def promised_gradients(
 
 
 def _even_parts(n: int, limit: int) -> int:
-    """A part of n of at most the limit (but 2), even if there are several; a divisor if near."""
+    """How many workers at a time: all n if they fit, else an even number up to the limit, or 2.
+
+    A divisor of n, which leaves no remainder to compile apart, if one is above half the limit.
+    """
     if limit >= n:
         return n
     limit = max(2, limit - limit % 2)

@@ -60,7 +60,7 @@ def noisy_sign(
         def sign(x: Array, scale: Array, key: Array, worker: Worker) -> Array:
             working = jnp.promote_types(x.dtype, jnp.float32)
             # 0 · (1/0) is NaN: undecided, so that without noise a 0 stays 0, and NaN is NaN.
-            mean = distribution.mean_sign(x.astype(working) * (1 / scale.astype(working)))
+            mean = distribution.mean_sign(x.astype(working) * (1 / jnp.abs(scale.astype(working))))
             first, second = pair_words(key, worker.pair, x.size)
             word = second if worker.second is True else first
             if isinstance(worker.second, Array):

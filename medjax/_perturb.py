@@ -56,7 +56,8 @@ def perturb(
     """Add noise to each worker's vector: g_i + b ξ_i, every coordinate of every ξ_i independent.
 
     The noise of worker i at step t in leaf l is a pure function of (key, t, l, i, coordinate): it
-    doesn't depend on the number of workers, or on how the work is cut up. Unlike
+    doesn't depend on the number of workers, or on how the work is cut up; the sum g_i + b ξ_i may,
+    in its last bit, as the compiler may fuse the two operations. Unlike
     `optax.add_noise`, b is a standard deviation, not a variance, and workers draw independently.
 
     Chen et al. (2020), algorithms 3 and 4.

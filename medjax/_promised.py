@@ -3,7 +3,8 @@
 `simulate` gives the optimizer not the stacked gradients but a promise of them. A stage before the
 aggregation adds itself to the promise (`then`), and the rule decides how it is kept: an additive
 one asks for a few workers at a time (`sum`), a coordinate-wise one for all of them (`rows`). Any
-other transform looks into the pytree, which raises `StackedNeeded`; it is then given the gradients.
+other transform fails with it, looking into the pytree, which raises `StackedNeeded`, or otherwise;
+it is then given the stacked gradients.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,6 @@
 """The training loop: n workers' gradients, one optax chain, metrics on the way."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,6 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from medjax import _checks
 from medjax._gradients import promised_gradients, sample_batches, take_workers
 from medjax._metrics import measure_workers
-from medjax._promised import StackedNeeded
 from medjax._random import Seed, stage_key
 from medjax._stacked import Updates
 from medjax._worker_data import WorkerData
@@ -97,12 +97,15 @@ def simulation(
         def updated(gradients: Any) -> tuple[Updates, optax.OptState]:
             updates, opt_state = update(gradients, state.opt_state, state.params)
             _check_aggregated(updates, state.params)
+            jax.tree.leaves(opt_state)  # nor may a promise have got into the state
             return updates, opt_state
 
-        try:
-            updates, opt_state = updated(promised)
-        except StackedNeeded:
-            updates, opt_state = updated(promised.stacked())
+        # Who knows nothing of promises may stumble over one in any way. If it wasn't that, the same
+        # error comes again.
+        result = None
+        with contextlib.suppress(Exception):
+            result = updated(promised)
+        updates, opt_state = updated(promised.stacked()) if result is None else result
         params = optax.apply_updates(state.params, updates)
         return SimulationState(state.step + 1, params, opt_state, state.key)
 
@@ -137,8 +140,9 @@ def simulate(
     """Train on n workers' data: one `lax.scan`, to be jitted, and vmapped over what is traced.
 
     minimises f(x) = (1/n) Σ_i f_i(x), where f_i is the average loss of worker i's own examples. At
-    each step every worker's gradient g_i is computed at the common parameters, and `optimizer`
-    turns the stacked gradients into one update.
+    each step `optimizer` turns the workers' gradients g_i at the common parameters, stacked, into
+    one update. They are computed as its rule needs them: all at once; a few at a time (see
+    `worker_chunk`); or, for the mean, not one by one but as the gradient of the mean.
 
     Metrics are of all training examples, whatever the mini-batch: `train_loss` is f, and
     `train_NAME` the like for the objective's other metrics; `test_loss`, `test_NAME` are averages
@@ -156,9 +160,11 @@ def simulate(
             optimizer.
         batch_size: how many of its examples each worker draws at each step, independently and with
             replacement, which keeps the gradient unbiased; None for all of them.
-        worker_chunk: how many workers' gradients exist at a time where the rule is additive and
-            needs no more than their sum, so that memory doesn't grow with n; None for as many as
-            are fastest, and at most 64 MiB. The result doesn't depend on it but for rounding.
+        worker_chunk: how many workers' gradients exist at a time where the rule is additive, so
+            that memory doesn't grow with n. That holds where nothing stands before `aggregate` but
+            `noisy_sign` or `perturb`, of a scale that isn't adaptive; other transforms are given
+            all the gradients. None for as many as are fastest: about 64 MiB of float32, or two
+            workers' if that is more. The result doesn't depend on it but for rounding.
         eval_every: k, the number of steps between metrics; None for before and after the run only.
         test_data: a batch as the objective takes it, for the test metrics.
 

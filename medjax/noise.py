@@ -1,6 +1,6 @@
 """Symmetric, unimodal noise of mean 0 and variance 1: what the paper adds to every local gradient.
 
-Each factory gives a `Noise` with `sample(key, shape, dtype)` and `cdf(x)`:
+Each factory gives a `Noise` with `sample(key, shape, dtype)`, `cdf(x)` and `mean_sign(x)`:
 
 >>> import jax
 >>> from medjax import noise
@@ -96,7 +96,7 @@ def logistic() -> Noise:
     scale = math.sqrt(3) / math.pi
     return _by_inversion(
         "logistic",
-        lambda u: 2 * scale * jnp.arctanh(u),
+        lambda u: scale * (jnp.log1p(u) - jnp.log1p(-u)),
         lambda x: special.expit(x / scale),
         lambda x: jnp.tanh(x / (2 * scale)),
     )

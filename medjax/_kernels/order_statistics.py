@@ -22,6 +22,7 @@ from medjax._kernels.rows import fold_rows
 
 NETWORK_MAX_ROWS = 128
 _COLUMNS = 64
+_ROWS_AT_ONCE = 16
 _BLOCK_ELEMENTS = 1 << 22  # a block of columns for bisection, small enough for a cache
 
 
@@ -83,7 +84,7 @@ def _trimmed_mean_of_block(x: Float[Array, "n k"], kept: range) -> Float[Array, 
 
     none = jnp.zeros(low.shape, jnp.int32)
     total, at_most_low, below_high = fold_rows(
-        look, [x], (jnp.zeros_like(low), none, none), unroll=16
+        look, [x], (jnp.zeros_like(low), none, none), unroll=_ROWS_AT_ONCE
     )
     total += (jnp.minimum(at_most_low, kept.stop) - kept.start) * low
     copies_of_high = kept.stop - jnp.maximum(below_high, kept.start)
@@ -160,7 +161,8 @@ def _blockwise(f: Callable[[Array], list[Array]], x: Float[Array, "n d"]) -> lis
     n, d = x.shape
     num_blocks = max(1, -(-n * d // _BLOCK_ELEMENTS))
     # A multiple of the vector's length: XLA leaves a loop of another length scalar, 6 times slower.
-    width = -(-d // (num_blocks * _COLUMNS)) * _COLUMNS
+    columns = min(d, _COLUMNS) or 1
+    width = -(-d // (num_blocks * columns)) * columns
     padded = max(d, width)
     x = jnp.pad(x, ((0, 0), (0, padded - d)))
 

@@ -38,10 +38,8 @@ def random_words(key: Key[Array, ""], size: int) -> tuple[UInt32[Array, "d"], UI
     Raises:
         ValueError: if `size` needs more than a 32-bit counter.
     """
-    if size > 2**32:
-        raise ValueError(f"a draw of {size} words is more than a 32-bit counter can number")
     word0, word1 = jax.random.key_data(key)
-    low = lax.iota(jnp.uint32, size)
+    low = _counter(size)
     return threefry_2x32((word0, word1), (jnp.zeros_like(low), low))
 
 
@@ -58,8 +56,17 @@ def pair_words(
 
     The block of the counter (coordinate, pair + 1): the words of `random_words`, which have
     counters (coordinate, 0) in this notation, stay apart.
+
+    Raises:
+        ValueError: as `random_words`.
     """
     word0, word1 = jax.random.key_data(key)
-    coordinate = lax.iota(jnp.uint32, size)
+    coordinate = _counter(size)
     high = jnp.full_like(coordinate, pair.astype(jnp.uint32) + 1)
     return threefry_2x32((word0, word1), (high, coordinate))
+
+
+def _counter(size: int) -> UInt32[Array, "d"]:
+    if size > 2**32:
+        raise ValueError(f"a draw of {size} words is more than a 32-bit counter can number")
+    return lax.iota(jnp.uint32, size)

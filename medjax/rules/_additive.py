@@ -31,6 +31,8 @@ class Additive:
         needs_key: whether encode or decode draw random numbers.
         weights: n to the (n,) weights w of a rule that is Σ_i w_i x_i; None for any other. Of plain
             gradients such a sum is the gradient of Σ_i w_i f_i, which costs less than all of them.
+        signs_only: whether encode looks at nothing but the sign of x_i, so that `noisy_sign` may
+            stand in for `perturb`.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Additive:
     decode: Callable[[Float[Array, " d"], int, Draw], Float[Array, " d"]]
     needs_key: bool = False
     weights: Callable[[int], Float[Array, " n"]] | None = None
+    signs_only: bool = False
 
     def __call__(self, updates: Promised | Stacked, key: Seed | None = None) -> Updates:
         """The aggregate of the stacked updates.
@@ -165,7 +168,7 @@ def majority_vote(
         return jnp.sign(total)
 
     name = "majority_vote" if zero == tie == "zero" else f"majority_vote(zero={zero}, tie={tie})"
-    return Additive(name, encode, decode, needs_key="random" in (zero, tie))
+    return Additive(name, encode, decode, needs_key="random" in (zero, tie), signs_only=True)
 
 
 def _coin(bits: UInt32[Array, " d"], dtype: jnp.dtype) -> Float[Array, " d"]:
