@@ -34,7 +34,8 @@ def local_gradients(
     Returns:
         The metrics, "loss" among them, each (n,), and the gradients, leaves (n, *shape).
     """
-    return map_workers(lambda metrics, gradient: (metrics, gradient), objective, params, data)
+    at_once = _EXAMPLES_AT_ONCE // _num_rows(data)
+    return map_workers(lambda *both: both, objective, params, data, at_once=at_once)
 
 
 def map_workers(
@@ -42,8 +43,18 @@ def map_workers(
     objective: Objective,
     params: PyTree,
     data: WorkerData,
+    *,
+    at_once: int,
 ) -> PyTree:
-    """f of each worker's metrics and gradient, stacked; what f drops isn't kept for all."""
+    """f of each worker's metrics and gradient, stacked; what f drops isn't kept for all.
+
+    Args:
+        f: of one worker.
+        objective: what to take the gradients of.
+        params: where.
+        data: the workers' examples.
+        at_once: how many workers to vmap over; 0 is taken for 1.
+    """
 
     def worker(examples_and_size: tuple[PyTree, Array]) -> PyTree:
         examples, size = examples_and_size
@@ -60,11 +71,10 @@ def map_workers(
         gradient, averages = jax.grad(average_loss, has_aux=True)(params)
         return f(averages, gradient)
 
-    at_once = max(1, _EXAMPLES_AT_ONCE // _num_rows(data))
     workers = (data.examples, data.sizes)
     if at_once >= len(data.sizes):
         return jax.vmap(worker)(workers)
-    return lax.map(worker, workers, batch_size=at_once)
+    return lax.map(worker, workers, batch_size=max(1, at_once))
 
 
 def evaluate_examples(
@@ -140,12 +150,9 @@ def promised_gradients(
         at_once: how many workers' gradients are to exist at a time where the rule can do with a
             part; None for as many as are fastest.
     """
-    rows = _num_rows(jax.eval_shape(lambda: batches(0, num_workers)))
     if at_once is None:
-        size = sum(leaf.size for leaf in jax.tree.leaves(params))
-        at_once = _even_parts(
-            num_workers, min(_EXAMPLES_AT_ONCE // rows, _NUMBERS_AT_ONCE // max(size, 1))
-        )
+        data = jax.eval_shape(lambda: batches(0, num_workers))
+        at_once = _even_parts(num_workers, workers_at_once(params, data))
     return Promised(
         like=jax.eval_shape(lambda: params),
         num_workers=num_workers,
@@ -155,6 +162,12 @@ def promised_gradients(
             objective, params, batches(0, num_workers), weights
         ),
     )
+
+
+def workers_at_once(params: PyTree, data: WorkerData) -> int:
+    """How many workers' gradients are best computed at a time where not all need be kept."""
+    size = max(1, sum(leaf.size for leaf in jax.tree.leaves(params)))
+    return min(_EXAMPLES_AT_ONCE // _num_rows(data), _NUMBERS_AT_ONCE // size)
 
 
 def _even_parts(n: int, limit: int) -> int:

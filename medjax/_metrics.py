@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from medjax._gradients import map_workers
+from medjax._gradients import map_workers, workers_at_once
 from medjax._stacked import Updates
 from medjax._worker_data import WorkerData
 from medjax.objectives import Objective
@@ -38,7 +38,8 @@ def measure_workers(
             )
             return metrics, lax.dynamic_slice_in_dim(flat, part * width, width)
 
-        metrics, gradients = map_workers(columns, objective, params, data)
+        at_once = workers_at_once(params, data)
+        metrics, gradients = map_workers(columns, objective, params, data, at_once=at_once)
         true_mean = mean()(gradients)
         gap = median()(gradients) - true_mean
         return metrics, jnp.sum(true_mean**2), jnp.sum(gap**2)
