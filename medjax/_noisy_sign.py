@@ -1,8 +1,5 @@
 """What a worker of noisy signSGD sends: the sign of its noisy gradient, one bit per coordinate."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array
@@ -11,10 +8,8 @@ from medjax import noise as _noise
 from medjax._kernels.signs import draw_sign
 from medjax._kernels.sums import Worker
 from medjax._kernels.threefry import pair_words
-from medjax._perturb import NoiseScale, PerturbState, check_noise, noise_scales
-from medjax._promised import Promised, Row, promise
-from medjax._random import Seed, stage_key
-from medjax._stacked import Stacked
+from medjax._perturb import NoiseScale, check_noise, noise_stage
+from medjax._random import Seed
 
 
 def noisy_sign(
@@ -44,34 +39,14 @@ def noisy_sign(
     """
     distribution = check_noise(b, noise)
 
-    def init(params: optax.Params) -> PerturbState:
-        del params
-        return PerturbState(jnp.zeros([], jnp.int32), stage_key(key, "noisy_sign"))
+    def sign(x: Array, scale: Array, key: Array, worker: Worker) -> Array:
+        working = jnp.promote_types(x.dtype, jnp.float32)
+        # 0 · (1/0) is NaN: undecided, so that without noise a 0 stays 0, and NaN is NaN.
+        mean = distribution.mean_sign(x.astype(working) * (1 / jnp.abs(scale.astype(working))))
+        first, second = pair_words(key, worker.pair, x.size)
+        word = second if worker.second is True else first
+        if isinstance(worker.second, Array):
+            word = jnp.where(worker.second, second, first)
+        return draw_sign(mean, word, 0 * x)
 
-    def update(
-        updates: Promised | Stacked, state: Any, params: optax.Params | None = None
-    ) -> tuple[Any, PerturbState]:
-        del params
-        promised = promise(updates)
-        scales = noise_scales(b, state.step, updates, len(jax.tree.leaves(promised.like)))
-        step_key = jax.random.fold_in(state.key, state.step)
-        keys = [jax.random.fold_in(step_key, leaf) for leaf in range(len(scales))]
-
-        def sign(x: Array, scale: Array, key: Array, worker: Worker) -> Array:
-            working = jnp.promote_types(x.dtype, jnp.float32)
-            # 0 · (1/0) is NaN: undecided, so that without noise a 0 stays 0, and NaN is NaN.
-            mean = distribution.mean_sign(x.astype(working) * (1 / jnp.abs(scale.astype(working))))
-            first, second = pair_words(key, worker.pair, x.size)
-            word = second if worker.second is True else first
-            if isinstance(worker.second, Array):
-                word = jnp.where(worker.second, second, first)
-            return draw_sign(mean, word, 0 * x)
-
-        def stage(row: Row, worker: Worker) -> Row:
-            return [sign(*leaf, worker) for leaf in zip(row, scales, keys, strict=True)]
-
-        signs = promised.then(stage)
-        state = PerturbState(state.step + 1, state.key)
-        return (signs if promised is updates else signs.stacked()), state
-
-    return optax.GradientTransformation(init, update)
+    return noise_stage("noisy_sign", b, key, prepare=lambda leaf_key, n: leaf_key, draw=sign)

@@ -1,5 +1,6 @@
 """The paper's mechanism: noise added to every local gradient, before the sign or the median."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -78,31 +79,54 @@ def perturb(
     """
     distribution = check_noise(b, noise)
 
+    def add(x: Array, scale: Array, keys: Key[Array, " n"], worker: Worker) -> Array:
+        xi = distribution.sample(keys[worker.index], x.shape, x.dtype)
+        return x + scale.astype(x.dtype) * xi
+
+    return noise_stage("perturb", b, key, prepare=worker_keys, draw=add)
+
+
+def noise_stage(
+    kind: str,
+    b: NoiseScale,
+    key: Seed,
+    *,
+    prepare: Callable[[Key[Array, ""], int], Any],
+    draw: Callable[[Array, Array, Any, Worker], Array],
+) -> optax.GradientTransformation:
+    """A worker stage that draws noise of scale b, a function of (key, step, leaf, worker).
+
+    Args:
+        kind: folded into the key, so that stages of different kinds draw apart.
+        b: the scale, checked.
+        key: a JAX key or an integer seed.
+        prepare: (a leaf's key at this step, n) to what `draw` is given of it.
+        draw: (a worker's flat leaf, the leaf's scale, what is prepared, the worker) to what the
+            worker sends.
+    """
+
     def init(params: optax.Params) -> PerturbState:
         del params
-        return PerturbState(jnp.zeros([], jnp.int32), stage_key(key, "perturb"))
+        return PerturbState(jnp.zeros([], jnp.int32), stage_key(key, kind))
 
     def update(
         updates: Promised | Stacked, state: Any, params: optax.Params | None = None
     ) -> tuple[Any, PerturbState]:
         del params
         promised = promise(updates)
-        scales = noise_scales(b, state.step, updates, len(jax.tree.leaves(promised.like)))
+        scales = _scales(b, state.step, updates, len(jax.tree.leaves(promised.like)))
         step_key = jax.random.fold_in(state.key, state.step)
-        keys = [
-            worker_keys(jax.random.fold_in(step_key, leaf), promised.num_workers)
+        prepared = [
+            prepare(jax.random.fold_in(step_key, leaf), promised.num_workers)
             for leaf in range(len(scales))
         ]
 
         def stage(row: Row, worker: Worker) -> Row:
-            return [
-                x + scale.astype(x.dtype) * distribution.sample(k[worker.index], x.shape, x.dtype)
-                for x, scale, k in zip(row, scales, keys, strict=True)
-            ]
+            return [draw(*leaf, worker) for leaf in zip(row, scales, prepared, strict=True)]
 
-        perturbed = promised.then(stage)
+        sent = promised.then(stage)
         state = PerturbState(state.step + 1, state.key)
-        return (perturbed if promised is updates else perturbed.stacked()), state
+        return (sent if promised is updates else sent.stacked()), state
 
     return optax.GradientTransformation(init, update)
 
@@ -125,7 +149,7 @@ def check_noise(b: NoiseScale, noise: _noise.Noise | None) -> _noise.Noise:
     return distribution
 
 
-def noise_scales(
+def _scales(
     b: NoiseScale, step: Int[Array, ""], updates: Promised | Stacked, num_leaves: int
 ) -> list[Float[Array, ""]]:
     """The scale of each leaf's noise at this step."""
