@@ -26,14 +26,13 @@ def test_sign_stalls(tmp_path):
 
 @pytest.mark.slow
 def test_noisy_sign_trains(tmp_path):
-    # At so large a step the gradient norm jumps about near the end. The 12 seeds 0 to 11 ended with
-    # norms of 0.4 to 12, half of them below 2.1, and with accuracies of 0.86 to 0.92, ten of them
-    # above 0.88; which seed ends where changes with any rounding. So the median of five seeds, and
-    # a bound that a fair median of five passes; without noise the norm is above 50.
+    # At so large a step the gradient norm jumps about near the end: single seeds ended with 0.4 to
+    # 12, and which one ends where changes with any rounding. So the median of twelve seeds; a
+    # median of five passed on one version of JAX and not on the next.
     arguments = "--rule noisy_sign --b 1e-2 --lr 0.01 --seed"
-    runs = [summary(tmp_path, f"{arguments} {seed}") for seed in range(5)]
+    runs = [summary(tmp_path, f"{arguments} {seed}") for seed in range(12)]
     assert median(run["test_accuracy"] for run in runs) > 0.88
-    assert median(run["grad_norm"] for run in runs) < 10
+    assert median(run["grad_norm"] for run in runs) < 3
 
 
 @pytest.mark.slow
