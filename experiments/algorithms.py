@@ -1,6 +1,7 @@
 """From the name of an algorithm to its chain over stacked updates."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any, get_type_hints
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 import medjax
+from medjax import theory
 from medjax.noise import Noise
 from medjax.rules import RULES, Additive, Rule
 
@@ -31,6 +33,12 @@ def is_additive(name: str) -> bool:
 def default_step_size(name: str) -> float:
     """A step size that works on MNIST; a vote's is a length per coordinate, so smaller."""
     return {"majority_vote": 0.003, "mean": 0.1}.get(_factory_name(name), 0.03)
+
+
+def theorem(name: str) -> Callable[[int, int], theory.Rates] | None:
+    """The theorem, (T, d) to (b, δ), on the algorithm; None if there is none."""
+    theorems = {"majority_vote": theory.theorem5, "median": theory.theorem6}
+    return theorems.get(_factory_name(name)) if is_noisy(name) else None
 
 
 def rules_with(option: str) -> str:
@@ -61,9 +69,10 @@ def build_optimizer(
     learning_rate: optax.ScalarOrSchedule,
     b: Any,
     noise: Noise | None,
+    momentum: Any,
     key: jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
-    """Worker noise (unless b is None), the rule, and a gradient step.
+    """Worker noise (unless b is None), the rule, momentum (unless None), and a gradient step.
 
     A vote looks at signs alone, so the sign of the noisy gradient is drawn, not the noise.
     """
@@ -72,6 +81,7 @@ def build_optimizer(
     return optax.chain(
         optax.identity() if b is None else add_noise(b, noise, key),
         medjax.aggregate(rule, key),
+        optax.identity() if momentum is None else optax.trace(momentum),
         optax.scale_by_learning_rate(learning_rate),
     )
 

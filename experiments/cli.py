@@ -4,7 +4,9 @@ import argparse
 import difflib
 import math
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,17 +63,21 @@ def integer(minimum: int) -> Callable[[str], int]:
     return parse
 
 
-def number(minimum: float, *, exclusive: bool = False) -> Callable[[str], float]:
-    """A type for argparse: a finite number of at least, or above, `minimum`."""
+def number(
+    minimum: float, *, exclusive: bool = False, below: float = math.inf
+) -> Callable[[str], float]:
+    """A type for argparse: a finite number of at least, or above, `minimum`, and below a limit."""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or value < minimum or (exclusive and value == minimum):
-            bound = "above" if exclusive else "of at least"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number {bound} {minimum:g}")
+        above = value > minimum if exclusive else value >= minimum
+        if not (above and value < below):
+            bound = f"{'above' if exclusive else 'of at least'} {minimum:g}"
+            bound += "" if below == math.inf else f" and below {below:g}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number {bound}")
         return value
 
     return parse
@@ -79,13 +85,47 @@ def number(minimum: float, *, exclusive: bool = False) -> Callable[[str], float]
 
 def integer_or(word: str, minimum: int) -> Callable[[str], int | str]:
     """A type for argparse: a whole number of at least `minimum`, or the word."""
+    return _or_word((word,), integer(minimum))
 
-    def parse(text: str) -> int | str:
-        if text == word:
-            return word
+
+def number_or(
+    words: tuple[str, ...], minimum: float, *, exclusive: bool = False
+) -> Callable[[str], float | str]:
+    """A type for argparse: what `number` takes, or one of the words."""
+    return _or_word(words, number(minimum, exclusive=exclusive))
+
+
+def _or_word(words: tuple[str, ...], parse: Callable[[str], T]) -> Callable[[str], T | str]:
+    def parse_or(text: str) -> T | str:
+        if text in words:
+            return text
         try:
-            return integer(minimum)(text)
+            return parse(text)
         except argparse.ArgumentTypeError as error:
-            raise argparse.ArgumentTypeError(f"{error}, nor {word!r}") from None
+            names = " or ".join(map(repr, words))
+            raise argparse.ArgumentTypeError(f"{error}, nor {names}") from None
 
-    return parse
+    return parse_or
+
+
+class Once(argparse.Action):
+    """Stores a list of different values; a flag that is given again is an error."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Check and store.
+
+        Raises:
+            argparse.ArgumentError: if there is something in its place, or a value comes twice.
+        """
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "given twice: name all its values at once")
+        for value in values:
+            if values.count(value) > 1:
+                raise argparse.ArgumentError(self, f"{value} is there twice")
+        setattr(namespace, self.dest, values)

@@ -2,17 +2,16 @@
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import optax
+
 import medjax
-from experiments import algorithms, cli
-from experiments.data import SOURCES
-from experiments.models import MODELS
+from experiments import algorithms
+from experiments.options import ADAPTIVE, CONSTANT, THEORY, schedule_pairs
 from medjax.noise import NOISES, Noise
 from medjax.partition import PARTITIONS, Partition
-
-_ADAPTIVE = "adaptive:"
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,14 @@ class RunConfig:
     declared_byzantine: int | None
     zero: str | None
     tie: str | None
-    lr: float
+    lr: float | str
+    lr_schedule: str
+    momentum: float | None
     b: float | str | None
     noise: str | None
     df: float | None
     dataset: str
+    validation: float
     partition: str
     classes_per_worker: int | None
     shards_per_worker: int | None
@@ -92,167 +94,65 @@ _CONDITIONAL = {
 }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The settings of a run, in groups."""
-    group = parser.add_argument_group("algorithm")
-    group.add_argument(
-        "--rule",
-        metavar="NAME",
-        default="noisy_sign",
-        type=cli.one_of("rule", algorithms.RULE_NAMES),
-        help="how the server aggregates; noisy_NAME adds b·ξ to every local gradient first: "
-        f"{', '.join(algorithms.RULE_NAMES)} (default: noisy_sign)",
-    )
-    group.add_argument(
-        "--lr",
-        metavar="δ",
-        type=cli.number(0, exclusive=True),
-        help="step size (default: 0.003 for votes, 0.1 for mean, 0.03 for others)",
-    )
-    group.add_argument(
-        "--b",
-        metavar="B",
-        type=_noise_scale,
-        help="standard deviation of the noise, or adaptive[:FRACTION], the paper's per-tensor "
-        "scale, of fraction 0.1 (default: 0.01)",
-    )
-    group.add_argument(
-        "--noise",
-        metavar="NAME",
-        type=cli.one_of("noise", NOISES),
-        help=f"distribution of the noise: {', '.join(NOISES)} (default: normal)",
-    )
-    group.add_argument(
-        "--df",
-        metavar="DF",
-        type=cli.number(2, exclusive=True),
-        help="degrees of freedom of --noise student_t (default: 5)",
-    )
-    group.add_argument(
-        "--declared-byzantine",
-        metavar="F",
-        type=cli.integer(0),
-        help="how many Byzantine workers trimmed_mean is to tolerate (default: a tenth of them)",
-    )
-    group.add_argument(
-        "--zero",
-        type=cli.one_of("vote of a zero", ("zero", "plus", "random")),
-        metavar="VOTE",
-        help="what a worker with an exact 0 votes: zero, plus, random (default: zero)",
-    )
-    group.add_argument(
-        "--tie",
-        type=cli.one_of("tied vote", ("zero", "random")),
-        metavar="VOTE",
-        help="what a tied vote gives: zero, random (default: zero)",
-    )
-
-    group = parser.add_argument_group("workers and data")
-    group.add_argument(
-        "--workers", metavar="N", type=cli.integer(1), default=10, help="number (default: 10)"
-    )
-    group.add_argument(
-        "--dataset",
-        metavar="NAME",
-        default="mnist5k",
-        help=f"{', '.join(SOURCES)}; DIR holds four IDX files (default: mnist5k)",
-    )
-    group.add_argument(
-        "--partition",
-        metavar="NAME",
-        default="by_label",
-        type=cli.one_of("partition", PARTITIONS),
-        help=f"who has which example: {', '.join(PARTITIONS)} (default: by_label)",
-    )
-    group.add_argument(
-        "--classes-per-worker",
-        metavar="C",
-        type=cli.integer(1),
-        help="for by_label: each worker has examples of C classes only (default: 1)",
-    )
-    group.add_argument(
-        "--shards-per-worker",
-        metavar="S",
-        type=cli.integer(1),
-        help="for shards: each worker has S runs of the examples sorted by label (default: 2)",
-    )
-    group.add_argument(
-        "--alpha",
-        metavar="α",
-        type=cli.number(0, exclusive=True),
-        help="for dirichlet: small is heterogeneous (default: 0.1)",
-    )
-
-    group = parser.add_argument_group("training")
-    group.add_argument(
-        "--model",
-        metavar="NAME",
-        default="mlp",
-        type=cli.one_of("model", MODELS),
-        help=f"{', '.join(MODELS)} (default: mlp, the paper's 784-128-10)",
-    )
-    group.add_argument(
-        "--steps", metavar="T", type=cli.integer(0), default=1000, help="(default: 1000)"
-    )
-    group.add_argument(
-        "--batch-size",
-        metavar="N|full",
-        type=cli.integer_or("full", 1),
-        default="full",
-        help="examples that each worker draws at each step, or all it has (default: full)",
-    )
-    group.add_argument(
-        "--worker-chunk",
-        metavar="N|auto",
-        type=cli.integer_or("auto", 1),
-        help="for rules that need only a sum over the workers: how many workers' gradients exist "
-        "at a time; fewer take less memory; the plain mean and an adaptive noise have no use for "
-        "it (default: auto, the fastest, about 64 MiB)",
-    )
-    group.add_argument(
-        "--eval-every",
-        metavar="K",
-        type=cli.integer(1),
-        help="steps between measurements (default: a fortieth of the steps)",
-    )
-    group.add_argument(
-        "--seed", metavar="SEED", type=cli.integer(0), default=0, help="(default: 0)"
-    )
-
-    group = parser.add_argument_group("output")
-    group.add_argument(
-        "--out",
-        metavar="DIR",
-        help="a new folder for the results (default: one under runs/, named after the settings)",
-    )
-
-
-def resolve(arguments: argparse.Namespace) -> RunConfig:
+def resolve(arguments: argparse.Namespace, *, drop: bool = False) -> RunConfig:
     """The settings with their defaults filled in.
+
+    Args:
+        arguments: what is given; None, or nothing, where a setting isn't.
+        drop: whether settings that don't apply to the run are left out, and no error.
 
     Raises:
         ValueError: if a setting is given that doesn't apply to the run.
     """
+    values = {field.name: getattr(arguments, field.name, None) for field in fields(RunConfig)}
+    a = argparse.Namespace(**values)
     for name, setting in _CONDITIONAL.items():
-        if not setting.applies(arguments):
-            if getattr(arguments, name) is not None:
+        if not setting.applies(a):
+            if getattr(a, name) is not None and not drop:
                 flag = "--" + name.replace("_", "-")
-                raise ValueError(f"{flag} {getattr(arguments, name)} goes only with {setting.to}")
-        elif getattr(arguments, name) is None:
-            setattr(arguments, name, setting.default(arguments))
-    if arguments.lr is None:
-        arguments.lr = algorithms.default_step_size(arguments.rule)
-    if arguments.eval_every is None:
-        arguments.eval_every = max(1, arguments.steps // 40)
-    values: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(RunConfig)}
-    return RunConfig(**values)
+                raise ValueError(f"{flag} {getattr(a, name)} goes only with {setting.to}")
+            setattr(a, name, None)
+        elif getattr(a, name) is None:
+            setattr(a, name, setting.default(a))
+    if a.lr is None:
+        a.lr = THEORY if a.b == THEORY else algorithms.default_step_size(a.rule)
+    if THEORY in (a.b, a.lr) and algorithms.theorem(a.rule) is None:
+        flag = "--b" if a.b == THEORY else "--lr"
+        names = ", ".join(filter(algorithms.theorem, algorithms.RULE_NAMES))
+        raise ValueError(f"{flag} {THEORY} goes only with --rule {names}")
+    if a.eval_every is None:
+        a.eval_every = max(1, a.steps // 40)
+    return RunConfig(**vars(a))
 
 
-def noise_scale(config: RunConfig) -> float | medjax.AdaptiveScale | None:
-    """What `medjax.perturb` takes for b; None if the rule isn't noisy."""
-    if not isinstance(config.b, str):
-        return config.b
-    return medjax.adaptive_scale(float(config.b.removeprefix(_ADAPTIVE)))
+def static(config: RunConfig) -> RunConfig:
+    """The same for all runs that one compiled program can serve: numbers that may be traced are 0.
+
+    Two runs differ in code or in shapes just where this differs.
+    """
+    b = config.b
+    if b is not None:
+        b = b.partition(":")[0] if isinstance(b, str) and ":" in b else 0.0
+    momentum = None if config.momentum is None else 0.0
+    return replace(config, lr=0.0, b=b, momentum=momentum, seed=0, out=None)
+
+
+def noise_scale(config: RunConfig, value: Any) -> Any:
+    """What `medjax.perturb` takes for b, given the number, perhaps traced, that there is in it."""
+    adaptive = isinstance(config.b, str) and config.b.startswith(ADAPTIVE)
+    return medjax.adaptive_scale(value) if adaptive else value
+
+
+def step_size(config: RunConfig, lr: Any) -> optax.ScalarOrSchedule:
+    """The step size, or its schedule, from that of the first step, perhaps traced."""
+    if config.lr_schedule == CONSTANT:
+        return lr
+    pairs = schedule_pairs(config.lr_schedule)
+    divisors = list(pairs.values())
+    # optax's factors multiply up, our divisors are all of the first step's.
+    factors = [old / new for old, new in zip([1.0, *divisors], divisors, strict=False)]
+    scale = optax.piecewise_constant_schedule(1.0, dict(zip(pairs, factors, strict=True)))
+    return lambda step: lr * scale(step)
 
 
 def noise_distribution(config: RunConfig) -> Noise | None:
@@ -267,13 +167,3 @@ def partitioner(config: RunConfig) -> Partition:
     settings = ("classes_per_worker", "shards_per_worker", "alpha")
     given = {name: getattr(config, name) for name in settings}
     return PARTITIONS[config.partition](**{k: v for k, v in given.items() if v is not None})
-
-
-def _noise_scale(text: str) -> float | str:
-    """A number, or adaptive:FRACTION, the paper's 0.1 where none is given."""
-    if text == _ADAPTIVE.rstrip(":"):
-        return f"{_ADAPTIVE}0.1"
-    if text.startswith(_ADAPTIVE):
-        cli.number(0)(text.removeprefix(_ADAPTIVE))
-        return text
-    return cli.number(0)(text)

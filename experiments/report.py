@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from experiments.config import RunConfig
+from experiments.options import CONSTANT, THEORY
 from experiments.setup import Setup
 from experiments.training import Clock
 from experiments.training import Progress as RunProgress
@@ -66,7 +67,7 @@ class Reporter:
         if progress.step == 0:
             self._print(f"compiled in {progress.clock.compile_seconds:.1f} s\n")
             self._print("    step  " + "  ".join(heading for _, heading, _ in _SHOWN))
-        values = "  ".join(f"{progress.metrics[name]:{form}}" for name, _, form in _SHOWN)
+        values = "  ".join(f"{float(progress.metrics[name]):{form}}" for name, _, form in _SHOWN)
         self._print(f"{progress.step:8d}  {values}  {pace}")
 
     def finish(self, columns: dict[str, list[float]], clock: Clock) -> None:
@@ -91,7 +92,7 @@ class Reporter:
 
 def plan(config: RunConfig, setup: Setup) -> list[str]:
     """What the run is about to do."""
-    data = setup.sizes
+    data, values = setup.sizes, setup.values
     small, large = data["smallest_worker"], data["largest_worker"]
     each = f"{small}" if small == large else f"{small} to {large}"
     settings = {"classes_per_worker": "classes", "shards_per_worker": "shards", "alpha": "α"}
@@ -99,20 +100,28 @@ def plan(config: RunConfig, setup: Setup) -> list[str]:
     noise = "no noise"
     if config.b is not None:
         df = "" if config.df is None else f", {config.df:g} degrees of freedom"
-        noise = f"{config.noise} noise, b = {config.b}{df}"
-    details = [f"step size {config.lr:g}", noise]
+        by_theory = f" ({values.b:g})" if config.b == THEORY else ""
+        noise = f"{config.noise} noise, b = {config.b}{by_theory}{df}"
+    details = [f"step size {values.lr:g}", noise]
+    if config.lr_schedule != CONSTANT:
+        details[0] += f" divided by {config.lr_schedule}"
+    if config.momentum is not None:
+        details.append(f"momentum {config.momentum:g}")
     if config.declared_byzantine is not None:
         details.append(f"f = {config.declared_byzantine}")
     if config.zero is not None and config.tie is not None:
         details.append(f"a zero votes {_WORDS[config.zero]}, a tie gives {_WORDS[config.tie]}")
+    validation = ""
+    if config.validation:
+        validation = f"{data['validation_examples']} validation, "
     batch = "full batch" if config.batch_size == "full" else f"batches of {config.batch_size}"
     return [
         f"algorithm  {config.rule}: {', '.join(details)}",
         f"workers    {config.workers}, {each} examples each, of {config.dataset} "
-        f"({data['train_examples']} training, {data['test_examples']} test, "
+        f"({data['train_examples']} training, {validation}{data['test_examples']} test, "
         f"{data['num_classes']} classes), {config.partition}"
         + (f" ({', '.join(split)})" if split else ""),
-        f"model      {config.model}, {setup.num_params:,} parameters",
+        f"model      {config.model}, {setup.task.num_params:,} parameters",
         f"training   {config.steps} steps, {batch}, measured every {config.eval_every}, "
         f"seed {config.seed}",
     ]

@@ -10,7 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from experiments import cli, plots, results
-from experiments.config import RunConfig, add_options, resolve
+from experiments.config import RunConfig, resolve
+from experiments.options import add_options, add_out
+from experiments.program import compile_program, one_run
 from experiments.report import Reporter
 from experiments.setup import Setup, build
 from experiments.training import Clock, Stop, stop_on_signal, train
@@ -29,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns 0, or 130 if stopped. A mistake in the settings exits with 2."""
     parser = cli.Parser("python -m experiments.run", _DESCRIPTION)
     add_options(parser)
+    add_out(parser)
     console = Console(highlight=False)
     try:
         config = resolve(parser.parse_args(argv))
@@ -36,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results.check_folder(out)  # before anything slow
         with console.status("loading the data, building the model"):
             setup = build(config)
-        record = {"config": config, "data": setup.sizes, "num_params": setup.num_params}
+        record = {"config": config, "data": setup.sizes, "num_params": setup.task.num_params}
         folder = results.claim_folder(out, _stem(config), record | results.provenance())
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
@@ -57,11 +60,16 @@ def _run(console: Console, config: RunConfig, setup: Setup, folder: Path, stop: 
     clock = Clock()
     with Reporter(console, config, setup, folder) as reporter:
         try:
-            for progress in train(config, setup, stop):
+            inputs = (setup.values, setup.workers, setup.task.held_out)
+            compiled = compile_program(one_run(setup.task), *inputs)
+            for progress in train(
+                compiled, *inputs, steps=config.steps, eval_every=config.eval_every, stop=stop
+            ):
                 clock = progress.clock
                 reporter.update(progress)
                 if progress.metrics is not None:
-                    row = {"step": progress.step, **progress.metrics}
+                    metrics = {name: float(value) for name, value in progress.metrics.items()}
+                    row = {"step": progress.step, **metrics}
                     columns = {name: [*columns.get(name, []), x] for name, x in row.items()}
                     # Every time: whatever happens next, what was measured is kept.
                     results.write_table(folder / "metrics.parquet", columns)
@@ -87,7 +95,7 @@ def _summary(
     return {
         **{name: values[-1] for name, values in columns.items()},
         "steps_per_second": clock.steps_per_second,
-        "num_params": setup.num_params,
+        "num_params": setup.task.num_params,
         "compile_seconds": clock.compile_seconds,
         "train_seconds": clock.train_seconds,
         "stopped_early": stop.requested,

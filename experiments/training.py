@@ -9,9 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from experiments.config import RunConfig
-from experiments.setup import Setup
+import medjax
+from experiments.program import Compiled
+from experiments.setup import Hyperparameters
 
 # The longest that the host leaves the device alone: how often progress moves and Ctrl-C is heard.
 _SECONDS_PER_CHUNK = 0.3
@@ -71,37 +73,40 @@ class Progress:
 
     step: int
     clock: Clock
-    metrics: dict[str, float] | None = field(default=None)
+    metrics: dict[str, np.ndarray] | None = field(default=None)
 
 
-def train(config: RunConfig, setup: Setup, stop: Stop) -> Iterator[Progress]:
-    """Compile, then run and measure in turns, until the last step or until `stop` is requested.
+def train(
+    compiled: Compiled,
+    values: Hyperparameters,
+    workers: medjax.WorkerData,
+    held_out: Any,
+    *,
+    steps: int,
+    eval_every: int,
+    stop: Stop,
+) -> Iterator[Progress]:
+    """Run and measure in turns, until the last step or until `stop` is requested.
 
-    The last measurement is always at the step where the run ends.
+    The last measurement is always at the step where the run ends. If the program is that of several
+    runs, then all of them run side by side, and metrics are arrays.
     """
-    clock, start = Clock(), time.perf_counter()
-    state = jax.jit(setup.simulation.init)(setup.params, setup.key)
-    # One program for chunks of every length; it takes over the old state's memory.
-    advance = jax.jit(setup.simulation.advance, donate_argnums=0)
-    advance = advance.lower(state, setup.workers, jnp.int32(0)).compile()
-    evaluate = jax.jit(setup.simulation.evaluate)
-    evaluate = evaluate.lower(setup.params, setup.workers, setup.test_data).compile()
-    clock.compile_seconds = time.perf_counter() - start
-    clock.begun = time.perf_counter()
+    program, clock = compiled.program, Clock(compiled.seconds)
+    state = program.init(values)
 
     def measure() -> Progress:
-        metrics = evaluate(state.params, setup.workers, setup.test_data)
-        return Progress(step, clock, {name: float(value) for name, value in metrics.items()})
+        metrics = program.evaluate(state, workers, held_out)
+        return Progress(step, clock, {name: np.asarray(value) for name, value in metrics.items()})
 
     step = measured = 0
     yield measure()
     ending = False
-    while step < config.steps and not ending:
+    while step < steps and not ending:
         rate = clock.steps_per_second or 1 / _SECONDS_PER_CHUNK
-        next_measurement = min(measured + config.eval_every, config.steps)
+        next_measurement = min(measured + eval_every, steps)
         length = min(max(1, int(rate * _SECONDS_PER_CHUNK)), next_measurement - step)
         begin = time.perf_counter()
-        state = jax.block_until_ready(advance(state, setup.workers, jnp.int32(length)))
+        state = jax.block_until_ready(program.advance(state, values, workers, jnp.int32(length)))
         clock.train_seconds += time.perf_counter() - begin
         clock.steps_timed += length
         step += length

@@ -1,7 +1,7 @@
 """The training loop: n workers' gradients, one optax chain, metrics on the way."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -38,12 +38,13 @@ class Simulation(NamedTuple):
         init: (params, key) to the state before the first step.
         advance: (state, data, number of steps) to the state after them. The number may be traced:
             one compiled program serves chunks of every length.
-        evaluate: (params, data, test_data) to the metrics there; test_data may be None.
+        evaluate: (params, data, held_out) to the metrics there. `held_out` is a dict of batches by
+            name, such as {"test": batch}, for metrics called `test_loss` and the like.
     """
 
     init: Callable[[PyTree, Seed], SimulationState]
     advance: Callable[[SimulationState, WorkerData, int | Int[Array, ""]], SimulationState]
-    evaluate: Callable[[PyTree, WorkerData, PyTree | None], Metrics]
+    evaluate: Callable[[PyTree, WorkerData, Mapping[str, PyTree]], Metrics]
 
 
 class Result(NamedTuple):
@@ -114,11 +115,12 @@ def simulation(
     ) -> SimulationState:
         return lax.fori_loop(0, num_steps, lambda _, s: step(s, data), state)
 
-    def evaluate(params: PyTree, data: WorkerData, test_data: PyTree | None) -> Metrics:
+    def evaluate(params: PyTree, data: WorkerData, held_out: Mapping[str, PyTree]) -> Metrics:
         metrics = measure_workers(objective, params, data)
-        if test_data is not None:
-            losses, others = objective(params, test_data)
-            metrics |= {f"test_{name}": x.mean() for name, x in ({"loss": losses} | others).items()}
+        for part, batch in held_out.items():
+            losses, others = objective(params, batch)
+            values = {"loss": losses} | others
+            metrics |= {f"{part}_{name}": x.mean() for name, x in values.items()}
         return metrics
 
     return Simulation(init, advance, evaluate)
@@ -179,12 +181,13 @@ def simulate(
     every = max(num_steps, 1) if eval_every is None else eval_every
     every = _checks.integer("eval_every", every, minimum=1)
     parts = simulation(objective, optimizer, batch_size=batch_size, worker_chunk=worker_chunk)
+    held_out = {} if test_data is None else {"test": test_data}
     steps = np.append(np.arange(0, num_steps, every), num_steps)
     # The chunk after the last evaluation has no steps, so that evaluating is compiled only once.
     chunks = np.diff(steps, append=num_steps)
 
     def run_chunk(state: SimulationState, length: Array) -> tuple[SimulationState, Metrics]:
-        metrics = parts.evaluate(state.params, data, test_data)
+        metrics = parts.evaluate(state.params, data, held_out)
         return parts.advance(state, data, length), metrics
 
     state, metrics = lax.scan(run_chunk, parts.init(params, key), jnp.asarray(chunks, jnp.int32))

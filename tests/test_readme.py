@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from experiments import cli
-from experiments.config import add_options, resolve
+from experiments.config import resolve
+from experiments.options import add_options
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

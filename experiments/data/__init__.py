@@ -6,3 +6,4 @@ from experiments.data.idx import read_idx as read_idx
 from experiments.data.sources import SOURCES as SOURCES
 from experiments.data.sources import Dataset as Dataset
 from experiments.data.sources import load as load
+from experiments.data.validation import hold_out as hold_out

@@ -9,6 +9,7 @@ from scipy import integrate, stats
 
 from experiments.paper import fig1
 from experiments.paper.__main__ import main
+from medjax import theory
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +31,12 @@ def test_quadrature_against_scipy():
         )
 
     mean = integrate.quad(lambda y: y * density(y), -100, 110, limit=500)[0]
-    ours, median = fig1.noisy_median(b, fig1.normal())
-    assert ours == pytest.approx(mean, abs=2e-4)
+    ours = fig1.MEAN + theory.median_gap(fig1.TARGETS, b)
+    median = theory.median_quantile(fig1.TARGETS, b)
+    assert ours == pytest.approx(mean, abs=1e-8)
     # The gap between it and the mean, to three digits: -0.172.
     assert ours == pytest.approx(13 / 3 - 0.172, abs=5e-4)
-    assert integrate.quad(density, -100, median)[0] == pytest.approx(0.5, abs=1e-5)
+    assert integrate.quad(density, -100, median)[0] == pytest.approx(0.5, abs=1e-8)
 
 
 def test_claims(folder):

@@ -233,7 +233,7 @@ def test_interrupt_ends_cleanly_and_keeps_what_was_measured(name, tmp_path):
 def test_second_interrupt_before_the_first_measurement_leaves_nothing(
     tmp_path, capsys, monkeypatch
 ):
-    def compile_forever(*_):
+    def compile_forever(*_, **__):
         for _ in range(2):
             signal.raise_signal(signal.SIGINT)
         yield

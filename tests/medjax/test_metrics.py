@@ -33,8 +33,8 @@ def expected() -> dict[str, float]:
 @pytest.mark.parametrize("numbers", [75, 74, 25, 20, 10, 7, 5, 1])
 def test_measured_in_parts_as_in_one(numbers: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("medjax._metrics._NUMBERS_AT_ONCE", numbers)
-    measure = jax.jit(medjax.simulation(objective, medjax.sgd(0.1)).evaluate, static_argnums=2)
-    actual = measure(PARAMS, DATA, None)
+    measure = jax.jit(medjax.simulation(objective, medjax.sgd(0.1)).evaluate)
+    actual = measure(PARAMS, DATA, {})
     assert set(actual) == set(expected())
     for name, value in expected().items():
         np.testing.assert_allclose(actual[name], value, rtol=1e-5, err_msg=name)
@@ -50,6 +50,6 @@ def test_half_precision_is_measured_in_float32():
     evaluate = medjax.simulation(linear, medjax.sgd(0.1)).evaluate
     half = jnp.zeros((3, 1), jnp.float16)
     for params in (jnp.zeros(4, jnp.float16), {"a": half, "b": jnp.zeros(1)}):
-        metrics = evaluate(params, slopes, None)
+        metrics = evaluate(params, slopes, {})
         np.testing.assert_allclose(metrics["grad_norm"], 2 * (1 + 1 / 512), rtol=1e-6)
         assert metrics["median_mean_gap"] == 0  # the median of two is their mean

@@ -1,0 +1,131 @@
+"""The programs of a task: for one run, or, under vmap, for seeds × hyper-parameters at once."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+import medjax
+from experiments import algorithms
+from experiments.config import noise_distribution, noise_scale, step_size
+from experiments.setup import Hyperparameters, Task
+
+
+class Program(NamedTuple):
+    """Three functions, to be compiled; a run's state is of the kind that medjax has.
+
+    Attributes:
+        init: of hyper-parameters.
+        advance: of (state, hyper-parameters, workers' data, number of steps).
+        evaluate: of (state, workers' data, held-out data).
+    """
+
+    init: Callable[..., Any]
+    advance: Callable[..., Any]
+    evaluate: Callable[..., Any]
+
+
+class Compiled(NamedTuple):
+    """A program for arguments of certain shapes.
+
+    Attributes:
+        program: its compiled functions; `advance` takes over the memory of the state.
+        seconds: what compiling took.
+        num_bytes: the most memory that any of the three takes, its arguments included.
+    """
+
+    program: Program
+    seconds: float
+    num_bytes: int
+
+
+def one_run(task: Task) -> Program:
+    """The program of a single run."""
+    config = task.config
+    objective = medjax.objectives.classification(task.model.apply)  # pyright: ignore
+
+    def simulation(values: Hyperparameters) -> medjax.Simulation:
+        optimizer = algorithms.build_optimizer(
+            task.rule,
+            step_size(config, values.lr),
+            noise_scale(config, values.b),
+            noise_distribution(config),
+            values.momentum,
+            _keys(values)[1],
+        )
+        return medjax.simulation(
+            objective,
+            optimizer,
+            batch_size=None if config.batch_size == "full" else int(config.batch_size),
+            worker_chunk=config.worker_chunk if isinstance(config.worker_chunk, int) else None,
+        )
+
+    def init(values: Hyperparameters) -> medjax.SimulationState:
+        model_key, _, simulation_key = _keys(values)
+        params = task.model.init(model_key, task.train[0][:1])
+        return simulation(values).init(params, simulation_key)
+
+    def advance(
+        state: medjax.SimulationState,
+        values: Hyperparameters,
+        workers: medjax.WorkerData,
+        num_steps: Any,
+    ) -> medjax.SimulationState:
+        return simulation(values).advance(state, workers, num_steps)
+
+    def evaluate(
+        state: medjax.SimulationState, workers: medjax.WorkerData, held_out: Any
+    ) -> dict[str, Float[Array, ""]]:
+        # What is measured doesn't depend on how the parameters move.
+        still = medjax.simulation(objective, optax.identity())
+        return still.evaluate(state.params, workers, held_out)
+
+    return Program(init, advance, evaluate)
+
+
+def many_runs(task: Task) -> Program:
+    """The program of a rectangle of runs: S seeds, each with its data, by H hyper-parameters.
+
+    The leaves of the hyper-parameters are (S, H), those of the workers' data (S, ...), and those of
+    the state and of the metrics (S, H, ...). The H runs of a seed share its data.
+    """
+    one = one_run(task)
+
+    def over_both(f: Callable[..., Any], by_seed: Any, by_setting: Any) -> Callable[..., Any]:
+        return jax.vmap(jax.vmap(f, in_axes=by_setting), in_axes=by_seed)
+
+    return Program(
+        init=over_both(one.init, 0, 0),
+        advance=over_both(one.advance, (0, 0, 0, None), (0, 0, None, None)),
+        evaluate=over_both(one.evaluate, (0, 0, None), (0, None, None)),
+    )
+
+
+def compile_program(
+    program: Program, values: Hyperparameters, workers: medjax.WorkerData, held_out: Any
+) -> Compiled:
+    """Compile for arguments like these."""
+    start = time.perf_counter()
+    init = jax.jit(program.init).lower(values).compile()
+    state = jax.eval_shape(program.init, values)
+    # One program for chunks of every length; it takes over the old state's memory.
+    advance = jax.jit(program.advance, donate_argnums=0)
+    advance = advance.lower(state, values, workers, jnp.int32(0)).compile()
+    evaluate = jax.jit(program.evaluate).lower(state, workers, held_out).compile()
+    compiled = Program(init, advance, evaluate)
+    return Compiled(compiled, time.perf_counter() - start, max(map(_num_bytes, compiled)))
+
+
+def _num_bytes(compiled: Any) -> int:
+    memory = compiled.memory_analysis()
+    sizes = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
+    return sum(getattr(memory, size, 0) for size in sizes)
+
+
+def _keys(values: Hyperparameters) -> Any:
+    """One for each purpose: model, noise, mini-batches."""
+    return jax.random.split(jax.random.key(values.seed), 3)

@@ -1,0 +1,149 @@
+"""`python -m experiments.sweep --rule sign noisy_sign --b 0 0.001 0.01 --seeds 5`: a whole grid."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments import cli, results
+from experiments.config import RunConfig
+from experiments.data import load
+from experiments.options import add_options, add_out
+from experiments.sweep import execute, grid, report, store
+from experiments.sweep.plan import free_bytes, make_groups, runs_at_once
+from experiments.training import Stop, stop_on_signal
+
+_DESCRIPTION = """\
+Train with every combination of the settings' values. What differs only in numbers (step size, b,
+momentum, seed) is one compiled program, its runs side by side.
+
+A part of the training data is held out to choose the best setting of each rule; the test data are
+only reported on. The folder gets results.parquet (a row for each run and measurement), config.json,
+summary.json and pictures. Whatever ends a sweep, the same command goes on where it was."""
+
+_STOPPED = 130
+_MOST_ROWS = 40
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0, or 130 if stopped. A mistake in the settings exits with 2."""
+    parser = cli.Parser("python -m experiments.sweep", _DESCRIPTION)
+    grid.add_grid_options(parser)
+    add_out(parser)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    try:
+        arguments, axes = grid.read_axes(parser, argv)
+        runs = grid.expand(axes, _defaults(), yes=arguments.yes)
+    except ValueError as error:
+        parser.error(str(error))
+    folder = Path(arguments.out) if arguments.out else _default_folder(runs)
+    try:
+        with stop_on_signal() as stop:
+            columns = sweep(console, folder, runs, stop)
+            if columns is not None:
+                stop.finishing = True
+                show(console, folder, runs, columns)
+                return 0
+    except (ValueError, ImportError, FileNotFoundError) as error:
+        parser.error(str(error))
+    except OSError as error:
+        print(f"error: {folder}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # a second Ctrl-C
+        pass
+    print("stopped; the same command goes on where this was", file=sys.stderr)
+    return _STOPPED
+
+
+def sweep(
+    console: Console, folder: Path, runs: Sequence[RunConfig], stop: Stop
+) -> Mapping[str, Any] | None:
+    """Run what isn't finished of a grid.
+
+    Returns:
+        The table's columns; None if stopped.
+
+    Raises:
+        ValueError: if the runs' settings don't fit each other or the data, or if the folder holds
+            something else.
+    """
+    store.check(folder, runs)
+    with console.status("loading the data"):
+        datasets = {name: load(name) for name in sorted({run.dataset for run in runs})}
+        groups = make_groups(runs, datasets)
+    with store.alone_in(folder):
+        budget = free_bytes()
+        record = store.read_record(folder) or {
+            "folder": str(folder),
+            "grid": store.fingerprint(runs),
+            **_described(runs),
+            # Kept, so that a sweep that goes on cuts its grid as before: the same numbers.
+            "runs_at_once": [runs_at_once(group, budget) for group in groups],
+            "sessions": [],
+        }
+        work = execute.unfinished(folder, groups, record["runs_at_once"])
+        for line in report.plan(runs, len(groups), work):
+            console.print(line, soft_wrap=True, markup=False)
+        console.print(f"results    {folder}\n", soft_wrap=True, markup=False)
+        if work:
+            record["sessions"].append(results.provenance())
+            store.write_record(folder, record)
+            with report.Reporter(console, work) as reporter:
+                for progress in execute.execute(folder, work, stop):
+                    reporter.update(progress)
+        if execute.unfinished(folder, groups, record["runs_at_once"]):
+            return None
+        return store.write_table(folder, runs)
+
+
+def show(
+    console: Console, folder: Path, runs: Sequence[RunConfig], columns: select.Columns
+) -> None:
+    """Print the tables; write the summary and the pictures."""
+    found = select.candidates(runs, columns)
+    chosen = select.best(found, columns)
+    names = [name for name in grid.varied(runs) if name not in ("rule", "seed")]
+    criterion = select.criterion(columns)
+    measured = list(dict.fromkeys((criterion, "test_accuracy", "train_loss", "grad_norm")))
+    if 1 < len(found) <= _MOST_ROWS:
+        console.print(report.table(found, ["rule", *names], measured))
+    console.print(f"\nBest by {criterion.replace('_', ' ')}, mean ± standard error over seeds:")
+    console.print(report.table(chosen, ["rule", *names], measured))
+    summary = {"criterion": criterion, "best": chosen, "settings": found}
+    results.write_json(folder / "summary.json", summary)
+    for name, figure in pictures.draw(runs, columns, _title(runs)).items():
+        results.write_figure(folder / f"{name}.png", figure)
+    console.print(f"\nresults in {folder}", soft_wrap=True, markup=False)
+
+
+def _described(runs: Sequence[RunConfig]) -> dict[str, Any]:
+    """The settings that all runs have, and the values of the others."""
+    names = grid.varied(runs)
+    common = {k: v for k, v in vars(runs[0]).items() if k not in (*names, "out")}
+    values = {name: list(dict.fromkeys(getattr(run, name) for run in runs)) for name in names}
+    return {"runs": len(runs), "settings": common, "axes": values}
+
+
+def _title(runs: Sequence[RunConfig]) -> str:
+    """What all runs have in common, in a line."""
+    names = grid.varied(runs)
+    parts = [("dataset", "{}"), ("workers", "n = {}"), ("model", "{}"), ("steps", "{} steps")]
+    return ", ".join(form.format(getattr(runs[0], n)) for n, form in parts if n not in names)
+
+
+def _defaults() -> dict[str, Any]:
+    parser = cli.Parser("", "")
+    add_options(parser)
+    return vars(parser.parse_args([]))
+
+
+def _default_folder(runs: Sequence[RunConfig]) -> Path:
+    """The same for the same grid."""
+    rules = "-".join(dict.fromkeys(run.rule for run in runs))
+    return results.DEFAULT_PARENT / f"sweep-{rules[:60]}-{store.fingerprint(runs)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

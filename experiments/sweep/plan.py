@@ -1,0 +1,154 @@
+"""How a grid becomes programs, and each program's runs chunks that fit the machine."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import medjax
+from experiments.config import RunConfig, static
+from experiments.data import Dataset
+from experiments.setup import Task, prepare, share_out
+
+# About so many numbers, of gradients or of activations, in all the runs of a chunk: on a CPU, more
+# don't fit the cache, and runs side by side are then slower than one after the other.
+_CACHED_NUMBERS = 1 << 24
+_EXAMPLES_AT_ONCE = 8192  # of one run: medjax takes more of them in turns
+_SHARE_OF_FREE_MEMORY = 0.75
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The runs of one compiled program: every seed with every setting of the numbers.
+
+    Attributes:
+        task: what they have in common.
+        seeds: S of them.
+        settings: H of them, each a run of the first seed.
+        runs: (S, H), the runs' places in the grid.
+        indices: which examples each worker has, (S, n, m).
+    """
+
+    task: Task
+    seeds: list[int]
+    settings: list[RunConfig]
+    runs: np.ndarray
+    indices: medjax.WorkerData
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Runs that go side by side.
+
+    Attributes:
+        seeds: which of the group's, (s,).
+        settings: which of the group's, (h,).
+        new: (s, h), False where a run has been in an earlier chunk: all chunks have one shape.
+    """
+
+    seeds: np.ndarray
+    settings: np.ndarray
+    new: np.ndarray
+
+
+def make_groups(runs: Sequence[RunConfig], datasets: Mapping[str, Dataset]) -> list[Group]:
+    """One group for each program.
+
+    Raises:
+        ValueError: if a run's settings don't fit each other or the data.
+    """
+    seeds: dict[RunConfig, dict[int, int]] = {}  # of the runs that differ only in the seed
+    for place, run in enumerate(runs):
+        seeds.setdefault(replace(run, seed=0), {})[run.seed] = place
+    programs: dict[tuple[RunConfig, tuple[int, ...]], list[RunConfig]] = {}
+    for setting, places in seeds.items():
+        programs.setdefault((static(setting), tuple(places)), []).append(setting)
+    groups = []
+    for (_, group_seeds), settings in programs.items():
+        task = prepare(settings[0], datasets[settings[0].dataset])
+        places = [[seeds[setting][seed] for setting in settings] for seed in group_seeds]
+        groups.append(
+            Group(task, list(group_seeds), settings, np.array(places), share_out(task, group_seeds))
+        )
+    return groups
+
+
+def make_chunks(group: Group, runs_at_once: int) -> list[Chunk]:
+    """Cut a group into rectangles of at most so many runs, all of one shape."""
+    num_seeds, num_settings = group.runs.shape
+    by_setting = _even_parts(num_settings, runs_at_once)
+    by_seed = _even_parts(num_seeds, max(1, runs_at_once // len(by_setting[0][0])))
+    return [
+        Chunk(seeds, settings, new_seed[:, None] & new_setting)
+        for seeds, new_seed in by_seed
+        for settings, new_setting in by_setting
+    ]
+
+
+def _even_parts(count: int, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """0, ..., count-1 in equal parts of at most so many, the last filled up with its last number.
+
+    Returns:
+        Each part's numbers, and whether they are new.
+    """
+    num_parts = -(-count // most)
+    size = -(-count // num_parts)
+    numbers = np.arange(num_parts * size).reshape(num_parts, size)
+    return [(np.minimum(part, count - 1), part < count) for part in numbers if part[0] < count]
+
+
+def runs_at_once(group: Group, budget: int) -> int:
+    """How many of the group's runs go side by side: as many as are fast, and fit the memory."""
+    one = _numbers_per_run(group)
+    fit = max(1, (budget - _data_bytes(group, 1)) // (4 * one))
+    if jax.default_backend() == "cpu":
+        fit = min(fit, max(1, _CACHED_NUMBERS // one))
+    return min(fit, group.runs.size)
+
+
+def estimate_bytes(group: Group, chunk: Chunk) -> int:
+    """About the memory that a chunk takes, before it is compiled."""
+    return 4 * _numbers_per_run(group) * chunk.new.size + _data_bytes(group, len(chunk.seeds))
+
+
+def free_bytes() -> int:
+    """The memory that a sweep may take, of the device that it runs on."""
+    device = jax.devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    else:
+        free = _available_host_bytes()
+    return int(_SHARE_OF_FREE_MEMORY * free)
+
+
+def _available_host_bytes() -> int:
+    try:  # what Linux could give without swapping: more than what lies idle
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith("MemAvailable:"))
+        return 1024 * int(line.split()[1])
+    except (OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _numbers_per_run(group: Group) -> int:
+    """The gradients of all workers, as they are when measured, and the activations."""
+    task = group.task
+    n, rows = group.indices.examples.shape[1:]
+    held_out = max(len(labels) for _, labels in task.held_out.values())
+    image = jax.ShapeDtypeStruct((1, *task.train[0].shape[1:]), np.float32)
+    params = jax.eval_shape(task.model.init, jax.random.key(0), image)
+    forward = jax.make_jaxpr(task.model.apply)(params, image)
+    each = sum(v.aval.size for eqn in forward.eqns for v in eqn.outvars)
+    examples = max(min(n * rows, max(rows, _EXAMPLES_AT_ONCE)), held_out)
+    return n * task.num_params + each * examples
+
+
+def _data_bytes(group: Group, num_seeds: int) -> int:
+    """The workers' examples of so many seeds, and those held out."""
+    pixels = int(np.prod(group.task.train[0].shape[1:]))
+    held_out = sum(len(labels) for _, labels in group.task.held_out.values())
+    return 4 * (pixels + 1) * (num_seeds * group.indices.examples[0].size + held_out)
