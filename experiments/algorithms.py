@@ -69,8 +69,8 @@ def build_optimizer(
     learning_rate: optax.ScalarOrSchedule,
     b: Any,
     noise: Noise | None,
-    momentum: Any,
     key: jax.Array,
+    momentum: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Worker noise (unless b is None), the rule, momentum (unless None), and a gradient step.
 

@@ -15,27 +15,6 @@ from rich.text import Text
 from experiments import cli, plots, results
 
 _METRICS = ("train_loss", "train_accuracy", "test_accuracy", "grad_norm", "median_mean_gap")
-# What a run is called by, where it differs between the runs, and how that is written.
-_LABELS = {
-    "rule": "{}",
-    "workers": "n = {}",
-    "b": "b = {}",
-    "noise": "{} noise",
-    "lr": "δ = {:g}",
-    "batch_size": "batch {}",
-    "dataset": "{}",
-    "partition": "{}",
-    "classes_per_worker": "{} classes",
-    "shards_per_worker": "{} shards",
-    "alpha": "α = {:g}",
-    "declared_byzantine": "f = {}",
-    "zero": "a zero votes {}",
-    "tie": "a tie gives {}",
-    "df": "{:g} degrees of freedom",
-    "model": "{}",
-    "steps": "{} steps",
-    "seed": "seed {}",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,17 +58,8 @@ def labels(configs: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> list
 
     Where that leaves two runs with one name, the names of the folders are added.
     """
-
-    def differs(name: str) -> bool:
-        values = {str(config.get(name)) for config in configs}
-        # b names the noisy runs well enough: other settings that some lack don't tell them apart.
-        return len(values if name == "b" else values - {"None"}) > 1
-
-    differing = [name for name in _LABELS if name == "rule" or differs(name)]
-    names = [
-        ", ".join(_LABELS[n].format(c[n]) for n in differing if c.get(n) is not None)
-        for c in configs
-    ]
+    telling = plots.telling(configs)
+    names = [plots.named(config, telling) for config in configs]
     if len(set(names)) == len(names):
         return names
     return [f"{name} ({folder})" for name, folder in zip(names, folders, strict=True)]

@@ -9,7 +9,7 @@ import optax
 
 import medjax
 from experiments import algorithms
-from experiments.options import ADAPTIVE, CONSTANT, THEORY, schedule_pairs
+from experiments.options import ADAPTIVE, CONSTANT, THEORY, defaults, schedule_pairs
 from medjax.noise import NOISES, Noise
 from medjax.partition import PARTITIONS, Partition
 
@@ -35,6 +35,7 @@ class RunConfig:
     classes_per_worker: int | None
     shards_per_worker: int | None
     alpha: float | None
+    examples_per_worker: int | None
     model: str
     steps: int
     batch_size: int | str
@@ -167,3 +168,12 @@ def partitioner(config: RunConfig) -> Partition:
     settings = ("classes_per_worker", "shards_per_worker", "alpha")
     given = {name: getattr(config, name) for name in settings}
     return PARTITIONS[config.partition](**{k: v for k, v in given.items() if v is not None})
+
+
+def configure(**settings: Any) -> RunConfig:
+    """A run's settings from some of them, the others as on an empty command line.
+
+    Raises:
+        ValueError: if a setting is given that doesn't apply to the run.
+    """
+    return resolve(argparse.Namespace(**defaults() | settings))

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key, PyTree
 
+from experiments.convolution import Conv3x3
+from experiments.resnet import ResNet20
+
 
 class MLP(nn.Module):
     """The paper's fully connected network, 784-128-10 on MNIST, with ReLU.
@@ -44,19 +47,8 @@ class CNN(nn.Module):
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
         x = images
         for channels in (16, 32):
-            # A dense layer on 3x3 patches is the same as a convolution. But the gradients of the
-            # workers' convolutions, stacked, are grouped convolutions, which XLA runs many times
-            # slower on the CPU than the batched matrix products that they become this way.
-            x = _halve(nn.relu(nn.Dense(channels)(_patches(x))))
+            x = _halve(nn.relu(Conv3x3(channels)(x)))
         return nn.Dense(self.num_classes)(x.reshape(x.shape[0], -1))
-
-
-def _patches(x: Float[Array, "B H W C"]) -> Float[Array, "B H W 9*C"]:
-    """The 3x3 neighbourhood of each pixel, 0 outside the image."""
-    height, width = x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    shifts = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    return jnp.concatenate(shifts, axis=-1)
 
 
 def _halve(x: Float[Array, "B H W C"]) -> Float[Array, "B ⌈H/2⌉ ⌈W/2⌉ C"]:
@@ -66,7 +58,12 @@ def _halve(x: Float[Array, "B H W C"]) -> Float[Array, "B ⌈H/2⌉ ⌈W/2⌉ C"
     return jnp.maximum(pairs[:, :, ::2], pairs[:, :, 1::2])
 
 
-MODELS: Mapping[str, Callable[..., nn.Module]] = {"mlp": MLP, "logistic": Logistic, "cnn": CNN}
+MODELS: Mapping[str, Callable[..., nn.Module]] = {
+    "mlp": MLP,
+    "logistic": Logistic,
+    "cnn": CNN,
+    "resnet20": ResNet20,
+}
 """Every model by its name, made with `num_classes`."""
 
 

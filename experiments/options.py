@@ -150,6 +150,14 @@ def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> No
         help="for dirichlet: small is heterogeneous (default: 0.1)",
     )
 
+    add(
+        "--examples-per-worker",
+        metavar="N",
+        type=cli.integer(1),
+        help="of its examples each worker keeps N, drawn at random, and the others are nobody's "
+        "(default: all)",
+    )
+
     add = group("training")
     add(
         "--model",
@@ -181,6 +189,13 @@ def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> No
         help="steps between measurements (default: a fortieth of the steps)",
     )
     add("--seed", metavar="SEED", type=cli.integer(0), default=0, help="(default: 0)")
+
+
+def defaults() -> dict[str, Any]:
+    """What the settings are where none is given."""
+    parser = cli.Parser("", "")
+    add_options(parser)
+    return vars(parser.parse_args([]))
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:

@@ -54,8 +54,8 @@ def one_run(task: Task) -> Program:
             step_size(config, values.lr),
             noise_scale(config, values.b),
             noise_distribution(config),
-            values.momentum,
             _keys(values)[1],
+            values.momentum,
         )
         return medjax.simulation(
             objective,

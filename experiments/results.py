@@ -52,6 +52,40 @@ def check_folder(path: Path | None) -> None:
         raise ValueError(f"output folder {str(path)!r} can't be written: {reason}") from None
 
 
+def check_own_folder(path: Path, **identity: Any) -> None:
+    """Like `check_folder`, but a folder begun for the same purpose is to be gone on with.
+
+    Args:
+        path: the folder.
+        identity: what its configuration says of the purpose, if it has one.
+
+    Raises:
+        ValueError: if it can't be written, or holds something else.
+    """
+    if not (path / CONFIG).exists():
+        check_folder(path)
+        return
+    record = read_config(path)
+    if any(record.get(name) != value for name, value in identity.items()):
+        raise ValueError(
+            f"output folder {str(path)!r} already holds other results: name a new one with --out"
+        )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A folder's configuration; nothing if it has none.
+
+    Raises:
+        ValueError: if it can't be read.
+    """
+    try:
+        return json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{str(path / CONFIG)!r} can't be read: {error}") from None
+
+
 def claim_folder(path: Path | None, stem: str, record: Mapping[str, Any]) -> Path:
     """Make a run's folder this run's own, by writing its configuration there.
 
@@ -114,6 +148,11 @@ def write_json(path: Path, content: Any, *, exclusive: bool = False) -> None:
     # A link fails where a rename would replace.
     move = os.link if exclusive else os.replace
     _write_whole(path, lambda file: file.write((text + "\n").encode()), move)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file."""
+    _write_whole(path, lambda file: file.write(text.encode()))
 
 
 def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:

@@ -102,7 +102,7 @@ def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
     """
     config, labels = task.config, task.train[1]
     partition = partitioner(config)
-    parts = [partition(labels, config.workers, seed) for seed in seeds]
+    parts = [_limit(partition(labels, config.workers, seed), config, seed) for seed in seeds]
     for sizes in ([len(part) for part in seed_parts] for seed_parts in parts):
         if config.batch_size != "full" and int(config.batch_size) > max(sizes):
             raise ValueError(
@@ -115,6 +115,20 @@ def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
     return jax.tree.map(
         lambda x: np.asarray(x).reshape(len(seeds), config.workers, *x.shape[1:]), indices
     )
+
+
+def _limit(parts: list[np.ndarray], config: RunConfig, seed: int) -> list[np.ndarray]:
+    """Of each worker's examples as many as it is to have."""
+    count = config.examples_per_worker
+    if count is None:
+        return parts
+    fewest = min(len(part) for part in parts)
+    if count > fewest:
+        raise ValueError(
+            f"{count} examples per worker are more than the {fewest} of the smallest worker"
+        )
+    rng = np.random.default_rng(seed)
+    return [np.sort(rng.choice(part, count, replace=False)) for part in parts]
 
 
 def worker_data(task: Task, indices: medjax.WorkerData) -> medjax.WorkerData:

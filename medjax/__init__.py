@@ -8,6 +8,7 @@ from medjax import noise as noise
 from medjax import objectives as objectives
 from medjax import partition as partition
 from medjax import rules as rules
+from medjax import theory as theory
 from medjax._aggregate import AggregateState as AggregateState
 from medjax._aggregate import aggregate as aggregate
 from medjax._alias import median_sgd as median_sgd

@@ -51,12 +51,14 @@ class Noise:
         cdf: x to P(ξ <= x) = F(x), elementwise.
         mean_sign: x to E[sign(x + ξ)] = 2 F(x) - 1, elementwise; near 0 it keeps the digits that
             subtracting from F(x) would lose.
+        support: the half-width of the support, ∞ unless it is bounded: P(|ξ| <= support) = 1.
     """
 
     name: str
     sample: Sample
     cdf: Callable[[ArrayLike], Float[Array, "..."]]
     mean_sign: Callable[[ArrayLike], Float[Array, "..."]]
+    support: float = math.inf
 
 
 Words = tuple[UInt32[Array, " d"], UInt32[Array, " d"]]
@@ -109,6 +111,7 @@ def uniform() -> Noise:
         lambda u: math.sqrt(3) * u,
         lambda x: jnp.clip(0.5 + x / (2 * math.sqrt(3)), 0, 1),
         lambda x: jnp.clip(x / math.sqrt(3), -1, 1),
+        support=math.sqrt(3),
     )
 
 
@@ -127,6 +130,7 @@ def triangular() -> Noise:
         lambda u: jnp.sign(u) * math.sqrt(6) * (1 - jnp.sqrt(1 - jnp.abs(u))),
         cdf,
         lambda x: jnp.sign(x) * inside(x) * (2 - inside(x)),
+        support=math.sqrt(6),
     )
 
 
@@ -201,6 +205,8 @@ def _by_inversion(
     quantile: Callable[[Array], Array],
     cdf: Callable[[Array], Array],
     mean_sign: Callable[[Array], Array],
+    *,
+    support: float = math.inf,
 ) -> Noise:
     """A distribution from its quantile function at (1 + u)/2, u in (-1, 1), and the other two."""
 
@@ -211,7 +217,9 @@ def _by_inversion(
         u = _symmetric_uniform(random_words(key, math.prod(shape)), jnp.dtype(dtype))
         return quantile(u).astype(u.dtype).reshape(shape).astype(dtype)
 
-    return Noise(name, sample, lambda x: cdf(_floating(x)), lambda x: mean_sign(_floating(x)))
+    return Noise(
+        name, sample, lambda x: cdf(_floating(x)), lambda x: mean_sign(_floating(x)), support
+    )
 
 
 def _symmetric_uniform(words: Words, dtype: jnp.dtype) -> Float[Array, " d"]:

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import cli
 from experiments.config import resolve
-from experiments.options import add_options
+from experiments.options import add_options, add_out
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -53,4 +53,5 @@ def test_run_commands_parse(command):
     arguments = shlex.split(command.split("#")[0].split("&&")[0].strip("` "))
     parser = cli.Parser("run", "")
     add_options(parser)
+    add_out(parser)
     resolve(parser.parse_args(arguments))

@@ -1,19 +1,17 @@
 """`python -m experiments.sweep --rule sign noisy_sign --b 0 0.001 0.01 --seeds 5`: a whole grid."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from experiments import cli, results
 from experiments.config import RunConfig
-from experiments.data import load
-from experiments.options import add_options, add_out
-from experiments.sweep import execute, grid, report, store
-from experiments.sweep.plan import free_bytes, make_groups, runs_at_once
-from experiments.training import Stop, stop_on_signal
+from experiments.options import add_out
+from experiments.sweep import grid, pictures, report, select, store
+from experiments.sweep.session import run_grid
+from experiments.training import stop_on_signal
 
 _DESCRIPTION = """\
 Train with every combination of the settings' values. What differs only in numbers (step size, b,
@@ -35,13 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     try:
         arguments, axes = grid.read_axes(parser, argv)
-        runs = grid.expand(axes, _defaults(), yes=arguments.yes)
+        runs = grid.expand(axes, yes=arguments.yes)
     except ValueError as error:
         parser.error(str(error))
     folder = Path(arguments.out) if arguments.out else _default_folder(runs)
     try:
         with stop_on_signal() as stop:
-            columns = sweep(console, folder, runs, stop)
+            columns = run_grid(console, folder, runs, stop)
             if columns is not None:
                 stop.finishing = True
                 show(console, folder, runs, columns)
@@ -57,54 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _STOPPED
 
 
-def sweep(
-    console: Console, folder: Path, runs: Sequence[RunConfig], stop: Stop
-) -> Mapping[str, Any] | None:
-    """Run what isn't finished of a grid.
-
-    Returns:
-        The table's columns; None if stopped.
-
-    Raises:
-        ValueError: if the runs' settings don't fit each other or the data, or if the folder holds
-            something else.
-    """
-    store.check(folder, runs)
-    with console.status("loading the data"):
-        datasets = {name: load(name) for name in sorted({run.dataset for run in runs})}
-        groups = make_groups(runs, datasets)
-    with store.alone_in(folder):
-        budget = free_bytes()
-        record = store.read_record(folder) or {
-            "folder": str(folder),
-            "grid": store.fingerprint(runs),
-            **_described(runs),
-            # Kept, so that a sweep that goes on cuts its grid as before: the same numbers.
-            "runs_at_once": [runs_at_once(group, budget) for group in groups],
-            "sessions": [],
-        }
-        work = execute.unfinished(folder, groups, record["runs_at_once"])
-        for line in report.plan(runs, len(groups), work):
-            console.print(line, soft_wrap=True, markup=False)
-        console.print(f"results    {folder}\n", soft_wrap=True, markup=False)
-        if work:
-            record["sessions"].append(results.provenance())
-            store.write_record(folder, record)
-            with report.Reporter(console, work) as reporter:
-                for progress in execute.execute(folder, work, stop):
-                    reporter.update(progress)
-        if execute.unfinished(folder, groups, record["runs_at_once"]):
-            return None
-        return store.write_table(folder, runs)
-
-
 def show(
     console: Console, folder: Path, runs: Sequence[RunConfig], columns: select.Columns
 ) -> None:
     """Print the tables; write the summary and the pictures."""
     found = select.candidates(runs, columns)
     chosen = select.best(found, columns)
-    names = [name for name in grid.varied(runs) if name not in ("rule", "seed")]
+    names = [name for name in grid.named(runs) if name not in ("rule", "seed")]
     criterion = select.criterion(columns)
     measured = list(dict.fromkeys((criterion, "test_accuracy", "train_loss", "grad_norm")))
     if 1 < len(found) <= _MOST_ROWS:
@@ -118,25 +75,11 @@ def show(
     console.print(f"\nresults in {folder}", soft_wrap=True, markup=False)
 
 
-def _described(runs: Sequence[RunConfig]) -> dict[str, Any]:
-    """The settings that all runs have, and the values of the others."""
-    names = grid.varied(runs)
-    common = {k: v for k, v in vars(runs[0]).items() if k not in (*names, "out")}
-    values = {name: list(dict.fromkeys(getattr(run, name) for run in runs)) for name in names}
-    return {"runs": len(runs), "settings": common, "axes": values}
-
-
 def _title(runs: Sequence[RunConfig]) -> str:
     """What all runs have in common, in a line."""
     names = grid.varied(runs)
     parts = [("dataset", "{}"), ("workers", "n = {}"), ("model", "{}"), ("steps", "{} steps")]
     return ", ".join(form.format(getattr(runs[0], n)) for n, form in parts if n not in names)
-
-
-def _defaults() -> dict[str, Any]:
-    parser = cli.Parser("", "")
-    add_options(parser)
-    return vars(parser.parse_args([]))
 
 
 def _default_folder(runs: Sequence[RunConfig]) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments import cli
 from experiments.config import RunConfig, resolve
-from experiments.options import add_options
+from experiments.options import add_options, defaults
 
 _MOST_WITHOUT_YES = 10_000
 _SETTINGS = tuple(field.name for field in fields(RunConfig) if field.name != "out")
@@ -64,9 +64,7 @@ def read_axes(
     return arguments, {name: values for name, values in given.items() if values is not None}
 
 
-def expand(
-    axes: Mapping[str, Sequence[Any]], defaults: Mapping[str, Any], *, yes: bool = False
-) -> list[RunConfig]:
+def expand(axes: Mapping[str, Sequence[Any]], *, yes: bool = False) -> list[RunConfig]:
     """All combinations of the values.
 
     A setting that doesn't apply to a combination is left out of it (b, of one whose rule isn't
@@ -74,7 +72,6 @@ def expand(
 
     Args:
         axes: the values of each setting that is given.
-        defaults: a run's settings where none is given, unresolved.
         yes: whether so many runs are meant.
 
     Raises:
@@ -87,8 +84,9 @@ def expand(
             f"the grid has up to {count:,} runs: add --yes if you mean it (more than "
             f"{_MOST_WITHOUT_YES:,})"
         )
+    usual = defaults()
     combinations = [
-        argparse.Namespace(**dict(defaults) | dict(zip(axes, values, strict=True)))
+        argparse.Namespace(**usual | dict(zip(axes, values, strict=True)))
         for values in itertools.product(*axes.values())
     ]
     runs = dict.fromkeys(resolve(combination, drop=True) for combination in combinations)
@@ -101,6 +99,18 @@ def expand(
 def varied(runs: Sequence[RunConfig]) -> list[str]:
     """The settings in which the runs differ."""
     return [name for name in _SETTINGS if len({getattr(run, name) for run in runs}) > 1]
+
+
+def named(runs: Sequence[RunConfig]) -> list[str]:
+    """Of the settings in which the runs differ, those that tell them apart.
+
+    Noise or votes that only some rules have say nothing that the rule doesn't; b does.
+    """
+
+    def differs(name: str) -> bool:
+        return name == "b" or len({getattr(run, name) for run in runs} - {None}) > 1
+
+    return [name for name in varied(runs) if differs(name)]
 
 
 def _read_toml(path: Path) -> dict[str, list[str]]:

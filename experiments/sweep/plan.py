@@ -16,6 +16,8 @@ from experiments.setup import Task, prepare, share_out
 # About so many numbers, of gradients or of activations, in all the runs of a chunk: on a CPU, more
 # don't fit the cache, and runs side by side are then slower than one after the other.
 _CACHED_NUMBERS = 1 << 24
+# Nor do more small runs than this gain anything; a sweep that is killed loses a chunk.
+_MOST_AT_ONCE = 64
 _EXAMPLES_AT_ONCE = 8192  # of one run: medjax takes more of them in turns
 _SHARE_OF_FREE_MEMORY = 0.75
 
@@ -105,7 +107,7 @@ def runs_at_once(group: Group, budget: int) -> int:
     one = _numbers_per_run(group)
     fit = max(1, (budget - _data_bytes(group, 1)) // (4 * one))
     if jax.default_backend() == "cpu":
-        fit = min(fit, max(1, _CACHED_NUMBERS // one))
+        fit = min(fit, max(1, _CACHED_NUMBERS // one), _MOST_AT_ONCE)
     return min(fit, group.runs.size)
 
 

@@ -6,7 +6,7 @@ made of the parts at the end. So however a sweep ends, starting it again goes on
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,20 +26,6 @@ _PARTS = "parts"
 def fingerprint(runs: Sequence[RunConfig]) -> str:
     """Eight digits that differ where grids do."""
     return hashlib.sha256(json.dumps([_settings(run) for run in runs]).encode()).hexdigest()[:8]
-
-
-def check(folder: Path, runs: Sequence[RunConfig]) -> None:
-    """See that the folder is new, or begun by a sweep of the same grid.
-
-    Raises:
-        ValueError: if it is neither, or can't be written.
-    """
-    if not (folder / results.CONFIG).exists():
-        results.check_folder(folder)
-    elif read_record(folder).get("grid") != fingerprint(runs):
-        raise ValueError(
-            f"output folder {str(folder)!r} already holds other results: name a new one with --out"
-        )
 
 
 @contextmanager
@@ -62,21 +48,6 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """What config.json says; nothing if there is none."""
-    try:
-        return json.loads((folder / results.CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{str(folder / results.CONFIG)!r} can't be read: {error}") from None
-
-
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write config.json anew."""
-    results.write_json(folder / results.CONFIG, record)
-
-
 def part(folder: Path, program: int, chunk: int) -> Path:
     """Where a chunk's measurements are, once they are complete."""
     return folder / _PARTS / f"{program:04d}-{chunk:05d}.parquet"
@@ -93,12 +64,14 @@ def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray
     table = table.sort_by([("run", "ascending"), ("step", "ascending")])
     measured = {name: table[name].to_numpy() for name in table.column_names}
     settings = [_settings(run) for run in runs]
-    columns: dict[str, Any] = {"run": measured.pop("run")}
+    places = pa.array(measured.pop("run"))
+    columns: dict[str, pa.Array] = {"run": places}
     for name in settings[0]:
         column = _column([values[name] for values in settings])
-        columns[name] = column.take(pa.array(columns["run"]))
+        columns[name] = column.take(places)
     results.write_table(folder / TABLE, columns | measured)
-    return columns | measured
+    as_numpy = {name: x.to_numpy(zero_copy_only=False) for name, x in columns.items()}
+    return as_numpy | measured
 
 
 def _settings(run: RunConfig) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""The curves of a figure: each one run of the simulator, all of them one resumable sweep."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from rich.console import Console
+
+from experiments import plots, results
+from experiments.config import RunConfig
+from experiments.paper.claims import text_table
+from experiments.plots import Curves
+from experiments.sweep import select
+from experiments.sweep.session import run_grid
+from experiments.training import stop_on_signal
+
+_LEAST = 1e-7
+_SHARES = ("train_accuracy", "test_accuracy")
+T = TypeVar("T", bound=Hashable)
+
+METRICS = {
+    "train_loss": "training loss",
+    "grad_norm": "norm of the true mean gradient",
+    "train_accuracy": "training accuracy",
+    "test_accuracy": "test accuracy",
+}
+
+
+def train(console: Console, folder: Path, arms: Mapping[T, RunConfig]) -> dict[T, Curves]:
+    """Train each arm; those that the folder has already aren't trained again.
+
+    Raises:
+        KeyboardInterrupt: if stopped; what is finished stays in the folder.
+    """
+    columns = _run(console, folder, list(arms.values()))
+    return {
+        label: Curves(str(label), {name: x[columns["run"] == k] for name, x in columns.items()})
+        for k, label in enumerate(arms)
+    }
+
+
+def tuned(
+    console: Console,
+    folder: Path,
+    arms: Mapping[T, RunConfig],
+    step_sizes: Sequence[float],
+    steps: int,
+) -> dict[T, RunConfig]:
+    """The arms, each with the step size that is best on the validation data after so many steps.
+
+    Raises:
+        KeyboardInterrupt: as `train`.
+    """
+    candidates = {
+        label: [replace(run, lr=lr, steps=steps, eval_every=steps) for lr in step_sizes]
+        for label, run in arms.items()
+    }
+    runs = [run for several in candidates.values() for run in several]
+    columns = _run(console, folder, runs)
+    found = select.candidates(runs, columns)
+    best = {}
+    for label, several in candidates.items():
+        (chosen,) = select.best([c for c in found if c.run in several], columns)
+        best[label] = replace(arms[label], lr=chosen.run.lr)
+    return best
+
+
+def write(
+    console: Console,
+    folder: Path,
+    title: str,
+    metrics: Sequence[str],
+    curves: Mapping[str, Mapping[str, Curves]],
+) -> None:
+    """Draw the curves, a row of panels for each algorithm; write and print how they end.
+
+    Args:
+        console: where to print.
+        folder: where the picture, called as the folder, and the table go.
+        title: the picture's.
+        metrics: what to draw, a panel each.
+        curves: of each algorithm, its arms.
+    """
+    figure, axes = plots.new_figure(len(curves), len(metrics), title)
+    for row, (algorithm, arms) in enumerate(curves.items()):
+        for axis, metric in zip(axes[row * len(metrics) :], metrics, strict=False):
+            for colour, (label, curve) in zip(plots.COLOURS, arms.items(), strict=False):
+                x, y = (np.asarray(curve.columns[name]) for name in ("step", metric))
+                # A norm that is 0 to the last digit has no place on a log axis.
+                y = np.maximum(y, _LEAST) if metric not in _SHARES else y
+                axis.plot(x, y, color=colour, label=label, linewidth=1.3)
+            axis.set_xlabel("step")
+            axis.set_ylabel(METRICS[metric])
+            axis.set_title(algorithm, fontsize=10)
+            if metric in _SHARES:
+                axis.set_ylim(0, 1.02)
+            else:
+                axis.set_yscale("log")
+        axes[row * len(metrics)].legend(frameon=False, fontsize=8)
+    for suffix in ("png", "svg"):
+        results.write_figure(folder / f"{folder.name}.{suffix}", figure)
+    rows = [
+        {"algorithm": algorithm, "arm": label}
+        | {name: float(curve.columns[name][-1]) for name in ("lr", "step", *METRICS)}
+        for algorithm, arms in curves.items()
+        for label, curve in arms.items()
+    ]
+    results.write_table(folder / "table.parquet", {k: [row[k] for row in rows] for k in rows[0]})
+    headings = [name.replace("_", " ") for name in rows[0]]
+    cells = [[x if isinstance(x, str) else f"{x:.4g}" for x in row.values()] for row in rows]
+    console.print(text_table(headings, cells))
+
+
+def final(curve: Curves, metric: str, share: float = 0.1) -> float:
+    """The median of a metric over the last part of a run: single measurements jump about."""
+    values = np.asarray(curve.columns[metric])
+    return float(np.median(values[-max(1, round(share * len(values))) :]))
+
+
+def _run(console: Console, folder: Path, runs: Sequence[RunConfig]) -> select.Columns:
+    with stop_on_signal() as stop:
+        columns = run_grid(console, folder, runs, stop)
+    if columns is None:
+        raise KeyboardInterrupt
+    return columns

@@ -1,0 +1,81 @@
+"""What the paper states beside what we measured."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A statement of the paper's, and what we saw.
+
+    Attributes:
+        figure: the experiment that shows it, such as "theory".
+        claim: the statement, in words.
+        where: its place in the paper, such as "Theorem 3".
+        paper: the paper's value.
+        ours: the value measured.
+        holds: whether ours agrees with the paper's.
+    """
+
+    figure: str
+    claim: str
+    where: str
+    paper: str
+    ours: str
+    holds: bool
+
+
+def table(claims: Sequence[Claim]) -> Table:
+    """The claims for the terminal, a row each."""
+    headings = ("where", "claim", "paper", "ours", "holds")
+    rows = [(c.where, c.claim, c.paper, c.ours, "yes" if c.holds else "NO") for c in claims]
+    return text_table(headings, rows)
+
+
+def markdown(claims: Sequence[Claim]) -> str:
+    """The claims as a Markdown table."""
+    lines = ["| where | claim | paper | ours | holds |", "|---|---|---|---|---|"]
+    for c in claims:
+        cells = (c.where, c.claim, c.paper, c.ours, "yes" if c.holds else "**no**")
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table without lines; what looks like a number stands on the right."""
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, column in zip(headings, zip(*rows, strict=True), strict=True):
+        numeric = all(cell[:1] in "0123456789+-<" for cell in column)
+        result.add_column(heading, justify="right" if numeric else "left")
+    for row in rows:
+        result.add_row(*map(Text, row))  # Text: brackets are no markup
+    return result
+
+
+def columns(rows: Sequence["DataclassInstance"]) -> dict[str, list[Any]]:
+    """Claims, or measurements of any other one dataclass, as columns for `results.write_table`."""
+    names = [field.name for field in dataclasses.fields(rows[0])] if rows else []
+    return {name: [getattr(row, name) for row in rows] for name in names}
+
+
+def log_slope(x: ArrayLike, y: ArrayLike, error: ArrayLike = 0.0) -> tuple[float, float]:
+    """The slope of log y against log x by least squares, and its standard error.
+
+    Args:
+        x: (k,), positive.
+        y: (k,), positive, measured independently of each other.
+        error: the standard errors of y.
+    """
+    log_x, log_y = np.log(x), np.log(y)
+    centred = log_x - log_x.mean()
+    weights = centred / np.sum(centred**2)
+    return float(weights @ log_y), float(np.linalg.norm(weights * np.divide(error, y)))

@@ -1,0 +1,64 @@
+"""One session of a sweep: from its runs and its folder to its table, whatever was done before."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments import results
+from experiments.config import RunConfig
+from experiments.data import load
+from experiments.sweep import execute, grid, report, select, store
+from experiments.sweep.plan import free_bytes, make_groups, runs_at_once
+from experiments.training import Stop
+
+
+def run_grid(
+    console: Console, folder: Path, runs: Sequence[RunConfig], stop: Stop
+) -> select.Columns | None:
+    """Run what isn't finished of a grid.
+
+    Returns:
+        The table's columns; None if stopped.
+
+    Raises:
+        ValueError: if the runs' settings don't fit each other or the data, or if the folder holds
+            something else.
+    """
+    purpose = {"grid": store.fingerprint(runs)}
+    results.check_own_folder(folder, **purpose)
+    with console.status("loading the data"):
+        datasets = {name: load(name) for name in sorted({run.dataset for run in runs})}
+        groups = make_groups(runs, datasets)
+    with store.alone_in(folder):
+        budget = free_bytes()
+        record = results.read_config(folder) or {
+            "folder": str(folder),
+            **purpose,
+            **_described(runs),
+            # Kept, so that a sweep that goes on cuts its grid as before: the same numbers.
+            "runs_at_once": [runs_at_once(group, budget) for group in groups],
+            "sessions": [],
+        }
+        work = execute.unfinished(folder, groups, record["runs_at_once"])
+        for line in report.plan(runs, len(groups), work):
+            console.print(line, soft_wrap=True, markup=False)
+        console.print(f"results    {folder}\n", soft_wrap=True, markup=False)
+        if work:
+            record["sessions"].append(results.provenance())
+            results.write_json(folder / results.CONFIG, record)
+            with report.Reporter(console, work) as reporter:
+                for progress in execute.execute(folder, work, stop):
+                    reporter.update(progress)
+        if execute.unfinished(folder, groups, record["runs_at_once"]):
+            return None
+        return store.write_table(folder, runs)
+
+
+def _described(runs: Sequence[RunConfig]) -> dict[str, Any]:
+    """The settings that all runs have, and the values of the others."""
+    names = grid.varied(runs)
+    common = {k: v for k, v in vars(runs[0]).items() if k not in (*names, "out")}
+    values = {name: list(dict.fromkeys(getattr(run, name) for run in runs)) for name in names}
+    return {"runs": len(runs), "settings": common, "axes": values}

@@ -1,0 +1,91 @@
+"""Programs and chunks: every run in exactly one, in rectangles of one shape."""
+
+import numpy as np
+import pytest
+
+from experiments.config import configure
+from experiments.data import load
+from experiments.program import compile_program, many_runs
+from experiments.setup import worker_data
+from experiments.sweep import grid
+from experiments.sweep.execute import _values
+from experiments.sweep.plan import (
+    estimate_bytes,
+    make_chunks,
+    make_groups,
+    runs_at_once,
+)
+
+DATASETS = {"digits": load("digits")}
+BASE = {"dataset": ["digits"], "model": ["logistic"]}
+
+
+def groups_of(**axes):
+    runs = grid.expand(BASE | axes)
+    return runs, make_groups(runs, DATASETS)
+
+
+def test_a_program_for_each_static_setting():
+    runs, groups = groups_of(
+        rule=["sign", "noisy_sign"],
+        workers=[10, 20],
+        b=[0.0, 0.1, "adaptive:0.1", "adaptive:0.2"],
+        lr=[0.1, 0.2],
+        seed=[0, 1, 2],
+    )
+    # sign; noisy_sign with a fixed b; with an adaptive one; each with 10 and 20 workers.
+    assert sorted(group.runs.shape for group in groups) == [(3, 2)] * 2 + [(3, 4)] * 4
+    places = np.concatenate([group.runs.ravel() for group in groups])
+    assert sorted(places) == list(range(len(runs)))
+    for group in groups:
+        for s, seed in enumerate(group.seeds):
+            for h, setting in enumerate(group.settings):
+                run = runs[group.runs[s, h]]
+                assert (run.seed, run.lr, run.b) == (seed, setting.lr, setting.b)
+                assert run.rule == setting.rule == group.task.config.rule
+
+
+def test_momentum_and_theory_share_a_program():
+    _, groups = groups_of(b=[0.1, "theory"], lr=[0.1, "theory"], momentum=[0.5, 0.9])
+    assert [group.runs.shape for group in groups] == [(1, 8)]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4, 5, 7, 11, 12, 35, 100])
+def test_every_run_is_in_one_chunk(at_once):
+    runs, (group,) = groups_of(b=list(np.linspace(0, 1, 7)), seed=[0, 1, 2, 3, 4])
+    chunks = make_chunks(group, at_once)
+    assert len({chunk.new.shape for chunk in chunks}) == 1
+    assert all(chunk.new.size <= at_once for chunk in chunks)
+    new = [group.runs[np.ix_(c.seeds, c.settings)][c.new] for c in chunks]
+    assert sorted(np.concatenate(new)) == list(range(len(runs)))
+    # No more is done over than one row and one column of rectangles.
+    assert len(chunks) <= np.ceil(7 / min(at_once, 7)) * np.ceil(5 / max(1, at_once // 7))
+
+
+def test_a_grid_too_large_for_memory_is_cut():
+    _, (group,) = groups_of(b=list(np.linspace(0, 1, 50)), seed=[0, 1])
+    at_most = [runs_at_once(group, budget) for budget in (0, 10_000_000, 20_000_000, 10**12)]
+    assert at_most[0] == 1
+    assert at_most[0] < at_most[1] < at_most[2] <= at_most[3] <= 100
+    for most, budget in zip(at_most[1:3], (10_000_000, 20_000_000), strict=True):
+        # The data of one seed is counted: here all settings of a seed don't fit together.
+        assert estimate_bytes(group, make_chunks(group, most)[0]) <= budget
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "mlp"},
+        {"model": "mlp", "rule": "noisy_median", "workers": 30},
+        {"model": "cnn", "batch_size": 8},
+        {"model": "logistic", "rule": "mean"},
+    ],
+    ids=str,
+)
+def test_memory_is_foreseen(settings):
+    run = configure(dataset="digits", **settings)
+    (group,) = make_groups([run], DATASETS)
+    (chunk,) = make_chunks(group, 1)
+    inputs = (_values(group, chunk), worker_data(group.task, group.indices), group.task.held_out)
+    compiled = compile_program(many_runs(group.task), *inputs)
+    assert 0.4 < estimate_bytes(group, chunk) / compiled.num_bytes < 2.5
