@@ -46,7 +46,7 @@ SETTINGS = {
     "seed": "seed {}",
 }
 # By font size; a bit more than most letters take.
-_INCHES_PER_LETTER = {9: 0.07, 11: 0.085}
+_INCHES_PER_LETTER = {9: 0.066, 11: 0.085}
 # So many times what it was at the start, a metric's value is of no more interest.
 _DIVERGED = 100
 

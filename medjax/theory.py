@@ -45,6 +45,13 @@ class Rates(NamedTuple):
     lr: float
 
 
+class Moments(NamedTuple):
+    """Of the median of noisy values: its expectation less the values' mean, and its variance."""
+
+    gap: float
+    variance: float
+
+
 def theorem5(T: int, d: int) -> Rates:
     """Noisy signSGD's b = (T d)^(1/4) and δ = 1/√(T d): the rate O(d^(3/4) / T^(1/4)).
 
@@ -74,9 +81,10 @@ def theorem6(T: int, d: int) -> Rates:
 def median_gap(u: ArrayLike, b: float, noise: Noise | None = None) -> float:
     """E[median_i(u_i + b ξ_i)] - mean_i(u_i), which falls at least as fast as 1/b.
 
-    With m the mean and G the median's distribution function it is
-    ∫_0^∞ [1 - G(m + t) - G(m - t)] dt. The error is about 1e-15 (b + max_i |u_i|); the gap of three
-    values falls as -(9/2) (∫ f³) Π_i (u_i - m) / b², f the noise's density.
+    With c any number and G the median's distribution function it is
+    c - mean_i(u_i) + ∫_0^∞ [1 - G(c + t) - G(c - t)] dt, for large b with c the mean, so that no
+    digits are lost: the error is about 1e-15 (b + max_i |u_i|). For three values the gap falls as
+    -(9/2) (∫ f³) Π_i (u_i - mean) / b², f the noise's density.
 
     Chen et al. (2020), theorems 3 and 4; b = 0 gives the gap that stops the algorithms without
     noise.
@@ -90,22 +98,27 @@ def median_gap(u: ArrayLike, b: float, noise: Noise | None = None) -> float:
         ValueError: if n is even or 0, b is negative, or a number isn't finite.
         TypeError: if u or b isn't made of real numbers or is traced, or `noise` isn't a `Noise`.
     """
-    u, b, noise = _check(u, b, noise)
-    return _moments(u - np.mean(u), b, noise)[0]
+    return median_moments(u, b, noise).gap
 
 
 def median_variance(u: ArrayLike, b: float, noise: Noise | None = None) -> float:
     """Var[median_i(u_i + b ξ_i)], which grows as b²: what a small gap costs.
 
-    For any c and with G the median's distribution function it is
-    ∫_0^∞ 2t [1 - G(c + t) + G(c - t)] dt - (E[median] - c)².
+    As in `median_gap`, it is ∫_0^∞ 2t [1 - G(c + t) + G(c - t)] dt - (E[median] - c)².
 
     Chen et al. (2020), theorems 3 and 4. Arguments and errors are those of `median_gap`.
     """
+    return median_moments(u, b, noise).variance
+
+
+def median_moments(u: ArrayLike, b: float, noise: Noise | None = None) -> Moments:
+    """Both of `median_gap` and `median_variance`, for the time of one."""
     u, b, noise = _check(u, b, noise)
-    # About what is near the median's expectation, so that little is subtracted.
-    centre = np.mean(u) if b > np.ptp(u) else np.median(u)
-    return _moments(u - centre, b, noise)[1]
+    mean = np.mean(u)
+    # Near the median's expectation, so that little is subtracted.
+    centre = mean if b > np.ptp(u) else np.median(u)
+    offset, variance = _moments(u - centre, b, noise)
+    return Moments(float(centre - mean) + offset, variance)
 
 
 def median_cdf(
@@ -170,10 +183,8 @@ def _quantile(u: Vector, b: float, q: float, noise: Noise) -> float:
 
 def _moments(v: Vector, b: float, noise: Noise) -> tuple[float, float]:
     """E[Y] and Var[Y] of Y = median_i(v_i + b ξ_i)."""
-    if b == 0:
-        return float(np.median(v)), 0.0
-    if len(v) == 1:
-        return float(v[0]), b * b  # its tails may be too heavy for the quadrature
+    if len(v) == 1 or b == 0:
+        return float(np.median(v)), b * b  # one worker's tails may be too heavy for the quadrature
     edges = _panels(np.abs(v), b, noise.support)
     half = np.diff(edges) / 2
     t = (edges[:-1, None] + half[:, None] * (1 + NODES)).ravel()

@@ -11,9 +11,10 @@ T > d² (theorem 6) to come near the minimum at all, and before that the average
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +23,13 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from rich.console import Console
 
 import medjax
 from experiments import plots, results
 from experiments.paper.claims import Claim, columns, log_slope, text_table
+from experiments.paper.options import Options
 from medjax import theory
 
 _TOY = np.array([1.0, 2.0, 10.0])
@@ -53,7 +56,7 @@ class Average:
         error: the mean's standard error.
         noiseless: the same average with b = 0.
         rate: d^(3/4)/T^(1/4) or d^(2/3)/T^(1/3).
-        bound: for theorem 6, what its proof gives: see `bound6`.
+        bound: for theorem 6, what its proof gives: see `bound6`; NaN for theorem 5.
     """
 
     theorem: int
@@ -65,15 +68,21 @@ class Average:
     error: float
     noiseless: float
     rate: float
-    bound: float | None
+    bound: float
 
 
-def run(console: Console, folder: Path, quick: bool) -> list[Claim]:
-    """Measure; print the table; write the figure and the data; return the theorems' claims."""
+def settings(options: Options) -> dict[str, Any]:
+    """What the experiment depends on."""
     lengths = [100, 300, 1000, 3000, 10_000]
-    if not quick:
+    if not options.quick:
         lengths += [30_000, 100_000, 300_000, 1_000_000]
-    averages = []
+    return {"a": TARGETS.tolist(), "start": START, "seeds": SEEDS, "lengths": lengths}
+
+
+def run(console: Console, folder: Path, options: Options) -> list[Claim]:
+    """Measure; print the table; write the figure and the data; return the theorems' claims."""
+    averages: list[Average] = []
+    lengths = settings(options)["lengths"]
     with console.status("") as status:
         for theorem in THEOREMS:
             for d in SEEDS:
@@ -120,12 +129,12 @@ def measure(theorem: int, d: int, T: int) -> Average:
         error=float(np.std(noisy, ddof=1) / math.sqrt(seeds)),
         noiseless=float(np.mean(noiseless)),
         rate=d**0.75 / T**0.25 if theorem == 5 else (d * d / T) ** (1 / 3),
-        bound=bound6(d, T) if theorem == 6 else None,
+        bound=bound6(d, T) if theorem == 6 else math.nan,
     )
 
 
 @functools.cache
-def _averages(theorem: int, d: int):
+def _averages(theorem: int, d: int) -> Callable[..., Float[Array, " runs"]]:
     """(seeds, scales b, δ, steps/100) to each run's average of ‖∇f(x_t)‖², t < T: one program."""
     algorithm = medjax.noisy_sign_sgd if theorem == 5 else medjax.noisy_median_sgd
     a = jnp.asarray(TARGETS, jnp.float32)[:, None]  # its mean is 0, so that ∇f(x) = x
@@ -139,8 +148,8 @@ def _averages(theorem: int, d: int):
             return optax.apply_updates(x, updates), state, total + jnp.sum(x**2)
 
         def advance(carry: tuple[Array, optax.OptState], _: None):
-            *carry, total = lax.fori_loop(0, chunk, step, (*carry, jnp.float32(0)))
-            return tuple(carry), total / chunk  # in parts, so that float32 sums are exact enough
+            x, state, total = lax.fori_loop(0, chunk, step, (*carry, jnp.float32(0)))
+            return (x, state), total / chunk  # in parts, so that float32 sums are exact enough
 
         side = jnp.where(seed % 2 == 0, 1.0, -1.0)
         x = side * jnp.full(d, START / math.sqrt(d))
@@ -194,7 +203,7 @@ def claims(averages: Sequence[Average]) -> list[Claim]:
                 largest[10] <= largest[1] + slack,
             )
         )
-    ratio = max((a.mean - 2 * a.error) / a.bound for a in averages if a.bound is not None)
+    ratio = max((a.mean - 2 * a.error) / a.bound for a in averages if a.theorem == 6)
     text = f"{THEOREMS[6][0]}: it is at most 2 D_f/(T δ) + d gap² + δ d variance"
     ours = f"at most {ratio:.2f} of the bound"
     return [*found, Claim("theory", text, "Theorem 6", "at most 1", ours, ratio <= 1)]
@@ -209,43 +218,37 @@ def fitted_slope(averages: Sequence[Average], theorem: int, d: int) -> tuple[flo
 
 def figure(averages: Sequence[Average]) -> Figure:
     """The averages against T, a panel for each theorem."""
-    title = "Average squared gradient norm over T steps, with the theorem's b and δ"
+    title = "Average of ‖∇f‖² over T steps, with the theorem's b and δ for T (± 2 s.e.)"
     drawing, axes = plots.new_figure(1, 2, title)
     for axis, (theorem, power) in zip(axes, ((5, 4), (6, 3)), strict=True):
         for colour, d in zip(plots.COLOURS, SEEDS, strict=False):
             own = [a for a in averages if (a.theorem, a.d) == (theorem, d)]
-            T = np.array([a.T for a in own])
+            T, mean = np.array([a.T for a in own]), np.array([a.mean for a in own])
+            errors = [2 * a.error for a in own]
+            axis.errorbar(T, mean, errors, color=colour, fmt="o-", markersize=4, linewidth=1.5)
             slope, error = fitted_slope(averages, theorem, d)
-            axis.errorbar(
-                T,
-                [a.mean for a in own],
-                [2 * a.error for a in own],
-                color=colour,
-                fmt="o-",
-                markersize=4,
-                label=f"d = {d}: slope {slope:.2f} ± {error:.2f}",
-            )
-            axis.plot(
-                T,
-                [a.noiseless for a in own],
-                color=colour,
-                linestyle="--",
-                linewidth=1,
-                marker="x",
-                markersize=4,
-                label=f"d = {d}, without noise",
-            )
-            if theorem == 6:
-                label = f"d = {d}, the proof's bound"
-                bounds = [a.bound for a in own]
-                axis.plot(T, bounds, color=colour, linestyle="-.", linewidth=0.8, label=label)
-            guide = own[0].rate * (T / T[0]) ** (-1 / power)
-            axis.plot(T, guide, color="0.5", linestyle=":", linewidth=1)
-        axis.plot([], [], color="0.5", linestyle=":", label="the theorem's rate, C = 1")
+            text = f"d = {d}: slope {slope:.3f} ± {error:.3f}"
+            where = {"xytext": (-4, 9), "textcoords": "offset points", "ha": "right"}
+            middle = len(own) * 3 // 4
+            axis.annotate(text, (T[-1], mean[middle]), color=colour, fontsize=9, **where)
+            guide = mean[-1] * (T / T[-1]) ** (-1 / power)
+            axis.plot(T, guide, color="0.5", linestyle=":", linewidth=1, zorder=1)
+            for values, line in (
+                ([a.noiseless for a in own], "--"),
+                ([a.bound for a in own], "-."),
+            ):
+                axis.plot(T, values, color=colour, linestyle=line, linewidth=1)
         axis.set_title(f"Theorem {theorem}: {THEOREMS[theorem][0]}", fontsize=10)
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.set_xlabel("number of steps T")
         axis.set_ylabel("(1/T) Σ ‖∇f‖²")
-        axis.legend(frameon=False, fontsize=7)
+    lines = {
+        "-": "noisy",
+        "--": "without noise",
+        ":": "slope -1/4, -1/3",
+        "-.": "the proof's bound",
+    }
+    handles = [Line2D([], [], color="0.4", linestyle=x, label=y) for x, y in lines.items()]
+    drawing.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     return drawing

@@ -47,7 +47,7 @@ def run(
     with console.status("the price of a small gap"):
         costs = [cost(name, u, points) for u in values.values() for name in NOISES]
     results.write_table(folder / "noise_cost.parquet", columns(costs))
-    drawing = figure(points, values)
+    drawing = figure(points, costs, values)
     for suffix in ("png", "svg"):
         results.write_figure(folder / f"noise_cost.{suffix}", drawing)
     console.print(
@@ -79,25 +79,28 @@ def cost(name: str, u: Float[np.ndarray, " n"], points: Sequence["Point"]) -> Co
     return Cost(name, len(u), high, theory.median_variance(u, high, noise) ** 0.5)
 
 
-def figure(points: Sequence["Point"], values: Mapping[int, Float[np.ndarray, " n"]]) -> Figure:
+def figure(
+    points: Sequence["Point"],
+    costs: Sequence[Cost],
+    values: Mapping[int, Float[np.ndarray, " n"]],
+) -> Figure:
     """The gap against the median's standard deviation as b varies, a panel for each n."""
-    drawing, axes = plots.new_figure(
-        1, len(values), "The price of a small gap, for noise of equal variance"
+    title = (
+        f"What a small gap costs, by noise of equal variance; points: a gap of {TARGET:.0%} of σ"
     )
+    drawing, axes = plots.new_figure(1, len(values), title)
     for axis, (n, u) in zip(axes, values.items(), strict=True):
         for colour, name in zip(plots.COLOURS, NOISES, strict=False):
             own = [p for p in points if (p.noise, p.n) == (name, n)]
-            axis.plot(
-                [p.variance**0.5 / u.std() for p in own],
-                [abs(p.gap) / u.std() for p in own],
-                color=colour,
-                label=name,
-            )
-        axis.axhline(TARGET, color="0.4", linestyle=":", linewidth=1)
+            x, y = [p.variance**0.5 / u.std() for p in own], [abs(p.gap) / u.std() for p in own]
+            axis.plot(x, y, color=colour, label=name, linewidth=1.2)
+            x = [c.std / u.std() for c in costs if (c.noise, c.n) == (name, n)]
+            axis.plot(x, [TARGET], "o", color=colour, markersize=4)
+        axis.axhline(TARGET, color="0.4", linestyle=":", linewidth=1, zorder=1)
         axis.set_title(f"n = {n}", fontsize=10)
         axis.set_xscale("log")
         axis.set_yscale("log")
-        axis.set_xlim(0.1, 30)
+        axis.set_xlim(0.1, 10)
         axis.set_ylim(1e-3, 1)
         axis.set_xlabel("standard deviation of the median / σ")
     axes[0].set_ylabel("|E[median] - mean| / σ")

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from rich.console import Console
 from experiments import plots, results
 from experiments.paper import convergence, noise_cost
 from experiments.paper.claims import Claim, columns, log_slope, text_table
+from experiments.paper.options import Options
 from medjax import rules, theory
 from medjax.noise import NOISES, Noise
 
@@ -59,25 +61,37 @@ class Draw:
     variance_error: float
 
 
-def run(console: Console, folder: Path, quick: bool) -> list[Claim]:
+def settings(options: Options) -> dict[str, Any]:
+    """What the experiment depends on."""
+    return {
+        "u": {str(n): values(n).tolist() for n in NUM_WORKERS},
+        "num_scales": 25 if options.quick else 37,
+        "num_pairs": 2**15 if options.quick else 2**19,
+        **convergence.settings(options),
+    }
+
+
+def run(console: Console, folder: Path, options: Options) -> list[Claim]:
     """Measure all three; print short tables; write the figures and the data behind them.
 
     Args:
         console: where to print.
         folder: where to write; made if need be.
-        quick: fewer points, draws and steps: a minute on two cores instead of five.
+        options: with `quick`, fewer points, draws and steps: a minute on two cores, instead of
+            about four.
 
     Returns:
         What the theorems state, and whether we saw it.
     """
-    scales = SPREAD * np.geomspace(0.1, 1000, 13 if quick else 37)
+    numbers = settings(options)
+    scales = SPREAD * np.geomspace(0.1, 1000, numbers["num_scales"])
     with console.status("the median's distribution"):
         points = [p for n in NUM_WORKERS for name in NOISES for p in curve(name, n, scales)]
         drawn = [p for p in points if any(math.isclose(p.b, x * SPREAD) for x in DRAWN)]
-        draws = [draw(p.noise, p.n, p.b, 2**15 if quick else 2**19) for p in drawn]
+        draws = [draw(p.noise, p.n, p.b, numbers["num_pairs"], seed=k) for k, p in enumerate(drawn)]
     results.write_table(folder / "theory_curves.parquet", columns(points))
     results.write_table(folder / "theory_draws.parquet", columns(draws))
-    drawing = figure(points, draws)
+    drawing = figure(points, list(zip(draws, drawn, strict=True)))
     for suffix in ("png", "svg"):
         results.write_figure(folder / f"theory_gap.{suffix}", drawing)
     slopes = {(p.noise, p.n): large_b_slopes(points, p.noise, p.n) for p in points}
@@ -93,7 +107,7 @@ def run(console: Console, folder: Path, quick: bool) -> list[Claim]:
         f"{len(draws)} gaps by drawing are within {off:.1f} standard errors of quadrature's\n"
     )
     noise_cost.run(console, folder, points, {n: values(n) for n in NUM_WORKERS})
-    return [*claims(slopes), *convergence.run(console, folder, quick)]
+    return [*claims(slopes), *convergence.run(console, folder, options)]
 
 
 def values(n: int) -> Float[np.ndarray, " n"]:
@@ -108,15 +122,8 @@ def curve(name: str, n: int, scales: np.ndarray) -> list[Point]:
     """Gap, variance and asymmetry for each b, by quadrature."""
     u, noise = values(n), NOISES[name]()
     return [
-        Point(
-            name,
-            n,
-            float(b),
-            theory.median_gap(u, b, noise),
-            theory.median_variance(u, b, noise),
-            asymmetry(u, float(b), noise),
-        )
-        for b in scales
+        Point(name, n, b, *theory.median_moments(u, b, noise), asymmetry(u, b, noise))
+        for b in map(float, scales)
     ]
 
 
@@ -133,14 +140,14 @@ def asymmetry(u: Float[np.ndarray, " n"], b: float, noise: Noise) -> float:
     return float(np.max(np.abs(above - theory.median_cdf(v, b, below, noise))))
 
 
-def draw(name: str, n: int, b: float, num_pairs: int) -> Draw:
+def draw(name: str, n: int, b: float, num_pairs: int, seed: int) -> Draw:
     """Gap and variance by drawing.
 
     The draws are in pairs, ξ and -ξ: for large b the two medians are nearly opposite, so that their
     average is good to about the spread of the u_i over √pairs, whatever b.
     """
     v = jnp.asarray(values(n) - values(n).mean(), jnp.float32)[:, None]
-    medians = _medians(name, num_pairs)(jax.random.key(n), v, jnp.float32(b))
+    medians = _medians(name, num_pairs)(jax.random.key(seed), v, jnp.float32(b))
     y = np.asarray(medians, np.float64)
     squares = (y - y.mean()) ** 2
     return Draw(name, n, b, *_with_error(y.mean(axis=0)), *_with_error(squares.mean(axis=0)))
@@ -199,40 +206,39 @@ def claims(slopes: dict[tuple[str, int], dict[str, float]]) -> list[Claim]:
     ]
 
 
-def figure(points: Sequence[Point], draws: Sequence[Draw]) -> Figure:
+def figure(points: Sequence[Point], draws: Sequence[tuple[Draw, Point]]) -> Figure:
     """The gap and the variance against b, a column for each number of workers."""
-    drawing, axes = plots.new_figure(2, len(NUM_WORKERS), "The median of n noisy values")
+    title = "The median of n noisy values: curves by quadrature, points by drawing (± 2 s.e.)"
+    drawing, axes = plots.new_figure(2, len(NUM_WORKERS), title)
     for column, n in enumerate(NUM_WORKERS):
         top, bottom = axes[column], axes[column + len(NUM_WORKERS)]
         for colour, name in zip(plots.COLOURS, NOISES, strict=False):
             own = [p for p in points if (p.noise, p.n) == (name, n)]
             x = [p.b / SPREAD for p in own]
-            top.plot(x, [abs(p.gap) / SPREAD for p in own], color=colour, label=name)
-            bottom.plot(x, [p.variance / p.b**2 for p in own], color=colour)
-            for d in (d for d in draws if (d.noise, d.n) == (name, n)):
-                style = {"color": colour, "fmt": "o", "markersize": 3, "elinewidth": 1}
-                if abs(d.gap) > 3 * d.gap_error:
-                    y, error = abs(d.gap) / SPREAD, 2 * d.gap_error / SPREAD
-                    top.errorbar(d.b / SPREAD, y, error, **style)
-                scale = d.b**2
-                bottom.errorbar(
-                    d.b / SPREAD, d.variance / scale, 2 * d.variance_error / scale, **style
-                )
+            top.plot(x, [abs(p.gap) / SPREAD for p in own], color=colour, label=name, linewidth=1.2)
+            bottom.plot(x, [n * p.variance / p.b**2 for p in own], color=colour, linewidth=1.2)
+        for d, exact in (pair for pair in draws if pair[0].n == n):
+            style: dict[str, Any] = {"color": plots.COLOURS[list(NOISES).index(d.noise)]}
+            style |= {"fmt": "o", "markersize": 3, "elinewidth": 1}
+            x, unit = d.b / SPREAD, n / d.b**2
+            # Smaller gaps can't be told from 0.
+            if abs(exact.gap) > 4 * d.gap_error:
+                top.errorbar(x, abs(d.gap) / SPREAD, 2 * d.gap_error / SPREAD, **style)
+            bottom.errorbar(x, d.variance * unit, 2 * d.variance_error * unit, **style)
         guide = np.array([3.0, 1000.0])
-        for order, style in ((1, "--"), (2, ":")):
-            label = "the bound's slope, 1/b" if order == 1 else "slope of 1/b²"
-            top.plot(
-                guide, 3 * guide**-order, color="0.4", linestyle=style, linewidth=1, label=label
-            )
+        for order, line, label in ((1, "--", "1/b, the bound"), (2, ":", "1/b²")):
+            y = 3 * guide**-order
+            top.plot(guide, y, color="0.4", linestyle=line, linewidth=1, label=label)
         top.set_title(f"n = {n}", fontsize=10)
-        top.set_ylim(1e-8, 3)
+        top.set_yscale("log")
+        top.set_ylim(1e-7, 3)
+        bottom.set_ylim(0, 4)
         for axis in (top, bottom):
             axis.set_xscale("log")
-            axis.set_yscale("log")
             axis.set_xlabel("b / σ")
     axes[0].set_ylabel("|E[median] - mean| / σ")
-    axes[len(NUM_WORKERS)].set_ylabel("variance of the median / b²")
+    axes[len(NUM_WORKERS)].set_ylabel("n · variance / b² (the mean's is 1)")
     drawing.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=8, frameon=False
     )
     return drawing

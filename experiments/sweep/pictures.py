@@ -19,8 +19,8 @@ _MOST_HEATMAPS = 5
 def draw(runs: Sequence[RunConfig], columns: Columns, title: str) -> dict[str, Figure]:
     """The pictures that make sense for a grid, each under its name.
 
-    `curves` are metrics against the step. A setting's name is that of the last metrics against it,
-    and `heatmap-X-Y` shows the test accuracy for the values of two.
+    `curves` are metrics against the step; under a setting's name are the last metrics against it,
+    and under `heatmap-Y-X` the last test accuracy for two settings, one vertical, one horizontal.
     """
     found = candidates(runs, columns)
     figures = {"curves": curves(found, columns, title)}
