@@ -51,6 +51,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
+        """The features, H2 = ⌈H / stride⌉ by W2 = ⌈W / stride⌉ of them."""
         branch = nn.relu(Conv3x3(self.channels, self.stride, kernel_init=_HE)(x))
         branch = Conv3x3(self.channels, kernel_init=_BRANCH_END)(branch)
         return nn.relu(_shortcut(x, self.channels, self.stride) + branch)

@@ -34,11 +34,14 @@ def train(console: Console, folder: Path, arms: Mapping[T, RunConfig]) -> dict[T
     Raises:
         KeyboardInterrupt: if stopped; what is finished stays in the folder.
     """
-    columns = _run(console, folder, list(arms.values()))
-    return {
-        label: Curves(str(label), {name: x[columns["run"] == k] for name, x in columns.items()})
-        for k, label in enumerate(arms)
-    }
+    runs = list(dict.fromkeys(arms.values()))
+    columns = _run(console, folder, runs)
+
+    def curves(label: T) -> Curves:
+        rows = columns["run"] == runs.index(arms[label])
+        return Curves(str(label), {name: x[rows] for name, x in columns.items()})
+
+    return {label: curves(label) for label in arms}
 
 
 def tuned(
@@ -90,7 +93,8 @@ def write(
                 x, y = (np.asarray(curve.columns[name]) for name in ("step", metric))
                 # A norm that is 0 to the last digit has no place on a log axis.
                 y = np.maximum(y, _LEAST) if metric not in _SHARES else y
-                axis.plot(x, y, color=colour, label=label, linewidth=1.3)
+                text = f"{label}, δ = {curve.columns['lr'][0]:g}"
+                axis.plot(x, y, color=colour, label=text, linewidth=1.3)
             axis.set_xlabel("step")
             axis.set_ylabel(METRICS[metric])
             axis.set_title(algorithm, fontsize=10)

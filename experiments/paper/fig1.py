@@ -127,7 +127,8 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
     drawing = figure(steps, trajectories)
     for suffix in ("png", "svg"):
         results.write_figure(folder / f"fig1.{suffix}", drawing)
-    return claims(dict(zip(rows["algorithm"], zip(*list(rows.values())[1:4]), strict=True)))
+    measured = zip(rows["final_x"], rows["time_average"], rows["expected"], strict=True)
+    return claims(dict(zip(rows["algorithm"], measured, strict=True)))
 
 
 def claims(rows: Mapping[str, tuple[float, float, float]]) -> list[Claim]:

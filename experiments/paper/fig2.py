@@ -3,9 +3,12 @@
 Every algorithm has its own step size, the best on validation data of {1, 0.1, 0.01, 0.001}.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from experiments.config import RunConfig, configure
@@ -17,9 +20,12 @@ from experiments.plots import Curves
 STEP_SIZES = (1.0, 0.1, 0.01, 0.001)
 SCALES = (1e-5, 1e-3, 1e-2)
 BATCH_SIZE = 128
+SAMPLED = f"batches of {BATCH_SIZE}"
+CONTROL = f"b = 0, δ of b = {SCALES[-1]:g}"
 ALGORITHMS = {"signSGD with majority vote": "sign", "medianSGD": "median"}
-_STEPS = {False: 50_000, True: 300}
-_TUNING_STEPS = {False: 1_000, True: 100}
+# The paper's 50,000 take hours on a laptop; what it shows is there after 10,000.
+_STEPS = {False: 20_000, True: 600}
+_TUNING_STEPS = {False: 1_000, True: 150}
 
 
 def settings(options: Options) -> dict[str, Any]:
@@ -39,7 +45,7 @@ def algorithm(rule: str, common: dict[str, Any]) -> dict[str, RunConfig]:
     """One rule without noise, with more and more of it, and with sub-sampling."""
     noisy = {f"b = {b:g}": configure(rule=f"noisy_{rule}", b=b, **common) for b in SCALES}
     sampled = configure(rule=rule, batch_size=BATCH_SIZE, **common)
-    return {"b = 0": configure(rule=rule, **common)} | noisy | {f"batches of {BATCH_SIZE}": sampled}
+    return {"b = 0": configure(rule=rule, **common)} | noisy | {SAMPLED: sampled}
 
 
 def run(console: Console, folder: Path, options: Options) -> list[Claim]:
@@ -54,14 +60,66 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
         for label, run in algorithm(rule, common).items()
     }
     best = arms.tuned(console, folder / "tuning", runs, step_sizes, tuning_steps)
+    for title in ALGORITHMS:
+        # What its own step size does for the algorithm without noise, and what the noise does.
+        lr = best[title, f"b = {SCALES[-1]:g}"].lr
+        best[title, CONTROL] = replace(best[title, "b = 0"], lr=lr)
     curves: dict[str, dict[str, Curves]] = {title: {} for title in ALGORITHMS}
     for (title, label), curve in arms.train(console, folder / "training", best).items():
-        curves[title][f"{label} (δ = {best[title, label].lr:g})"] = curve
+        curves[title][label] = curve
     title = f"10 workers with one digit each of {common['dataset']}, 784-128-10 network"
     arms.write(console, folder, title, tuple(arms.METRICS), curves)
     return claims(curves)
 
 
-def claims(curves: dict[str, dict[str, Curves]]) -> list[Claim]:
+def claims(curves: Mapping[str, Mapping[str, Curves]]) -> list[Claim]:
     """What the paper's figure shows, and what ours does."""
-    return []
+    found = []
+    for title, arm in curves.items():
+        noisy = [arm[f"b = {b:g}"] for b in SCALES]
+        norms = {
+            label: arms.final(curve, "grad_norm")
+            for label, curve in (("without", arm[CONTROL]), ("with", noisy[-1]))
+        }
+        plain = max(_best(arm[label]) for label in ("b = 0", CONTROL))
+        sampled, with_noise = _best(arm[SAMPLED]), max(_best(curve) for curve in noisy)
+        found += [
+            Claim(
+                "fig2",
+                f"{title}: noise shrinks the gradient (b = {SCALES[-1]:g} and 0, same step size)",
+                "Fig. 2",
+                "from about 10 to far less",
+                f"‖∇f‖ from {norms['without']:.3g} to {norms['with']:.3g}",
+                norms["with"] < norms["without"] / 2,
+            ),
+            Claim(
+                "fig2",
+                f"{title}: without noise, accuracy crawls",
+                "Fig. 2",
+                "0.35 to 0.4",
+                f"at most {plain:.3f}",
+                plain < 0.6,
+            ),
+            Claim(
+                "fig2",
+                f"{title}: with noise, it gets far beyond that",
+                "Fig. 2",
+                "0.85 to 0.9",
+                f"{with_noise:.3f}",
+                with_noise > plain + 0.2,
+            ),
+            Claim(
+                "fig2",
+                f"{title}: sub-sampling can play the part of the noise",
+                "Fig. 2",
+                "0.85 to 0.9",
+                f"{sampled:.3f}",
+                sampled > plain,
+            ),
+        ]
+    return found
+
+
+def _best(curve: Curves) -> float:
+    """The test accuracy that a run reaches: the best of its measurements."""
+    return float(np.max(curve.columns["test_accuracy"]))

@@ -50,9 +50,7 @@ def run(
     drawing = figure(points, costs, values)
     for suffix in ("png", "svg"):
         results.write_figure(folder / f"noise_cost.{suffix}", drawing)
-    console.print(
-        f"a gap of {TARGET:.0%} of σ, the standard deviation of the u_i: b, and the median's"
-    )
+    console.print(f"the b for a gap of {TARGET:.0%} of σ, and the median's standard deviation then")
     by_n = [(n, values[n].std()) for n in values]
     headings = ["noise", *(h for n in values for h in (f"b/σ, n = {n}", "std/σ"))]
     found = {(c.noise, c.n): c for c in costs}

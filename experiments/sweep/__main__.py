@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments import cli, results
+from experiments import cli, plots, results
 from experiments.config import RunConfig
 from experiments.options import add_out
 from experiments.sweep import grid, pictures, report, select, store
@@ -61,13 +61,13 @@ def show(
     """Print the tables; write the summary and the pictures."""
     found = select.candidates(runs, columns)
     chosen = select.best(found, columns)
-    names = [name for name in grid.named(runs) if name not in ("rule", "seed")]
+    names = [name for name in plots.telling([vars(run) for run in runs]) if name != "seed"]
     criterion = select.criterion(columns)
     measured = list(dict.fromkeys((criterion, "test_accuracy", "train_loss", "grad_norm")))
     if 1 < len(found) <= _MOST_ROWS:
-        console.print(report.table(found, ["rule", *names], measured))
+        console.print(report.table(found, names, measured))
     console.print(f"\nBest by {criterion.replace('_', ' ')}, mean ± standard error over seeds:")
-    console.print(report.table(chosen, ["rule", *names], measured))
+    console.print(report.table(chosen, names, measured))
     summary = {"criterion": criterion, "best": chosen, "settings": found}
     results.write_json(folder / "summary.json", summary)
     for name, figure in pictures.draw(runs, columns, _title(runs)).items():

@@ -101,18 +101,6 @@ def varied(runs: Sequence[RunConfig]) -> list[str]:
     return [name for name in _SETTINGS if len({getattr(run, name) for run in runs}) > 1]
 
 
-def named(runs: Sequence[RunConfig]) -> list[str]:
-    """Of the settings in which the runs differ, those that tell them apart.
-
-    Noise or votes that only some rules have say nothing that the rule doesn't; b does.
-    """
-
-    def differs(name: str) -> bool:
-        return name == "b" or len({getattr(run, name) for run in runs} - {None}) > 1
-
-    return [name for name in varied(runs) if differs(name)]
-
-
 def _read_toml(path: Path) -> dict[str, list[str]]:
     shown = repr(str(path))
     try:

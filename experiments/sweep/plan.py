@@ -91,15 +91,14 @@ def make_chunks(group: Group, runs_at_once: int) -> list[Chunk]:
 
 
 def _even_parts(count: int, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """0, ..., count-1 in equal parts of at most so many, the last filled up with its last number.
+    """0, ..., count-1 in parts of one size, the largest up to `most` that wastes no tenth.
 
     Returns:
-        Each part's numbers, and whether they are new.
+        Each part's numbers, the last filled up with the last number, and whether they are new.
     """
-    num_parts = -(-count // most)
-    size = -(-count // num_parts)
-    numbers = np.arange(num_parts * size).reshape(num_parts, size)
-    return [(np.minimum(part, count - 1), part < count) for part in numbers if part[0] < count]
+    size = next(s for s in range(min(most, count), 0, -1) if -count % s <= count // 10)
+    numbers = np.arange(count + -count % size).reshape(-1, size)
+    return [(np.minimum(part, count - 1), part < count) for part in numbers]
 
 
 def runs_at_once(group: Group, budget: int) -> int:

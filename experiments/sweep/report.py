@@ -10,6 +10,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from experiments import plots
 from experiments.config import RunConfig
 from experiments.sweep.execute import Progress, Work
 from experiments.sweep.plan import estimate_bytes, free_bytes
@@ -81,7 +82,7 @@ class Reporter:
         if progress.compiled is not None:
             self._console.print(self._program(progress), soft_wrap=True, markup=False)
         due = time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
-        if progress.finished and due and not self._console.is_terminal:
+        if self._done and due and not self._console.is_terminal:
             self._last_line = time.monotonic()
             self._console.print(f"{runs}, {self._pace()}", soft_wrap=True, markup=False)
 
@@ -114,14 +115,10 @@ def table(found: Sequence[Candidate], names: Sequence[str], columns: Sequence[st
     for candidate in found:
         settings = (getattr(candidate.run, name) for name in names)
         made.add_row(
-            *("-" if value is None else _short(value) for value in settings),
+            *("-" if value is None else plots.short(value) for value in settings),
             *(f"{candidate.final[name]:.4g}" for name in columns),
         )
     return made
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _count(number: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""What a user does with `python -m experiments.sweep`: its tables, its files, and its interrupts."""
+"""What a user does with `python -m experiments.sweep`: its tables, files and interrupts."""
 
 import json
 import re
@@ -152,8 +152,8 @@ def test_the_default_folder_is_the_same_for_the_same_grid(tmp_path, monkeypatch)
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
-# Five programs, so five chunks, each of some seconds.
-LONG = ["--dataset", "digits", "--model", "logistic", "--steps", "3000", "--eval-every", "500"]
+# Five programs, so five chunks, each of some seconds with the compiling.
+LONG = ["--dataset", "digits", "--model", "logistic", "--steps", "600", "--eval-every", "100"]
 LONG += ["--batch-size", "4", "8", "12", "16", "20", "--b", "0", "0.1", "--seeds", "2"]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import cli
+from experiments import cli, plots
 from experiments.sweep import grid
 from experiments.sweep.__main__ import main
 
@@ -33,7 +33,7 @@ def test_a_setting_is_left_out_where_it_does_not_apply():
     ]
     # So b tells the runs apart, and the kind of noise or vote doesn't.
     assert grid.varied(runs) == ["rule", "zero", "tie", "lr", "b", "noise", "worker_chunk"]
-    assert grid.named(runs) == ["rule", "lr", "b"]
+    assert plots.telling([vars(run) for run in runs]) == ["rule", "b", "lr"]
 
 
 def test_defaults_depend_on_the_combination():
@@ -73,7 +73,10 @@ def test_file_says_the_same_as_the_command_line(tmp_path):
         ("--workers 10 5", "cover at most 5 of the 10 classes"),
         ("--batch-size 8 100000", "batch size 100000 is more than the"),
         ("--dataset digits mnits", "unknown dataset 'mnits'"),
-        ("--rule noisy_mean --b theory", "--b theory goes only with --rule noisy_median, noisy_sign"),
+        (
+            "--rule noisy_mean --b theory",
+            "--b theory goes only with --rule noisy_median, noisy_sign",
+        ),
         ("--validation 1", "'1' is not a finite number of at least 0 and below 1"),
         ("--dataset digits --validation 0.001", "a validation part of 0.001 is 0 of the"),
         ("--examples-per-worker 9999", "9999 examples per worker are more than the"),

@@ -1,0 +1,180 @@
+"""Which b? Its best value against n, heterogeneity and model: `python -m experiments.which_b`.
+
+Every fixed b, and every adaptive one (a fraction of each tensor's largest local gradient), in every
+problem: signs and medians, a convex model and a network, 10 workers and, of the network, 40, and
+Dirichlet partitions from extreme to none. The regret of a choice is the test accuracy that it loses
+against the best fixed b of the problem, averaged over seeds.
+"""
+
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from experiments import cli, plots, results
+from experiments.config import RunConfig, configure
+from experiments.options import add_out
+from experiments.paper.claims import text_table
+from experiments.sweep import select
+from experiments.sweep.select import Statistic
+from experiments.sweep.session import run_grid
+from experiments.training import stop_on_signal
+
+FIXED = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+ADAPTIVE = ("adaptive:0.01", "adaptive:0.1", "adaptive:1")
+CHOICES = (*FIXED, *ADAPTIVE)
+ALPHAS = (0.01, 0.1, 1.0, None)  # None: iid, which is α = ∞
+# A vote's step is a length per coordinate.
+STEP_SIZES = {"noisy_sign": 0.003, "noisy_median": 0.1}
+BATCH_SIZES = {10: 32, 40: 8}
+MODELS = {"logistic": (10,), "mlp": (10, 40)}  # to the numbers of workers
+
+Problem = tuple[str, str, int, float | None]
+"""Rule, model, n and α."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code. A mistake in the settings exits with 2."""
+    parser = cli.Parser("python -m experiments.which_b", __doc__ or "")
+    parser.add_argument("--seeds", metavar="K", type=cli.integer(1), default=5, help="(default: 5)")
+    parser.add_argument(
+        "--steps", metavar="T", type=cli.integer(1), default=300, help="(default: 300)"
+    )
+    parser.add_argument("--dataset", metavar="NAME", default="mnist5k", help="(default: mnist5k)")
+    add_out(parser)
+    arguments = parser.parse_args(argv)
+    folder = Path(arguments.out or results.DEFAULT_PARENT / "which-b")
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    common = {k: getattr(arguments, k) for k in ("steps", "dataset")}
+    try:
+        runs = [
+            run(problem, b, seed=seed, **common)
+            for problem in problems()
+            for b, seed in itertools.product(CHOICES, range(arguments.seeds))
+        ]
+        with stop_on_signal() as stop:
+            columns = run_grid(console, folder, runs, stop)
+            if columns is None:
+                print("stopped; the same command goes on where this was", file=sys.stderr)
+                return 130
+    except (ValueError, ImportError, FileNotFoundError) as error:
+        parser.error(str(error))
+    found = accuracies(runs, columns)
+    rows = [regrets(found, problem) for problem in problems()]
+    headings = ("rule", "model", "n", "α", "best b", *map(plots.short, CHOICES))
+    results.write_table(
+        folder / "regret.parquet", {h: [row[k] for row in rows] for k, h in enumerate(headings)}
+    )
+    cells = [[x if isinstance(x, str) else f"{x:.3f}" for x in row] for row in rows]
+    worst = (f"{max(row[k] for row in rows):.3f}" for k in range(5, len(headings)))
+    cells.append(["worst", "", "", "", "", *worst])
+    console.print("\nTest accuracy lost against the best fixed b of the problem:")
+    console.print(text_table(headings, cells))
+    drawing = figure(found)
+    for suffix in ("png", "svg"):
+        results.write_figure(folder / f"which-b.{suffix}", drawing)
+    console.print(f"\nresults in {folder}", soft_wrap=True)
+    return 0
+
+
+def problems() -> list[Problem]:
+    """Every combination."""
+    return [
+        (rule, model, n, alpha)
+        for rule, model in itertools.product(STEP_SIZES, MODELS)
+        for n, alpha in itertools.product(MODELS[model], ALPHAS)
+    ]
+
+
+def run(problem: Problem, b: float | str, **settings: Any) -> RunConfig:
+    """A run of a problem."""
+    rule, model, n, alpha = problem
+    split: dict[str, Any] = {"partition": "iid"}
+    if alpha is not None:
+        split = {"partition": "dirichlet", "alpha": alpha}
+    return configure(
+        rule=rule,
+        model=model,
+        workers=n,
+        batch_size=BATCH_SIZES[n],
+        lr=STEP_SIZES[rule],
+        b=b,
+        eval_every=settings["steps"],
+        validation=0.1,
+        **split,
+        **settings,
+    )
+
+
+def accuracies(
+    runs: Sequence[RunConfig], columns: select.Columns
+) -> dict[tuple[Problem, float | str], Statistic]:
+    """The last test accuracy of each problem and b."""
+    return {
+        (
+            (c.run.rule, c.run.model, c.run.workers, c.run.alpha),
+            c.run.b if c.run.b is not None else 0.0,
+        ): c.final["test_accuracy"]
+        for c in select.candidates(runs, columns)
+    }
+
+
+def regrets(found: Mapping[tuple[Problem, float | str], Statistic], problem: Problem) -> list[Any]:
+    """The problem in words, its best fixed b, and what each choice loses against that."""
+    means = {b: found[problem, b].mean for b in CHOICES}
+    best = max(FIXED, key=lambda b: means[b])
+    rule, model, n, alpha = problem
+    words = [rule, model, str(n), "∞" if alpha is None else plots.short(alpha), plots.short(best)]
+    return [*words, *(means[best] - means[b] for b in CHOICES)]
+
+
+def figure(found: Mapping[tuple[Problem, float | str], Statistic]) -> Figure:
+    """Test accuracy against b, a panel for each rule and model, a line for each n and α."""
+    kinds = list(itertools.product(STEP_SIZES, MODELS))
+    drawing, axes = plots.new_figure(
+        2,
+        len(kinds) // 2,
+        "Test accuracy against the noise scale: mean ± standard error over seeds",
+    )
+    places = np.arange(len(CHOICES)) + (np.arange(len(CHOICES)) >= len(FIXED))  # a gap between
+    for axis, (rule, model) in zip(axes, kinds, strict=True):
+        for (number, n), (colour, alpha) in itertools.product(
+            enumerate(MODELS[model]), zip(plots.COLOURS, ALPHAS, strict=False)
+        ):
+            values = [found[(rule, model, n, alpha), b] for b in CHOICES]
+            label = f"α = {'∞' if alpha is None else plots.short(alpha)}, n = {n}"
+            for part in (slice(len(FIXED)), slice(len(FIXED), None)):
+                axis.errorbar(
+                    places[part],
+                    [value.mean for value in values[part]],
+                    [value.error for value in values[part]],
+                    color=colour,
+                    linestyle=("-", "--")[number],
+                    marker=("o", "s")[number],
+                    markersize=3.5,
+                    linewidth=1.2,
+                    label=label if part.start is None else None,
+                )
+        names = [plots.short(b).replace("adaptive:", "a ") for b in CHOICES]
+        axis.set_xticks(places, names, fontsize=8)
+        axis.set_xlabel("b: fixed, and (a) a fraction of the largest gradient", fontsize=9)
+        axis.set_ylabel("test accuracy")
+        axis.set_ylim(0, 1)
+        axis.set_title(f"{rule}, {model}", fontsize=10)
+    drawing.legend(
+        *axes[-1].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        fontsize=8,
+        frameon=False,
+    )
+    return drawing
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""What the settings of `python -m experiments.run` do, against what they say."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from experiments.run import main
+
+QUICK = ["--dataset", "digits", "--model", "logistic"]
+
+
+def run(out, *arguments):
+    assert main([*QUICK, *arguments, "--out", str(out)]) == 0
+
+
+def columns_of(out):
+    return pq.read_table(out / "metrics.parquet").to_pydict()
+
+
+def test_validation_part_is_measured_and_not_trained_on(tmp_path):
+    run(tmp_path / "run", "--validation", "0.25", "--steps", "3")
+    record = json.loads((tmp_path / "run/config.json").read_text())
+    data = record["data"]
+    # A quarter of every class, rounded: of 1442 examples, about 360.
+    assert data["train_examples"] + data["validation_examples"] == 1442
+    assert data["validation_examples"] == pytest.approx(360, abs=5)
+    assert {"validation_loss", "validation_accuracy"} <= set(columns_of(tmp_path / "run"))
+
+
+def test_momentum_is_the_servers(tmp_path):
+    # A mean with momentum M and a constant gradient g moves by (1 - M^k)/(1 - M) g in step k: with
+    # steps so small that the gradient doesn't change, the loss falls by 1 + 1.5 + 1.75 = 4.25 of
+    # what one plain step does in three steps, against 3 without momentum.
+    settings = ("--rule", "mean", "--lr", "1e-3", "--steps", "3", "--eval-every", "3")
+    falls = []
+    for k, momentum in enumerate(("0", "0.5")):
+        run(tmp_path / str(k), *settings, "--momentum", momentum)
+        losses = columns_of(tmp_path / str(k))["train_loss"]
+        falls.append(losses[0] - losses[-1])
+    assert falls[1] / falls[0] == pytest.approx(4.25 / 3, rel=0.01)
+
+
+def test_step_size_schedule(tmp_path):
+    # The same: one plain step each before step 2, then a half, from step 4 on a tenth.
+    settings = ("--rule", "mean", "--lr", "1e-3", "--steps", "6", "--eval-every", "1")
+    run(tmp_path / "run", *settings, "--lr-schedule", "2:2,4:10")
+    losses = np.array(columns_of(tmp_path / "run")["train_loss"])
+    falls = -np.diff(losses) / (losses[0] - losses[1])
+    assert falls == pytest.approx([1, 1, 0.5, 0.5, 0.1, 0.1], rel=0.02)
+
+
+def test_examples_per_worker(tmp_path):
+    run(tmp_path / "run", "--examples-per-worker", "20", "--steps", "1", "--workers", "5",
+        "--classes-per-worker", "2")  # fmt: skip
+    data = json.loads((tmp_path / "run/config.json").read_text())["data"]
+    assert data["smallest_worker"] == data["largest_worker"] == 20
+
+
+@pytest.mark.parametrize(
+    ("rule", "b", "lr"),
+    [
+        # T = 100 and d = 650: b = (Td)^(1/4), δ = 1/√(Td); and b = (Td)^(1/6), δ = (Td)^(-2/3).
+        ("noisy_sign", 65000**0.25, 65000**-0.5),
+        ("noisy_median", 65000 ** (1 / 6), 65000 ** (-2 / 3)),
+    ],
+)
+def test_b_by_theory(rule, b, lr, tmp_path, capsys):
+    run(tmp_path / "theory", "--rule", rule, "--b", "theory", "--steps", "100")
+    assert f"step size {lr:g}, normal noise, b = theory ({b:g})" in capsys.readouterr().out
+    run(tmp_path / "same", "--rule", rule, "--b", str(b), "--lr", str(lr), "--steps", "100")
+    assert columns_of(tmp_path / "theory") == columns_of(tmp_path / "same")
