@@ -216,7 +216,7 @@ def _below(
 
 def _cdf(noise: Noise, x: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
     """F in float64, some thousands of numbers at a time: JAX compiles anew for every shape."""
-    chunks = np.zeros((-(-x.size // CHUNK), CHUNK))
+    chunks = np.zeros((x.size // CHUNK + 1, CHUNK))
     chunks.ravel()[: x.size] = x.ravel()
     # Within someone's jit too these are numbers, now.
     with jax.enable_x64(True), jax.ensure_compile_time_eval():

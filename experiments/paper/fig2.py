@@ -24,7 +24,7 @@ SAMPLED = f"batches of {BATCH_SIZE}"
 CONTROL = f"b = 0, δ of b = {SCALES[-1]:g}"
 ALGORITHMS = {"signSGD with majority vote": "sign", "medianSGD": "median"}
 # The paper's 50,000 take hours on a laptop; what it shows is there after 10,000.
-_STEPS = {False: 20_000, True: 600}
+_STEPS = {False: 10_000, True: 600}
 _TUNING_STEPS = {False: 1_000, True: 150}
 
 

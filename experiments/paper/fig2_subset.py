@@ -25,7 +25,7 @@ ALGORITHMS = {
 }
 SCALES = (1e-9, 1e-5)
 BATCH_SIZES = (10, 1)
-_STEPS = {False: 20_000, True: 3_000}
+_STEPS = {False: 10_000, True: 2_500}
 _METRICS = ("train_loss", "grad_norm", "test_accuracy")
 
 

@@ -68,7 +68,7 @@ def cost(name: str, u: Float[np.ndarray, " n"], points: Sequence["Point"]) -> Co
     own = [p for p in points if (p.noise, p.n) == (name, len(u))]
     last = max(k for k, p in enumerate(own) if abs(p.gap) > target)
     low, high = own[last].b, own[last + 1].b
-    while high / low > 1.0001:
+    while high / low > 1.001:
         middle = float(np.sqrt(low * high))
         if abs(theory.median_gap(u, middle, noise)) > target:
             low = middle

@@ -9,6 +9,7 @@ from scipy import integrate, stats
 
 from experiments.paper import fig1
 from experiments.paper.__main__ import main
+from experiments.run import main as run
 from medjax import theory
 
 
@@ -63,6 +64,8 @@ def test_trajectories_are_those_of_the_closed_forms(folder):
 
 def test_folder_explains_itself(folder):
     assert {path.name for path in folder.iterdir()} == {
+        "claims.md",
+        "claims.parquet",
         "config.json",
         "table.parquet",
         "trajectories.parquet",
@@ -80,11 +83,46 @@ def test_folder_explains_itself(folder):
         (["fig9"], "unknown figure 'fig9': did you mean 'fig1'?"),
         ([], "required: NAME"),
         (["fig1", "--out", "/proc/nowhere/fig1"], "can't be written"),
+        (["fig1", "--steps", "3"], "--steps goes only with fig2-subset, fig2, fig3 or all"),
+        (["theory", "--dataset", "digits"], "--dataset goes only with fig2, fig3 or all"),
+        (["fig2", "--steps", "0"], "--steps: '0' is not a whole number of at least 1"),
     ],
 )
 def test_mistakes(arguments, message, error_of):
     assert message in error_of(main, *arguments)
 
 
-def test_folder_of_another_run_is_kept(folder, error_of):
-    assert "already holds a run" in error_of(main, "fig1", "--out", str(folder))
+def test_folder_of_another_run_is_kept(folder, tmp_path, error_of):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for other in (["theory"], ["fig1", "--quick"], ["fig2-subset", "--steps", "3"]):
+        message = error_of(main, *other, "--out", str(folder))
+        assert "already holds other results" in message
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+    settings = ["--dataset", "digits", "--model", "logistic", "--steps", "1"]
+    assert run([*settings, "--out", str(tmp_path / "run")]) == 0
+    assert "already holds other results" in error_of(main, "fig1", "--out", str(tmp_path / "run"))
+
+
+def test_claims_table(folder):
+    claims = pq.read_table(folder / "claims.parquet").to_pydict()
+    assert claims["figure"] == ["fig1"] * 5
+    assert all(claims["holds"])
+    assert (folder / "claims.md").read_text().count("\n") == 7
+
+
+@pytest.mark.slow
+def test_figure_of_training_runs(tmp_path, capsys):
+    out = tmp_path / "fig2-subset"
+    arguments = ["fig2-subset", "--quick", "--steps", "4", "--out", str(out)]
+    code = main(arguments)
+    assert "full-batch signSGD without noise keeps a large gradient" in capsys.readouterr().out
+    claims = pq.read_table(out / "claims.parquet").to_pydict()
+    assert code == (0 if all(claims["holds"]) else 1)
+    assert (out / "fig2-subset.png").exists()
+    assert (out / "fig2-subset.svg").exists()
+    table = pq.read_table(out / "table.parquet").to_pydict()
+    assert len(table["arm"]) == 12
+    assert set(table["step"]) == {4}
+    # Again: nothing is trained, all is there.
+    assert main(arguments) == code
+    assert "12 runs of them, 0 to do" in capsys.readouterr().out

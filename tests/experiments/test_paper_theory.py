@@ -145,7 +145,7 @@ def test_costs(quick):
     costs = {(r["noise"], r["n"]): r for r in rows(quick[0], "noise_cost")}
     assert costs.keys() == set(itertools.product(NOISES, (3, 11, 31)))
     gap, variance = moments(TOY, costs["normal", 3]["b"])
-    assert abs(gap) == pytest.approx(0.01 * SIGMA, rel=1e-3)
+    assert abs(gap) == pytest.approx(0.01 * SIGMA, rel=3e-3)  # b is good to a thousandth
     assert costs["normal", 3]["std"] == pytest.approx(math.sqrt(variance), rel=1e-6)
     # For large b the gap times the variance, and so the price, depends on the distribution alone:
     # (9/2) ∫ f³ times the variance of the median of three, 1 - √3/π and 23/72, ∫ f³ = 1/(2π√3) and
