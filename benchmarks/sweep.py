@@ -27,12 +27,14 @@ from experiments.training import Stop, train
 
 AXES = {"b": (0.0, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "seed": (0, 1, 2, 3)}
 _STEPS = 300
-_SAMPLED_PROCESSES = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = cli.Parser("python -m benchmarks.sweep", __doc__ or "")
+    parser.add_argument(
+        "--workers", metavar="N", type=cli.integer(1), default=10, help="(default: 10)"
+    )
     parser.add_argument(
         "--steps", metavar="T", type=cli.integer(1), default=_STEPS, help=f"(default: {_STEPS})"
     )
@@ -44,9 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="(default: full)",
     )
     parser.add_argument("--dataset", metavar="NAME", default="mnist5k", help="(default: mnist5k)")
+    parser.add_argument(
+        "--processes",
+        metavar="K",
+        type=cli.integer(1),
+        default=4,
+        help="of the runs, so many are timed as processes (default: 4)",
+    )
     report.add_common_options(parser)
     arguments = parser.parse_args(argv)
-    common = {k: getattr(arguments, k) for k in ("steps", "batch_size", "dataset")}
+    common = {k: getattr(arguments, k) for k in ("workers", "steps", "batch_size", "dataset")}
     try:
         runs = grid.expand(AXES | {name: (value,) for name, value in common.items()})
         groups = make_groups(runs, {arguments.dataset: load(arguments.dataset)})
@@ -59,10 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         loops["sweep"].append(together(groups))
     medians = {name: statistics.median(times) for name, times in loops.items()}
     with tempfile.TemporaryDirectory() as folder:
-        processes = time_processes(runs, common, Path(folder))
+        processes = time_processes(runs, common, arguments.processes, Path(folder))
 
     record = report.provenance()
-    print(f"{len(runs)} runs of {arguments.steps} steps: 8 values of b, 4 seeds, 10 workers")
+    print(
+        f"{len(runs)} runs of {arguments.steps} steps: "
+        f"8 values of b, 4 seeds, {arguments.workers} workers"
+    )
     report.print_machine(record)
     ratio = {
         "loops alone": medians["sweep"] / medians["one by one"],
@@ -76,10 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         row.append(f"{ratio[row[0]]:.2f}")
         row.append(f"{1 / ratio[row[0]]:.1f}×")
     report.print_table(("", "one by one, s", "sweep, s", "ratio", "faster"), rows)
-    print(f"The {len(runs)} processes' time is that of {_SAMPLED_PROCESSES}, scaled up.")
+    print(f"The {len(runs)} processes' time is that of {arguments.processes}, scaled up.")
     if arguments.json is not None:
         figures = {"loops": loops, "processes": processes, "ratio": ratio}
-        results.write_json(arguments.json, record | {"settings": common, "figures": figures})
+        settings = {k: v for k, v in vars(arguments).items() if k != "json"}
+        results.write_json(arguments.json, record | {"settings": settings, "figures": figures})
     return 0
 
 
@@ -114,13 +127,13 @@ def together(groups: Sequence[Group]) -> float:
 
 
 def time_processes(
-    runs: Sequence[RunConfig], common: Mapping[str, Any], folder: Path
+    runs: Sequence[RunConfig], common: Mapping[str, Any], count: int, folder: Path
 ) -> dict[str, float]:
     """The seconds that the sweep's process takes, and those of the runs, from some of them."""
     same = [word for name, value in common.items() for word in (_flag(name), str(value))]
     axes = [word for name, values in AXES.items() for word in (_flag(name), *map(str, values))]
     whole = _process("sweep", [*same, *axes], folder / "sweep")
-    sample = runs[:: len(runs) // _SAMPLED_PROCESSES]
+    sample = runs[:: -(-len(runs) // count)]
     taken = [
         _process(
             "run",

@@ -86,8 +86,10 @@ def problems() -> list[Problem]:
     """Every combination."""
     return [
         (rule, model, n, alpha)
-        for rule, model in itertools.product(STEP_SIZES, MODELS)
-        for n, alpha in itertools.product(MODELS[model], ALPHAS)
+        for rule in STEP_SIZES
+        for model, workers in MODELS.items()
+        for n in workers
+        for alpha in ALPHAS
     ]
 
 

@@ -6,13 +6,14 @@ import re
 
 import pytest
 
-from benchmarks import _point, kernels, scaling, step
+from benchmarks import _point, kernels, scaling, step, sweep
 from benchmarks.report import optional
 from experiments import algorithms
 
 QUICK = {
     step: "--workers 3 --batch-size 2 --steps 2 --repeats 1",
     kernels: "--workers 4 --dims 50 --repeats 1",
+    sweep: "--dataset digits --batch-size 4 --steps 2 --repeats 1 --processes 1",
     scaling: "--rule mean --workers 2 --dims --batch-size 2 --repeats 1",
 }
 COMMANDS = pytest.mark.parametrize("command", QUICK, ids=lambda command: command.__name__)
@@ -181,3 +182,15 @@ def test_mistake_of_its_own(command, arguments, message, error_of, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     assert message in error_of(command.main, *arguments.split(), "--json", "a.json")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_sweep_is_compared_with_its_runs_one_by_one(measured):
+    printed, figures = measured(sweep)
+    for name, ratio in figures["ratio"].items():
+        assert re.search(rf"^{name} .* {ratio:.2f} ", printed, re.MULTILINE)
+    whole, one = figures["processes"]["sweep"], figures["processes"]["one by one"]
+    assert figures["ratio"]["as processes"] == whole / one
+    # 32 processes, of which each starts Python and compiles, against one that does so once.
+    assert figures["ratio"]["as processes"] < 1
+    assert [len(times) for times in figures["loops"].values()] == [1, 1]
