@@ -19,13 +19,12 @@ from experiments.plots import Curves
 PLAIN, NOISY, HOMOGENEOUS = "heterogeneous", "heterogeneous, adaptive noise", "homogeneous"
 _TITLE = "signSGD with majority vote"
 _METRICS = ("train_loss", "train_accuracy", "test_accuracy")
-_SEEDS = 2
-_QUICK = {"dataset": "digits", "steps": 300, "batch_size": 8, "lr": 1e-3}
+_QUICK = {"dataset": "digits", "steps": 400, "batch_size": 8, "lr": 5e-4}
 _FULL = {
     "dataset": "mnist5k",
     "steps": 7_000,
     "batch_size": 32,
-    "lr": 1e-3,
+    "lr": 5e-4,
     "lr_schedule": "1000:2,3000:10,5000:20",
 }
 
