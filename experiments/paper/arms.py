@@ -102,7 +102,8 @@ def write(
                 axis.set_ylim(0, 1.02)
             else:
                 axis.set_yscale("log")
-        axes[row * len(metrics)].legend(frameon=False, fontsize=8)
+        beside = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
+        axes[(row + 1) * len(metrics) - 1].legend(frameon=False, fontsize=9, **beside)
     for suffix in ("png", "svg"):
         results.write_figure(folder / f"{folder.name}.{suffix}", figure)
     rows = [
