@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from experiments.config import RunConfig, configure
@@ -26,6 +27,7 @@ ALGORITHMS = {
 SCALES = (1e-9, 1e-5)
 BATCH_SIZES = (10, 1)
 _STEPS = {False: 10_000, True: 2_500}
+_WHERE = "v2 Fig. 2"
 _METRICS = ("train_loss", "grad_norm", "test_accuracy")
 
 
@@ -72,54 +74,34 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
 
 
 def claims(curves: Mapping[str, Mapping[str, Curves]]) -> list[Claim]:
-    """What the paper's figure shows, and what ours does at the smaller step size."""
+    """What the paper's figure shows, and what ours does at the smaller step size.
+
+    Gradient norms are averaged over the steps, as in the theorems: the ends jump about.
+    """
     signs, medians = curves[SMALL_STEP], curves[MEDIAN]
-    plain = arms.final(signs["b = 0"], "grad_norm")
-    accuracy = arms.final(signs["b = 0"], "test_accuracy")
-    found = [
-        Claim(
-            "fig2-subset",
-            "full-batch signSGD without noise keeps a large gradient",
-            "v2 Fig. 2",
-            "large, constant",
-            f"‖∇f‖ = {plain:.3g}",
-            plain > 1,
-        )
-    ]
-    for label in ("b = 1e-05", "batches of 10", "batches of 1", "b = 1e-05, batches of 10"):
-        norm = arms.final(signs[label], "grad_norm")
-        found.append(
-            Claim(
-                "fig2-subset",
-                f"signSGD with {label}: the gradient shrinks",
-                "v2 Fig. 2",
-                "much smaller",
-                f"‖∇f‖ = {norm:.3g}, {plain / norm:.3g}× smaller",
-                norm < plain / 2,
-            )
-        )
-    best = max(arms.final(curve, "test_accuracy") for curve in signs.values())
-    found.append(
-        Claim(
-            "fig2-subset",
-            "noise or sub-sampling makes signSGD generalise better",
-            "v2 Fig. 2",
-            "higher accuracy",
-            f"test accuracy {best:.3f} against {accuracy:.3f}",
-            best > accuracy + 0.1,
-        )
+    plain, end = _average(signs["b = 0"]), arms.final(signs["b = 0"], "grad_norm")
+    ours = f"‖∇f‖ {plain:.3g} on average, {end:.3g} at the end"
+    text = "full-batch signSGD without noise keeps a large gradient"
+    found = [Claim("fig2-subset", text, _WHERE, "large, constant", ours, min(plain, end) > 1)]
+    for label in list(signs)[2:]:
+        found.append(_shrinks(f"signSGD, {label}", _average(signs[label]), plain))
+    for label in (f"batches of {size}" for size in BATCH_SIZES):
+        norm = _average(medians[label])
+        found.append(_shrinks(f"medianSGD, {label}", norm, _average(medians["b = 0"])))
+    best, worst = (
+        arms.final(signs[label], "test_accuracy") for label in (list(signs)[-1], "b = 0")
     )
-    plain, sampled = (
-        arms.final(medians[label], "grad_norm") for label in ("b = 0", "batches of 1")
-    )
-    found.append(
-        Claim(
-            "fig2-subset",
-            "medianSGD with batches of 1: the gradient shrinks",
-            "v2 Fig. 2",
-            "much smaller",
-            f"‖∇f‖ = {sampled:.3g} against {plain:.3g}",
-            sampled < plain / 2,
-        )
-    )
+    text = "noise and sub-sampling make signSGD more accurate"
+    ours = f"test accuracy {best:.3f} against {worst:.3f}"
+    found.append(Claim("fig2-subset", text, _WHERE, "higher", ours, best > worst + 0.1))
     return found
+
+
+def _shrinks(what: str, norm: float, plain: float) -> Claim:
+    text = f"{what}: the gradient shrinks"
+    ours = f"‖∇f‖ {norm:.3g} on average, against {plain:.3g}"
+    return Claim("fig2-subset", text, _WHERE, "much smaller", ours, norm < 0.7 * plain)
+
+
+def _average(curve: Curves) -> float:
+    return float(np.mean(curve.columns["grad_norm"]))

@@ -1,5 +1,7 @@
 """The models: sizes, convolutions against flax's own, shapes of every data set."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from experiments import models
 from experiments.convolution import Conv3x3, convolve
 from experiments.models import MODELS, _halve
 from experiments.resnet import Block
+from experiments.run import main
 
 
 @pytest.mark.parametrize(
@@ -150,3 +153,17 @@ def test_halving_is_max_pooling():
 
 def test_table_is_complete():
     assert set(MODELS) == {"mlp", "logistic", "cnn", "resnet20"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["mean --lr 0.1", "noisy_sign --b adaptive:0.1 --lr 0.001"])
+def test_resnet_trains(rule, tmp_path):
+    settings = "--dataset digits --partition iid --workers 4 --batch-size 32 --steps 150"
+    arguments = (
+        f"--model resnet20 {settings} --eval-every 150 --rule {rule} --out {tmp_path / 'run'}"
+    )
+    assert main(arguments.split()) == 0
+    result = json.loads((tmp_path / "run" / "summary.json").read_text())
+    # It starts at log 10 = 2.3; of the seeds 0 and 1 the worst end at 0.15 and 0.938.
+    assert result["train_loss"] < 0.5
+    assert result["test_accuracy"] > 0.9
