@@ -55,7 +55,9 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
 def claims(curves: Mapping[str, Curves]) -> list[Claim]:
     """What the paper's figure shows, and what ours does."""
     plain, noisy, homogeneous = (
-        arms.final(curves[label], "test_accuracy") for label in (PLAIN, NOISY, HOMOGENEOUS)
+        # Single measurements jump by a third, so a longer part than elsewhere.
+        arms.final(curves[label], "test_accuracy", share=0.25)
+        for label in (PLAIN, NOISY, HOMOGENEOUS)
     )
     return [
         Claim(
@@ -71,7 +73,7 @@ def claims(curves: Mapping[str, Curves]) -> list[Claim]:
             "it comes nearer to homogeneous data",
             "Fig. 3",
             "close",
-            f"{homogeneous - noisy:.3f} below, without noise {homogeneous - plain:.3f}",
-            homogeneous - noisy < homogeneous - plain,
+            f"{abs(homogeneous - noisy):.3f} apart, without noise {homogeneous - plain:.3f}",
+            abs(homogeneous - noisy) < homogeneous - plain,
         ),
     ]
