@@ -41,6 +41,12 @@ def theorem(name: str) -> Callable[[int, int], theory.Rates] | None:
     return theorems.get(_factory_name(name)) if is_noisy(name) else None
 
 
+def auto_scale(name: str) -> str | None:
+    """A noise scale that needs no tuning, by the study `experiments.which_b`; None if none does."""
+    vote = is_noisy(name) and _factory_name(name) == "majority_vote"
+    return "adaptive:0.1" if vote else None
+
+
 def rules_with(option: str) -> str:
     """The names of the rules that take a setting, for people."""
     return ", ".join(name for name in RULE_NAMES if option in rule_options(name))

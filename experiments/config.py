@@ -9,7 +9,7 @@ import optax
 
 import medjax
 from experiments import algorithms
-from experiments.options import ADAPTIVE, CONSTANT, THEORY, defaults, schedule_pairs
+from experiments.options import ADAPTIVE, AUTO, CONSTANT, THEORY, defaults, schedule_pairs
 from medjax.noise import NOISES, Noise
 from medjax.partition import PARTITIONS, Partition
 
@@ -115,6 +115,11 @@ def resolve(arguments: argparse.Namespace, *, drop: bool = False) -> RunConfig:
             setattr(a, name, None)
         elif getattr(a, name) is None:
             setattr(a, name, setting.default(a))
+    if a.b == AUTO:
+        a.b = algorithms.auto_scale(a.rule)
+        if a.b is None:
+            names = ", ".join(filter(algorithms.auto_scale, algorithms.RULE_NAMES))
+            raise ValueError(f"--b {AUTO} goes only with --rule {names}")
     if a.lr is None:
         a.lr = THEORY if a.b == THEORY else algorithms.default_step_size(a.rule)
     if THEORY in (a.b, a.lr) and algorithms.theorem(a.rule) is None:

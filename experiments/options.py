@@ -17,6 +17,9 @@ ADAPTIVE = "adaptive:"
 THEORY = "theory"
 """For b and the step size: what the theorems say."""
 
+AUTO = "auto"
+"""For b: what `experiments.which_b` found to need no tuning."""
+
 CONSTANT = "constant"
 """The schedule of a step size that stays the same."""
 
@@ -75,7 +78,8 @@ def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> No
         metavar="B",
         type=_noise_scale,
         help="standard deviation of the noise, or adaptive[:FRACTION], the paper's per-tensor "
-        "scale, of fraction 0.1, or theory, that of theorems 5 and 6 (default: 0.01)",
+        "scale, of fraction 0.1; auto, for votes, what needs no tuning (that fraction); or theory, "
+        "that of theorems 5 and 6 (default: 0.01)",
     )
     add(
         "--noise",
@@ -214,7 +218,7 @@ def _noise_scale(text: str) -> float | str:
     if text.startswith(ADAPTIVE):
         cli.number(0)(text.removeprefix(ADAPTIVE))
         return text
-    return cli.number_or((THEORY,), 0)(text)
+    return cli.number_or((THEORY, AUTO), 0)(text)
 
 
 def _schedule(text: str) -> str:

@@ -1,7 +1,7 @@
 """Which b? Its best value against n, heterogeneity and model: `python -m experiments.which_b`.
 
 Every fixed b, and every adaptive one (a fraction of each tensor's largest local gradient), in every
-problem: signs and medians, a convex model and a network, 10 workers and, of the network, 40, and
+problem: signs and medians, a convex model with 10 and 40 workers, a network with 10, and
 Dirichlet partitions from extreme to none. The regret of a choice is the test accuracy that it loses
 against the best fixed b of the problem, averaged over seeds.
 """
@@ -32,7 +32,7 @@ ALPHAS = (0.01, 0.1, 1.0, None)  # None: iid, which is α = ∞
 # A vote's step is a length per coordinate.
 STEP_SIZES = {"noisy_sign": 0.003, "noisy_median": 0.1}
 BATCH_SIZES = {10: 32, 40: 8}
-MODELS = {"logistic": (10,), "mlp": (10, 40)}  # to the numbers of workers
+MODELS = {"logistic": (10, 40), "mlp": (10,)}  # to the numbers of workers
 
 Problem = tuple[str, str, int, float | None]
 """Rule, model, n and α."""

@@ -71,3 +71,11 @@ def test_b_by_theory(rule, b, lr, tmp_path, capsys):
     assert f"step size {lr:g}, normal noise, b = theory ({b:g})" in capsys.readouterr().out
     run(tmp_path / "same", "--rule", rule, "--b", str(b), "--lr", str(lr), "--steps", "100")
     assert columns_of(tmp_path / "theory") == columns_of(tmp_path / "same")
+
+
+def test_b_auto_is_the_studys(tmp_path):
+    run(tmp_path / "auto", "--b", "auto", "--steps", "3")
+    run(tmp_path / "same", "--b", "adaptive:0.1", "--steps", "3")
+    assert columns_of(tmp_path / "auto") == columns_of(tmp_path / "same")
+    record = json.loads((tmp_path / "auto/config.json").read_text())
+    assert record["config"]["b"] == "adaptive:0.1"
