@@ -169,7 +169,7 @@ def figure(found: Mapping[tuple[Problem, float | str], Statistic]) -> Figure:
         axis.set_ylim(0, 1)
         axis.set_title(f"{rule}, {model}", fontsize=10)
     drawing.legend(
-        *axes[-1].get_legend_handles_labels(),
+        *axes[0].get_legend_handles_labels(),
         loc="outside lower center",
         ncols=4,
         fontsize=8,
