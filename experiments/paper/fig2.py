@@ -78,38 +78,20 @@ def claims(curves: Mapping[str, Mapping[str, Curves]]) -> list[Claim]:
     found = []
     for title, arm in curves.items():
         noisy = [arm[f"b = {b:g}"] for b in SCALES]
-        norms = {
-            label: arms.final(curve, "grad_norm")
-            for label, curve in (("without", arm[CONTROL]), ("with", noisy[-1]))
-        }
+        # The median moves little at first, and its gradient is small until it has.
+        for metric in ("train_loss", "grad_norm") if title == VOTE else ("train_loss",):
+            without, with_noise = (arms.final(x, metric) for x in (arm[CONTROL], noisy[-1]))
+            text = f"{title}: noise lowers the {arms.METRICS[metric]}, at the same step size"
+            ours = f"{with_noise:.3g} against {without:.3g}"
+            found.append(Claim("fig2", text, "Fig. 2", "lower", ours, with_noise < 0.7 * without))
         plain = max(_best(arm[label]) for label in ("b = 0", CONTROL))
-        with_noise = max(_best(curve) for curve in noisy)
-        found += [
-            Claim(
-                "fig2",
-                f"{title}: noise shrinks the gradient (b = {SCALES[-1]:g} and 0, same step size)",
-                "Fig. 2",
-                "from about 10 to less",
-                f"‖∇f‖ from {norms['without']:.3g} to {norms['with']:.3g}",
-                norms["with"] < 0.7 * norms["without"],
-            ),
-            Claim(
-                "fig2",
-                f"{title}: without noise, accuracy crawls",
-                "Fig. 2",
-                "0.35 to 0.4",
-                f"at most {plain:.3f}",
-                plain < 0.6,
-            ),
-            Claim(
-                "fig2",
-                f"{title}: with noise, it gets far beyond that",
-                "Fig. 2",
-                "0.85 to 0.9",
-                f"{with_noise:.3f}",
-                with_noise > plain + 0.1,
-            ),
-        ]
+        reached = max(_best(curve) for curve in noisy)
+        text = f"{title}: without noise, accuracy crawls"
+        ours = f"at most {plain:.3f}"
+        found.append(Claim("fig2", text, "Fig. 2", "0.35 to 0.4", ours, plain < 0.6))
+        text = f"{title}: with noise, it gets beyond that"
+        ours = f"{reached:.3f}"
+        found.append(Claim("fig2", text, "Fig. 2", "0.85 to 0.9", ours, reached > plain + 0.1))
     vote = curves[VOTE]
     plain, sampled = _best(vote["b = 0"]), _best(vote[SAMPLED])
     text = f"{VOTE}: sub-sampling plays the part of noise"
