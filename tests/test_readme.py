@@ -9,12 +9,18 @@ from pathlib import Path
 import pytest
 
 from experiments import cli
-from experiments.config import resolve
+from experiments.config import RunConfig, resolve
 from experiments.options import add_options, add_out
+from experiments.paper.__main__ import EXPERIMENTS as EXPERIMENTS_OF_THE_PAPER
+from experiments.sweep import grid
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXPERIMENTS = (ROOT / "experiments/README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"python -m experiments\.run(.*)$", README, re.MULTILINE)
+SWEEPS = re.findall(r"python -m experiments\.sweep( --.*)$", README + EXPERIMENTS, re.MULTILINE)
+PAPER = re.findall(r"python -m experiments\.paper ([a-z0-9-]+)", README + EXPERIMENTS)
 
 
 def output_of(snippet: str) -> str:
@@ -55,3 +61,30 @@ def test_run_commands_parse(command):
     add_options(parser)
     add_out(parser)
     resolve(parser.parse_args(arguments))
+
+
+def grid_of(*arguments: str) -> list[RunConfig]:
+    parser = cli.Parser("sweep", "")
+    grid.add_grid_options(parser)
+    return grid.expand(grid.read_axes(parser, arguments)[1])
+
+
+def test_sweeps_are_those_that_they_seem(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (toml,) = re.findall(r"```toml\n(.*?)```", EXPERIMENTS, re.DOTALL)
+    Path("grid.toml").write_text(toml, encoding="utf-8")
+    assert len(SWEEPS) == 3
+    first, *others = (grid_of(*shlex.split(command)) for command in SWEEPS)
+    # Five seeds and two step sizes, of sign and of noisy_sign with three values of b.
+    assert len(first) == 5 * 2 * (1 + 3)
+    assert others == [first, first]
+
+
+def test_experiments_of_the_paper_exist():
+    assert set(PAPER) <= {*EXPERIMENTS_OF_THE_PAPER, "all"}
+
+
+def test_pictures_exist():
+    for text, folder in ((README, ROOT), (EXPERIMENTS, ROOT / "experiments")):
+        for picture in re.findall(r"!\[.*?\]\((.*?)\)", text):
+            assert (folder / picture).is_file(), picture
