@@ -80,7 +80,7 @@ def test_folder_explains_itself(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fig9"], "unknown figure 'fig9': did you mean 'fig1'?"),
+        (["fig-1"], "unknown figure 'fig-1': did you mean 'fig1'?"),
         ([], "required: NAME"),
         (["fig1", "--out", "/proc/nowhere/fig1"], "can't be written"),
         (["fig1", "--steps", "3"], "--steps goes only with fig2-subset, fig2, fig3 or all"),

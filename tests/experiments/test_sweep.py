@@ -152,9 +152,9 @@ def test_the_default_folder_is_the_same_for_the_same_grid(tmp_path, monkeypatch)
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
-# Five programs, so five chunks, each of some seconds with the compiling.
+# Three programs, so three chunks, each of some seconds with the compiling.
 LONG = ["--dataset", "digits", "--model", "logistic", "--steps", "600", "--eval-every", "100"]
-LONG += ["--batch-size", "4", "8", "12", "16", "20", "--b", "0", "0.1", "--seeds", "2"]
+LONG += ["--batch-size", "4", "8", "12", "--b", "0", "0.1", "--seeds", "2"]
 
 
 def begin(folder, *arguments):
@@ -162,7 +162,7 @@ def begin(folder, *arguments):
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    while len(list(folder.glob("parts/*.parquet"))) < 2:
+    while not list(folder.glob("parts/*.parquet")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     return process
@@ -186,10 +186,10 @@ def test_a_sweep_that_is_stopped_goes_on(name, uninterrupted, tmp_path, capsys):
     assert errors == ("stopped; the same command goes on where this was\n" * (name == "SIGINT"))
     assert not (folder / "results.parquet").exists()
     parts = {path: path.stat().st_mtime_ns for path in folder.glob("parts/*.parquet")}
-    assert 2 <= len(parts) < 5
+    assert 1 <= len(parts) < 3
 
     assert main([*LONG, "--out", str(folder)]) == 0
-    assert f"{4 * len(parts)} runs of them, {20 - 4 * len(parts)} to do" in capsys.readouterr().out
+    assert f"{4 * len(parts)} runs of them, {12 - 4 * len(parts)} to do" in capsys.readouterr().out
     for path, time_written in parts.items():
         assert path.stat().st_mtime_ns == time_written
     resumed, whole = (pq.read_table(x / "results.parquet") for x in (folder, uninterrupted))
