@@ -78,8 +78,7 @@ def claims(curves: Mapping[str, Mapping[str, Curves]]) -> list[Claim]:
     found = []
     for title, arm in curves.items():
         noisy = [arm[f"b = {b:g}"] for b in SCALES]
-        # The median moves little at first, and its gradient is small until it has.
-        for metric in ("train_loss", "grad_norm") if title == VOTE else ("train_loss",):
+        for metric in ("train_loss", "grad_norm"):
             without, with_noise = (arms.final(x, metric) for x in (arm[CONTROL], noisy[-1]))
             text = f"{title}: noise lowers the {arms.METRICS[metric]}, at the same step size"
             ours = f"{with_noise:.3g} against {without:.3g}"
