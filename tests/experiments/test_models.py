@@ -156,8 +156,8 @@ def test_table_is_complete():
 
 
 @pytest.mark.slow
-def test_resnet_trains(tmp_path):
-    rule = "noisy_sign --b adaptive:0.1 --lr 0.001"
+@pytest.mark.parametrize("rule", ["mean --lr 0.1", "noisy_sign --b adaptive:0.1 --lr 0.001"])
+def test_resnet_trains(rule, tmp_path):
     settings = "--dataset digits --partition iid --workers 4 --batch-size 32 --steps 150"
     arguments = (
         f"--model resnet20 {settings} --eval-every 150 --rule {rule} --out {tmp_path / 'run'}"
