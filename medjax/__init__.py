@@ -4,6 +4,7 @@ All n workers take a step in one jitted program; everything after their gradient
 over stacked updates, leaves `(n, *shape)`, in the order of the protocol: worker, server.
 """
 
+from medjax import mixing as mixing
 from medjax import noise as noise
 from medjax import objectives as objectives
 from medjax import partition as partition
@@ -16,6 +17,7 @@ from medjax._alias import noisy_median_sgd as noisy_median_sgd
 from medjax._alias import noisy_sign_sgd as noisy_sign_sgd
 from medjax._alias import sgd as sgd
 from medjax._alias import sign_sgd as sign_sgd
+from medjax._mix import mix as mix
 from medjax._noisy_sign import noisy_sign as noisy_sign
 from medjax._per_worker import per_worker as per_worker
 from medjax._perturb import AdaptiveScale as AdaptiveScale

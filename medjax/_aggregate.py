@@ -8,9 +8,10 @@ import optax
 from jaxtyping import Array, Int, Key
 from optax.experimental import aggregating
 
+from medjax._promised import promise
 from medjax._random import Seed, stage_key
 from medjax._stacked import Stacked, Updates
-from medjax.rules import Rule
+from medjax.rules import Rule, StatefulRule
 
 
 class AggregateState(NamedTuple):
@@ -20,14 +21,15 @@ class AggregateState(NamedTuple):
     key: Key[Array, ""]
 
 
-def aggregate(rule: Rule, key: Seed | None = None) -> aggregating.Aggregator:
+def aggregate(rule: Rule | StatefulRule, key: Seed | None = None) -> aggregating.Aggregator:
     """Apply a rule: stacked updates, leaves (n, *shape), to one update, leaves (*shape).
 
     Whatever stands before it in an `optax.chain` sees the workers' vectors, whatever stands after
     it sees the server's: any optax optimizer.
 
     Args:
-        rule: a rule of `medjax.rules`, such as `rules.median()`.
+        rule: a rule of `medjax.rules`, such as `rules.median()`; of one that remembers, the state
+            is kept in the chain's.
         key: a JAX key or an integer seed, for a rule that draws random numbers.
 
     Returns:
@@ -37,6 +39,13 @@ def aggregate(rule: Rule, key: Seed | None = None) -> aggregating.Aggregator:
         ValueError: if the rule draws random numbers and no key is given.
         TypeError: if `rule` isn't a rule (`rules.median()`, not `rules.median`).
     """
+    if isinstance(rule, StatefulRule):
+        return aggregating.Aggregator(
+            init=rule.init,
+            update=lambda updates, state, params=None, **extra_args: rule.update(
+                promise(updates).stacked(), state, params
+            ),
+        )
     if not isinstance(rule, Rule):
         raise TypeError(f"rule must be built, such as medjax.rules.median(); got {rule!r}")
     if not rule.needs_key:

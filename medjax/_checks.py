@@ -63,6 +63,18 @@ def real(name: str, value: Any, *, minimum: float, exclusive: bool = False, ndim
         raise ValueError(f"{name} must be {what}, got shape {np.shape(value)}")
 
 
+def honest_majority(name: str, num_byzantine: int, num_workers: int) -> None:
+    """Check that 2f < n.
+
+    Raises:
+        ValueError: if not; `name` says what of.
+    """
+    if 2 * num_byzantine >= num_workers:
+        raise ValueError(
+            f"{name} needs 2f < n, got f = {num_byzantine} and n = {num_workers} workers"
+        )
+
+
 def option(name: str, value: object, valid: tuple[str, ...]) -> None:
     """Check that `value` is one of the valid names.
 

@@ -88,9 +88,12 @@ class Promised(Promise):
         return add(n - rest, rest, total) if rest else total
 
     def unflatten(self, row: list[Array], *leading: int) -> PyTree:
-        """Flat leaves, perhaps with leading axes, back to a pytree of the update's shapes."""
+        """Flat leaves, perhaps with leading axes, to a pytree of the update's shapes and dtypes."""
         leaves, treedef = jax.tree.flatten(self.like)
-        shaped = [x.reshape(*leading, *leaf.shape) for x, leaf in zip(row, leaves, strict=True)]
+        shaped = [
+            x.reshape(*leading, *leaf.shape).astype(leaf.dtype)
+            for x, leaf in zip(row, leaves, strict=True)
+        ]
         return jax.tree.unflatten(treedef, shaped)
 
     def _staged(self, row: Row, worker: Worker) -> Row:

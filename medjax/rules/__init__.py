@@ -11,7 +11,11 @@ updates, an array `(n, ...)` or any pytree of such, to the aggregate without the
 Each rule belongs to a family, and the family, not the rule, knows how to run it:
 
 * `Additive`: decode(Σ_i encode(x_i)): mean, majority vote;
-* `CoordinateWise`: a function of the n numbers at each coordinate: median, trimmed mean.
+* `CoordinateWise`: a function of the n numbers at each coordinate: median, trimmed mean;
+* `Geometric`: Σ_i w_i x_i with weights from the Gram matrix of the vectors: Krum, multi-Krum.
+
+`premixed` makes a rule of a rule and the mixing stages before it. A `StatefulRule` remembers its
+earlier steps, and works in a chain, by `medjax.aggregate`.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,12 +26,19 @@ from medjax.rules._additive import mean as mean
 from medjax.rules._coordinatewise import CoordinateWise as CoordinateWise
 from medjax.rules._coordinatewise import median as median
 from medjax.rules._coordinatewise import trimmed_mean as trimmed_mean
+from medjax.rules._geometric import Geometric as Geometric
+from medjax.rules._krum import krum as krum
+from medjax.rules._krum import multi_krum as multi_krum
+from medjax.rules._premixed import premixed as premixed
 from medjax.rules._rule import Rule as Rule
+from medjax.rules._rule import StatefulRule as StatefulRule
 
 RULES: Mapping[str, Callable[..., Rule]] = {
     "mean": mean,
     "median": median,
     "majority_vote": majority_vote,
     "trimmed_mean": trimmed_mean,
+    "krum": krum,
+    "multi_krum": multi_krum,
 }
 """Every rule's factory by its name."""

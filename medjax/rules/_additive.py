@@ -71,8 +71,8 @@ class Additive:
 
         totals = promised.sum(encode)
         aggregate = [
-            self.decode(total, n, None if k is None else k[n]).astype(leaf.dtype)
-            for total, k, leaf in zip(totals, keys, leaves, strict=True)
+            self.decode(total, n, None if k is None else k[n])
+            for total, k in zip(totals, keys, strict=True)
         ]
         return promised.unflatten(aggregate)
 

@@ -48,7 +48,7 @@ class CoordinateWise:
             reduced = self.reduce(jnp.concatenate(columns, axis=1))
             ends = np.cumsum([x.shape[1] for x in columns])[:-1]
             for i, part in zip(group, jnp.split(reduced, ends), strict=True):
-                aggregate[i] = part.astype(leaves[i].dtype)
+                aggregate[i] = part
         return promised.unflatten(aggregate)
 
 
@@ -102,9 +102,7 @@ def trimmed_mean(num_byzantine: int) -> CoordinateWise:
     name = f"trimmed_mean(num_byzantine={f})"
 
     def reduce(x: Array) -> Array:
-        n = x.shape[0]
-        if 2 * f >= n:
-            raise ValueError(f"{name} needs 2f < n, got f = {f} and n = {n} workers")
+        _checks.honest_majority(name, f, len(x))
         return order_statistics.trimmed_mean(x, f)
 
     return CoordinateWise(name, reduce)

@@ -1,6 +1,8 @@
 """What every rule is, whatever its family."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from medjax._random import Seed
 from medjax._stacked import Stacked, Updates
@@ -23,3 +25,18 @@ class Rule(Protocol):
     def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
         """The aggregate, without the leading axis; each leaf keeps its dtype."""
         ...
+
+
+@dataclass(frozen=True)
+class StatefulRule:
+    """A rule that remembers: `medjax.aggregate` keeps its state in the chain's.
+
+    Attributes:
+        name: the rule with its settings.
+        init: the parameters, or a pytree of their shapes, to the state before the first step.
+        update: (stacked updates, state, parameters) to the aggregate and the next state.
+    """
+
+    name: str
+    init: Callable[[Updates], Any]
+    update: Callable[[Stacked, Any, Updates | None], tuple[Updates, Any]]
