@@ -5,8 +5,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from medjax import _checks
-from medjax.rules._geometric import Draw, Geometric
 from medjax._vectors import Vectors
+from medjax.rules._geometric import Draw, Geometric
 
 
 def krum(num_byzantine: int, num_neighbors: int | None = None) -> Geometric:
