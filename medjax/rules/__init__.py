@@ -11,7 +11,8 @@ updates, an array `(n, ...)` or any pytree of such, to the aggregate without the
 Each rule belongs to a family, and the family, not the rule, knows how to run it:
 
 * `Additive`: decode(Σ_i encode(x_i)): mean, majority vote;
-* `CoordinateWise`: a function of the n numbers at each coordinate: median, trimmed mean;
+* `CoordinateWise`: a function of the n numbers at each coordinate: median, trimmed mean,
+  mean around median, Phocas;
 * `Geometric`: Σ_i w_i x_i with weights from the Gram matrix of the vectors: Krum, multi-Krum.
 
 `premixed` makes a rule of a rule and the mixing stages before it. A `StatefulRule` remembers its
@@ -24,7 +25,9 @@ from medjax.rules._additive import Additive as Additive
 from medjax.rules._additive import majority_vote as majority_vote
 from medjax.rules._additive import mean as mean
 from medjax.rules._coordinatewise import CoordinateWise as CoordinateWise
+from medjax.rules._coordinatewise import meamed as meamed
 from medjax.rules._coordinatewise import median as median
+from medjax.rules._coordinatewise import phocas as phocas
 from medjax.rules._coordinatewise import trimmed_mean as trimmed_mean
 from medjax.rules._geometric import Geometric as Geometric
 from medjax.rules._krum import krum as krum
@@ -38,6 +41,8 @@ RULES: Mapping[str, Callable[..., Rule]] = {
     "median": median,
     "majority_vote": majority_vote,
     "trimmed_mean": trimmed_mean,
+    "meamed": meamed,
+    "phocas": phocas,
     "krum": krum,
     "multi_krum": multi_krum,
 }

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from medjax import _checks
 from medjax._kernels import order_statistics
+from medjax._kernels.nearest import mean_nearest
 from medjax._promised import Promised, promise
 from medjax._random import Seed
 from medjax._stacked import Stacked, Updates
@@ -104,5 +105,61 @@ def trimmed_mean(num_byzantine: int) -> CoordinateWise:
     def reduce(x: Array) -> Array:
         _checks.honest_majority(name, f, len(x))
         return order_statistics.trimmed_mean(x, f)
+
+    return CoordinateWise(name, reduce)
+
+
+def meamed(num_byzantine: int) -> CoordinateWise:
+    """Per coordinate, average the n - f values nearest the median: mean around median.
+
+    (Xie et al., 2018, "Generalized Byzantine-tolerant SGD".) If values on both sides of the median
+    are equally near and not all can be kept, the result is midway between keeping as many of the
+    lower ones as possible and as many of the upper ones. NaN and ±∞ are infinitely far: while at
+    most f rows are non-finite the result is finite, and no farther from the median than the finite
+    row that is farthest from it.
+
+    Args:
+        num_byzantine: f, with 2f < n.
+
+    Raises:
+        TypeError: if f isn't a static integer.
+        ValueError: if f is negative, or, when traced, if 2f >= n.
+
+    >>> print(meamed(1)(jnp.array([[1.0], [3.0], [4.0], [5.0], [100.0]])))
+    [3.25]
+    """
+    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+    return _mean_around(f"meamed(num_byzantine={f})", f, order_statistics.median)
+
+
+def phocas(num_byzantine: int) -> CoordinateWise:
+    """Per coordinate, average the n - f values nearest the trimmed mean (Xie et al., 2018).
+
+    Ties, NaN and ±∞ are treated as by `meamed`.
+
+    Args:
+        num_byzantine: f, with 2f < n.
+
+    Raises:
+        TypeError: if f isn't a static integer.
+        ValueError: if f is negative, or, when traced, if 2f >= n.
+
+    >>> print(phocas(1)(jnp.array([[1.0], [3.0], [4.0], [5.0], [100.0]])))
+    [3.25]
+    """
+    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+    return _mean_around(
+        f"phocas(num_byzantine={f})", f, lambda x: order_statistics.trimmed_mean(x, f)
+    )
+
+
+def _mean_around(
+    name: str, f: int, center: Callable[[Float[Array, "n d"]], Float[Array, " d"]]
+) -> CoordinateWise:
+    """The average of the n - f values nearest the centre."""
+
+    def reduce(x: Array) -> Array:
+        _checks.honest_majority(name, f, len(x))
+        return mean_nearest(x, center(x), len(x) - f)
 
     return CoordinateWise(name, reduce)
