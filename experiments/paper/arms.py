@@ -28,6 +28,11 @@ METRICS = {
 }
 
 
+def length(steps: int, measurements: int = 100) -> dict[str, int]:
+    """The settings of a run of so many steps, measured so many times."""
+    return {"steps": steps, "eval_every": max(1, steps // measurements)}
+
+
 def train(console: Console, folder: Path, arms: Mapping[T, RunConfig]) -> dict[T, Curves]:
     """Train each arm; those that the folder has already aren't trained again.
 

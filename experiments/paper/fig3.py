@@ -39,7 +39,7 @@ def settings(options: Options) -> dict[str, Any]:
 def run(console: Console, folder: Path, options: Options) -> list[Claim]:
     """Train, draw, and check what the paper says."""
     common = settings(options)
-    common["eval_every"] = max(1, common["steps"] // 20)
+    common |= arms.length(common["steps"], 20)
     apart: dict[str, Any] = {"partition": "by_label", "classes_per_worker": 1}
     runs: dict[str, RunConfig] = {
         PLAIN: configure(rule="sign", **apart, **common),
