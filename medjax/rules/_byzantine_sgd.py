@@ -1,0 +1,137 @@
+"""ByzantineSGD: a filter of the workers by all that they have sent so far."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from medjax import _checks, _stacked
+from medjax._promised import promise
+from medjax._stacked import Stacked, Updates
+from medjax._vectors import Vectors, dot, vectors_of
+from medjax.rules._rule import StatefulRule
+from medjax.rules._selection import mean_of, middle
+from medjax.rules._settings import Real, settings_text
+
+
+class ByzantineSGDState(NamedTuple):
+    """What the server remembers of the steps before; in float32 at least.
+
+    Attributes:
+        step: how many there were.
+        start: x_1, the parameters at the first of them.
+        products: A_i = Σ_t ⟨g_i, x_t - x_1⟩.
+        sums: B_i = Σ_t g_i, leaves (n, *shape).
+        good: which workers are still trusted.
+    """
+
+    step: Int[Array, ""]
+    start: Updates
+    products: Float[Array, " n"]
+    sums: Stacked
+    good: Bool[Array, " n"]
+
+
+def byzantine_sgd(
+    num_byzantine: int,
+    num_workers: int,
+    gradient_bound: Real,
+    product_threshold: Real,
+    sum_threshold: Real,
+) -> StatefulRule:
+    """The mean over the workers that stayed near the majority at every step so far.
+
+    Algorithm 1 of Alistarh, Allen-Zhu and Li (2018), "Byzantine stochastic gradient descent". At
+    the parameters x_t worker i sends g_i; with A_i = Σ_t ⟨g_i, x_t - x_1⟩ and B_i = Σ_t g_i, over
+    all steps so far, it is dropped for good unless
+
+        |A_i - median_j A_j| ≤ T_A,  ‖B_i - B_med‖ ≤ T_B  and  ‖g_i - g_med‖ ≤ 4V.
+
+    B_med is the B_j of the lowest index with more than half of the workers' (itself counted) within
+    T_B, and g_med likewise with those within 2V; if there is none, that with the most. The result
+    is the mean of the g_i of those that are left, where the paper divides by n; 0 if none is.
+
+    A worker that sends NaN or ±∞ is dropped at once; the result is always finite.
+
+    Args:
+        num_byzantine: f, with 2f < n. It is only checked: the rule doesn't depend on it.
+        num_workers: n.
+        gradient_bound: V > 0, how far an honest worker's gradient may be from the true one.
+        product_threshold: T_A > 0, which in the theory is of the order of D V √(T log(nT)) for T
+            steps in a domain of diameter D.
+        sum_threshold: T_B > 0, of the order of V √(T log(nT)). These three may be traced.
+
+    Returns:
+        A rule with a state, whose update must be given the parameters.
+
+    Raises:
+        TypeError: if a number of workers isn't a static integer, or another not a real number.
+        ValueError: if a setting is out of range, or 2f >= n; when traced, if the updates are of
+            another number of workers, or there are no parameters.
+    """
+    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+    n = _checks.integer("num_workers", num_workers, minimum=1)
+    bounds = {
+        "gradient_bound": gradient_bound,
+        "product_threshold": product_threshold,
+        "sum_threshold": sum_threshold,
+    }
+    for key, value in bounds.items():
+        _checks.real(key, value, minimum=0.0, exclusive=True)
+    name = f"byzantine_sgd({settings_text(num_byzantine=f, num_workers=n, **bounds)})"
+    _checks.honest_majority(name, f, n)
+
+    def init(params: Updates) -> ByzantineSGDState:
+        dtypes = [jnp.promote_types(p.dtype, jnp.float32) for p in jax.tree.leaves(params)]
+        return ByzantineSGDState(
+            step=jnp.zeros([], jnp.int32),
+            start=jax.tree.map(lambda p: jnp.zeros(p.shape, _wide(p)), params),
+            products=jnp.zeros(n, jnp.result_type(*dtypes)),
+            sums=jax.tree.map(lambda p: jnp.zeros((n, *p.shape), _wide(p)), params),
+            good=jnp.ones(n, bool),
+        )
+
+    def update(
+        updates: Stacked, state: ByzantineSGDState, params: Updates | None
+    ) -> tuple[Updates, ByzantineSGDState]:
+        if params is None:
+            raise ValueError(f"{name} needs the parameters: give them to update")
+        _stacked.num_workers(updates, expected=n)
+        promised = promise(updates)
+        vectors = vectors_of(promised)
+        # Only now are the parameters sure to be there, and not their shapes alone.
+        start = jax.tree.map(
+            lambda p, x: jnp.where(state.step == 0, p.astype(x.dtype), x), params, state.start
+        )
+        way = jax.tree.leaves(jax.tree.map(lambda p, x: (p - x).reshape(-1), params, start))
+        products = state.products
+        for x, y in zip(vectors.rows, way, strict=True):
+            products += dot(x, y).astype(products.dtype)
+        sums = jax.tree.map(lambda b, g: b + g.astype(b.dtype), state.sums, updates)
+        good = (
+            state.good
+            & vectors.finite
+            & (jnp.abs(products - middle(products)) <= product_threshold)
+            & _near_the_median(vectors_of(promise(sums)), sum_threshold, sum_threshold)
+            & _near_the_median(vectors, 2 * gradient_bound, 4 * gradient_bound)
+        )
+        mean = vectors.weighted_sum(mean_of(good, vectors.gram.dtype))
+        return promised.unflatten(mean), ByzantineSGDState(
+            state.step + 1, start, products, sums, good
+        )
+
+    return StatefulRule(name, init, update)
+
+
+def _near_the_median(vectors: Vectors, near: Real, reach: Real) -> Bool[Array, " n"]:
+    """Which are within `reach` of the first that has more than half within `near`."""
+    distances = jnp.sqrt(vectors.squared_distances)
+    n = len(distances)
+    count = jnp.where(vectors.finite, jnp.sum(distances <= near, axis=1), 0)
+    median = jnp.argmax(jnp.where(2 * count > n, n + 1, count))
+    return distances[median] <= reach
+
+
+def _wide(x: Any) -> jnp.dtype:
+    return jnp.promote_types(x.dtype, jnp.float32)
