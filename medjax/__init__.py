@@ -9,6 +9,7 @@ from medjax import noise as noise
 from medjax import objectives as objectives
 from medjax import partition as partition
 from medjax import rules as rules
+from medjax import servers as servers
 from medjax import theory as theory
 from medjax._aggregate import AggregateState as AggregateState
 from medjax._aggregate import aggregate as aggregate
@@ -18,6 +19,8 @@ from medjax._alias import noisy_sign_sgd as noisy_sign_sgd
 from medjax._alias import sgd as sgd
 from medjax._alias import sign_sgd as sign_sgd
 from medjax._mix import mix as mix
+from medjax._multitask import MultitaskResult as MultitaskResult
+from medjax._multitask import multitask as multitask
 from medjax._noisy_sign import noisy_sign as noisy_sign
 from medjax._per_worker import per_worker as per_worker
 from medjax._perturb import AdaptiveScale as AdaptiveScale
@@ -31,5 +34,6 @@ from medjax._simulate import simulate as simulate
 from medjax._simulate import simulation as simulation
 from medjax._worker_data import WorkerData as WorkerData
 from medjax._worker_data import stack_workers as stack_workers
+from medjax._worker_momentum import worker_momentum as worker_momentum
 
 __version__ = "0.1.0"

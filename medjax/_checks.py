@@ -63,6 +63,19 @@ def real(name: str, value: Any, *, minimum: float, exclusive: bool = False, ndim
         raise ValueError(f"{name} must be {what}, got shape {np.shape(value)}")
 
 
+def fraction(name: str, value: Any, *, below_one: bool = False) -> None:
+    """Check that `value`, unless traced, is a number from 0 to 1, or one below 1.
+
+    Raises:
+        TypeError: if it isn't a real number.
+        ValueError: if it is out of range.
+    """
+    real(name, value, minimum=0.0)
+    if not isinstance(value, Tracer) and (value > 1 or (below_one and value == 1)):
+        bound = "below" if below_one else "at most"
+        raise ValueError(f"{name} must be {bound} 1, got {_short(value)}")
+
+
 def honest_majority(name: str, num_byzantine: int, num_workers: int) -> None:
     """Check that 2f < n.
 

@@ -38,6 +38,17 @@ def local_gradients(
     return map_workers(lambda *both: both, objective, params, data, at_once=at_once)
 
 
+def own_gradients(
+    objective: Objective, params: Stacked, data: WorkerData
+) -> tuple[dict[str, Float[Array, " n"]], Stacked]:
+    """As `local_gradients`, each worker's at parameters of its own, leaves (n, *shape)."""
+    return _over_workers(
+        lambda worker: _worker_gradient(objective, *worker),
+        (params, data.examples, data.sizes),
+        _EXAMPLES_AT_ONCE // _num_rows(data),
+    )
+
+
 def map_workers(
     f: Callable[[dict[str, Array], Updates], PyTree],
     objective: Objective,
@@ -55,26 +66,36 @@ def map_workers(
         data: the workers' examples.
         at_once: how many workers to vmap over; 0 is taken for 1.
     """
+    return _over_workers(
+        lambda examples_and_size: f(*_worker_gradient(objective, params, *examples_and_size)),
+        (data.examples, data.sizes),
+        at_once,
+    )
 
-    def worker(examples_and_size: tuple[PyTree, Array]) -> PyTree:
-        examples, size = examples_and_size
-        own = jnp.arange(_num_rows(data)) < size
 
-        def average(values: Array) -> Array:
-            return jnp.sum(jnp.where(own, values, 0)) / size
+def _over_workers(f: Callable[[PyTree], PyTree], inputs: PyTree, at_once: int) -> PyTree:
+    """f of each worker's part of the inputs, stacked; 0 workers at once are taken for 1."""
+    if at_once >= jax.tree.leaves(inputs)[0].shape[0]:
+        return jax.vmap(f)(inputs)
+    return lax.map(f, inputs, batch_size=max(1, at_once))
 
-        def average_loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
-            metrics = evaluate_examples(objective, params, examples)
-            averages = {name: average(values) for name, values in metrics.items()}
-            return averages["loss"], averages
 
-        gradient, averages = jax.grad(average_loss, has_aux=True)(params)
-        return f(averages, gradient)
+def _worker_gradient(
+    objective: Objective, params: PyTree, examples: PyTree, size: Int[Array, ""]
+) -> tuple[dict[str, Array], Updates]:
+    """The averages of a worker's metrics over its own examples, and the gradient of its loss."""
+    own = jnp.arange(jax.tree.leaves(examples)[0].shape[0]) < size
 
-    workers = (data.examples, data.sizes)
-    if at_once >= len(data.sizes):
-        return jax.vmap(worker)(workers)
-    return lax.map(worker, workers, batch_size=max(1, at_once))
+    def average(values: Array) -> Array:
+        return jnp.sum(jnp.where(own, values, 0)) / size
+
+    def average_loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
+        metrics = evaluate_examples(objective, params, examples)
+        averages = {name: average(values) for name, values in metrics.items()}
+        return averages["loss"], averages
+
+    gradient, averages = jax.grad(average_loss, has_aux=True)(params)
+    return averages, gradient
 
 
 def evaluate_examples(
@@ -182,8 +203,16 @@ def _even_parts(n: int, limit: int) -> int:
     return next(divisors, limit)
 
 
-def take_workers(data: WorkerData, first: int | Int[Array, ""], count: int) -> WorkerData:
-    """The data of some of the workers."""
+def take_workers(
+    data: WorkerData,
+    first: int | Int[Array, ""],
+    count: int,
+    cohort: Int[Array, " m"] | None = None,
+) -> WorkerData:
+    """The data of `count` of the workers from `first` on, or of so many of the cohort."""
+    if cohort is not None:
+        workers = _indices(first, count, cohort)
+        return jax.tree.map(lambda x: x[workers], data)
     if count == len(data.sizes):
         return data
     return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, count), data)
@@ -195,8 +224,11 @@ def sample_batches(
     key: Key[Array, ""],
     first: int | Int[Array, ""],
     count: int,
+    cohort: Int[Array, " m"] | None = None,
 ) -> WorkerData:
     """Mini-batches of some of the workers, each drawn with replacement from its own examples.
+
+    A worker's draw is a function of the key and its index, whoever else draws.
 
     Raises:
         ValueError: if the batch is larger than the largest worker's number of examples.
@@ -211,10 +243,19 @@ def sample_batches(
         worker_key = jax.random.fold_in(key, worker)
         return jax.random.randint(worker_key, (batch_size,), 0, data.sizes[worker])
 
-    workers = first + jnp.arange(count)
+    workers = _indices(first, count, cohort)
     drawn = jax.vmap(draw)(workers)
     batches = jax.tree.map(lambda array: array[workers[:, None], drawn], data.examples)
     return WorkerData(batches, jnp.full((count,), batch_size, jnp.int32))
+
+
+def _indices(
+    first: int | Int[Array, ""], count: int, cohort: Int[Array, " m"] | None
+) -> Int[Array, " count"]:
+    """Which workers are the `count` from `first` on: of all, or of the cohort."""
+    if cohort is None:
+        return first + jnp.arange(count)
+    return lax.dynamic_slice_in_dim(cohort, first, count)
 
 
 def _num_rows(data: WorkerData) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from medjax import _checks, _stacked
 from medjax._stacked import Stacked
@@ -21,15 +21,20 @@ def per_worker(
     of the wrong shape. Typed random keys in the inner state are folded with the worker's index, so
     that workers draw independently; raw uint32 keys can't be told from numbers, and are not.
 
+    Where only some workers take part in a step (`participants` of `simulate`), the extra argument
+    `workers` says which, by their indices (m,), and the updates are theirs alone: the state of
+    those who are away stays as it is.
+
     Args:
         inner: any optax transform; it sees one worker's updates and the common parameters.
-        num_workers: n.
+        num_workers: n, of all workers, present or not.
 
     Returns:
         A transform of stacked updates, leaves (n, *shape) to (n, *shape).
 
     Raises:
-        ValueError: if `num_workers` is below 1 or, when traced, isn't that of the updates.
+        ValueError: if `num_workers` is below 1 or, when traced, isn't that of the updates, or of
+            the data where only some take part.
         TypeError: if `num_workers` isn't a static integer.
     """
     n = _checks.integer("num_workers", num_workers, minimum=1)
@@ -49,15 +54,24 @@ def per_worker(
         updates: Stacked,
         state: optax.OptState,
         params: optax.Params | None = None,
+        *,
+        workers: Int[Array, " m"] | None = None,
+        num_workers: int = n,
         **extra_args: Any,
     ) -> tuple[Stacked, optax.OptState]:
-        _stacked.num_workers(updates, expected=n)
+        if num_workers != n:  # an index out of range would be taken for another, without a word
+            raise ValueError(f"per_worker is built for {n} workers, there are {num_workers}")
+        _stacked.num_workers(updates, expected=n if workers is None else len(workers))
 
         def update_worker(
             worker_updates: optax.Updates, worker_state: optax.OptState
         ) -> tuple[optax.Updates, optax.OptState]:
             return inner_update(worker_updates, worker_state, params, **extra_args)
 
-        return jax.vmap(update_worker)(updates, state)
+        if workers is None:
+            return jax.vmap(update_worker)(updates, state)
+        present = jax.tree.map(lambda x: x[workers], state)
+        sent, present = jax.vmap(update_worker)(updates, present)
+        return sent, jax.tree.map(lambda x, new: x.at[workers].set(new), state, present)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -13,7 +13,9 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from medjax import _checks
 from medjax._gradients import promised_gradients, sample_batches, take_workers
+from medjax._local_steps import batch_key, check_local_steps, with_local_steps
 from medjax._metrics import measure_workers
+from medjax._participation import check_participants, draw_participants
 from medjax._random import Seed, stage_key
 from medjax._stacked import Updates
 from medjax._worker_data import WorkerData
@@ -67,6 +69,10 @@ def simulation(
     *,
     batch_size: int | None = None,
     worker_chunk: int | None = None,
+    local_steps: int | None = None,
+    local_lr: float | Float[Array, ""] | None = None,
+    participants: int | None = None,
+    always: int = 0,
 ) -> Simulation:
     """The parts of a run; `simulate` puts them together. Arguments and errors are its own.
 
@@ -76,6 +82,8 @@ def simulation(
         batch_size = _checks.integer("batch_size", batch_size, minimum=1)
     if worker_chunk is not None:
         worker_chunk = _checks.integer("worker_chunk", worker_chunk, minimum=1)
+    num_local, learning_rate = check_local_steps(local_steps, local_lr)
+    participants, always = check_participants(participants, always)
     update = optax.with_extra_args_support(optimizer).update
 
     def init(params: PyTree, key: Seed) -> SimulationState:
@@ -85,18 +93,28 @@ def simulation(
         return SimulationState(start, params, optimizer.init(params), stage_key(key, "simulate"))
 
     def step(state: SimulationState, data: WorkerData) -> SimulationState:
-        def batches(first: int | Array, count: int) -> WorkerData:
-            if batch_size is None:
-                return take_workers(data, first, count)
-            key = jax.random.fold_in(state.key, state.step)
-            return sample_batches(data, batch_size, key, first, count)
+        n, cohort, extra_args = len(data.sizes), None, {}
+        if participants is not None:
+            cohort = draw_participants(state.key, state.step, n, participants, always)
+            extra_args = {"workers": cohort, "num_workers": n}
 
-        promised = promised_gradients(
-            objective, state.params, batches, len(data.sizes), worker_chunk
+        def batches(first: int | Array, count: int, local_step: int | Array = 0) -> WorkerData:
+            if batch_size is None:
+                return take_workers(data, first, count, cohort)
+            key = batch_key(state.key, state.step, local_step)
+            return sample_batches(data, batch_size, key, first, count, cohort)
+
+        promised = with_local_steps(
+            promised_gradients(objective, state.params, batches, participants or n, worker_chunk),
+            objective,
+            state.params,
+            batches,
+            num_steps=num_local,
+            learning_rate=learning_rate,
         )
 
         def updated(gradients: Any) -> tuple[Updates, optax.OptState]:
-            updates, opt_state = update(gradients, state.opt_state, state.params)
+            updates, opt_state = update(gradients, state.opt_state, state.params, **extra_args)
             _check_aggregated(updates, state.params)
             jax.tree.leaves(opt_state)  # nor may a promise have got into the state
             return updates, opt_state
@@ -136,6 +154,10 @@ def simulate(
     key: Seed,
     batch_size: int | None = None,
     worker_chunk: int | None = None,
+    local_steps: int | None = None,
+    local_lr: float | Float[Array, ""] | None = None,
+    participants: int | None = None,
+    always: int = 0,
     eval_every: int | None = None,
     test_data: PyTree | None = None,
 ) -> Result:
@@ -145,6 +167,16 @@ def simulate(
     each step `optimizer` turns the workers' gradients g_i at the common parameters, stacked, into
     one update. They are computed as its rule needs them: all at once; a few at a time (see
     `worker_chunk`); or, for the mean, not one by one but as the gradient of the mean.
+
+    With K local steps of length γ worker i takes K steps of SGD from the common parameters x, each
+    of a mini-batch of its own, to x_i^K, and in place of its gradient it sends (x - x_i^K)/γ, the
+    sum of the K gradients on its way; K = 1 is the gradient itself. `sgd(γ)` is then federated
+    averaging (McMahan et al., 2017): the next x is the average of the x_i^K.
+
+    With m participants a step is one of m workers, drawn anew each time: the optimizer is given
+    their updates alone, leaves (m, *shape) in the order of their indices, and the extra arguments
+    `workers`, those indices (m,), and `num_workers`, n, of which `per_worker` makes use. The other
+    stages see m workers, whose i-th is their worker i; the last f are those who are `always` there.
 
     Metrics are of all training examples, whatever the mini-batch: `train_loss` is f, and
     `train_NAME` the like for the objective's other metrics; `test_loss`, `test_NAME` are averages
@@ -167,6 +199,12 @@ def simulate(
             `noisy_sign` or `perturb`, of a scale that isn't adaptive; other transforms are given
             all the gradients. None for as many as are fastest: about 64 MiB of float32, or two
             workers' if that is more. The result doesn't depend on it but for rounding.
+        local_steps: K, how many steps each worker takes on its own; None for a gradient.
+        local_lr: γ > 0, their length; perhaps traced. To be given with `local_steps`.
+        participants: m, how many workers take part in a step, drawn uniformly without replacement;
+            None for all of them.
+        always: f, how many of the m are the last f workers, who take part in every step, as
+            Byzantine workers would; the others are drawn from the rest.
         eval_every: k, the number of steps between metrics; None for before and after the run only.
         test_data: a batch as the objective takes it, for the test metrics.
 
@@ -174,13 +212,23 @@ def simulate(
         The final parameters, and the metrics at steps 0, k, 2k, ..., and after the last.
 
     Raises:
-        ValueError: if a size is out of range, or if the optimizer doesn't drop the worker axis.
-        TypeError: if a size isn't a static integer.
+        ValueError: if a size or γ is out of range, if only one of K and γ is given, or if the
+            optimizer doesn't drop the worker axis.
+        TypeError: if a size isn't a static integer, or γ isn't a number.
     """
     num_steps = _checks.integer("num_steps", num_steps, minimum=0)
     every = max(num_steps, 1) if eval_every is None else eval_every
     every = _checks.integer("eval_every", every, minimum=1)
-    parts = simulation(objective, optimizer, batch_size=batch_size, worker_chunk=worker_chunk)
+    parts = simulation(
+        objective,
+        optimizer,
+        batch_size=batch_size,
+        worker_chunk=worker_chunk,
+        local_steps=local_steps,
+        local_lr=local_lr,
+        participants=participants,
+        always=always,
+    )
     held_out = {} if test_data is None else {"test": test_data}
     steps = np.append(np.arange(0, num_steps, every), num_steps)
     # The chunk after the last evaluation has no steps, so that evaluating is compiled only once.

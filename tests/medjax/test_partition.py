@@ -8,11 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medjax import stack_workers
-from medjax.partition import PARTITIONS, by_label, dirichlet, iid, shards
+from medjax.partition import (
+    PARTITIONS,
+    by_label,
+    dirichlet,
+    gamma_similarity,
+    iid,
+    power_law,
+    shards,
+)
 
 SEEDS = st.integers(0, 2**63)
 TWELVE = np.repeat(np.arange(4), 3)
 FOR_FOUR = {"iid": iid(), "by_label": by_label(2), "shards": shards(), "dirichlet": dirichlet(1.0)}
+FOR_FOUR |= {"gamma_similarity": gamma_similarity(0.4), "power_law": power_law(1.0)}
 
 
 @st.composite
@@ -30,6 +39,8 @@ ARGUMENTS = {
     "by_label": lambda n, k: st.tuples(st.integers(-(-k // n), k)),  # c <= K <= n c
     "shards": lambda n, k: st.tuples(st.integers(1, k)),  # n s <= n K <= N
     "dirichlet": lambda n, k: st.tuples(st.sampled_from([1e-6, 0.1, 1.0, 1e6]), st.integers(1, k)),
+    "gamma_similarity": lambda n, k: st.tuples(st.floats(0, 1)),
+    "power_law": lambda n, k: st.tuples(st.floats(0, 1e300), st.integers(1, k)),
 }
 
 

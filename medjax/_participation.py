@@ -1,0 +1,56 @@
+"""Which of the workers take part in a step."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from medjax import _checks
+from medjax._random import stage_key
+
+
+def draw_participants(
+    key: Key[Array, ""],
+    step: Int[Array, ""],
+    num_workers: int,
+    participants: int,
+    always: int,
+) -> Int[Array, " m"]:
+    """The indices of m workers in order: the last f of them all, and others drawn at random.
+
+    Every set of m - f of the first n - f workers is as likely, at every step anew.
+
+    Args:
+        key: the run's.
+        step: the draw is a function of the key and the step.
+        num_workers: n.
+        participants: m.
+        always: f.
+
+    Raises:
+        ValueError: if m > n.
+    """
+    if participants > num_workers:
+        raise ValueError(f"{participants} participants are more than the {num_workers} workers")
+    step_key = jax.random.fold_in(stage_key(key, "participants"), step)
+    others = num_workers - always
+    drawn = jax.random.permutation(step_key, others)[: participants - always]
+    everyone = jnp.concatenate([jnp.sort(drawn), jnp.arange(others, num_workers)])
+    return everyone.astype(jnp.int32)
+
+
+def check_participants(participants: int | None, always: int) -> tuple[int | None, int]:
+    """m and f, once checked.
+
+    Raises:
+        ValueError: if one is out of range, or f > m.
+        TypeError: if one isn't a static integer.
+    """
+    always = _checks.integer("always", always, minimum=0)
+    if participants is None:
+        return None, always
+    participants = _checks.integer("participants", participants, minimum=1)
+    if always > participants:
+        raise ValueError(
+            f"{always} workers that always take part are more than the {participants} participants"
+        )
+    return participants, always

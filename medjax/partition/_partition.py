@@ -1,0 +1,37 @@
+"""What every partition is, and what all share."""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int, Integer
+
+from medjax import _checks
+
+Labels = Integer[np.ndarray, " N"]
+Parts = list[Int[np.ndarray, " _"]]
+
+
+@runtime_checkable
+class Partition(Protocol):
+    """Splits the examples among the workers."""
+
+    def __call__(self, labels: Labels, num_workers: int, seed: int) -> Parts:
+        """The sorted indices of each worker's examples.
+
+        Raises:
+            ValueError: if such a split doesn't exist; the message says why.
+        """
+        ...
+
+
+def start(labels: Labels, num_workers: int, seed: int) -> np.random.Generator:
+    """The generator of a split, once its arguments are checked."""
+    n = _checks.integer("num_workers", num_workers, minimum=1)
+    if len(labels) < n:
+        raise ValueError(f"{n} workers need at least {n} examples, there are {len(labels)}")
+    return np.random.default_rng(_checks.integer("seed", seed, minimum=0))
+
+
+def in_order(parts: list[np.ndarray]) -> Parts:
+    """Each part sorted."""
+    return [np.sort(part) for part in parts]

@@ -1,0 +1,140 @@
+"""The server's optimizers: what follows `aggregate` in a chain.
+
+With local steps they are FedOpt (Reddi et al., 2021). Its workers send how far they went, which is
+-γ times what they send here, γ being their `local_lr`. So a step size of 1 in FedOpt, which with
+`sgd` is FedAvg, is one of γ here, with `sgd` and `momentum`; with the others step sizes are the
+same, and FedOpt's τ is γ times `eps`. Any other optax optimizer does as well; these are the usual
+ones, with FedOpt's defaults. They compute in float32 at least.
+
+>>> from medjax import aggregate, rules
+>>> tx = optax.chain(aggregate(rules.median()), adam(1e-2))
+"""
+
+from collections.abc import Callable, Mapping
+
+import optax
+from jaxtyping import Array, Float
+
+from medjax import _checks
+from medjax._precision import in_float32
+
+Number = float | Float[Array, ""]
+
+
+def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """x ← x - η u, where u is the aggregate.
+
+    Args:
+        learning_rate: η, a number (perhaps traced) or an optax schedule.
+    """
+    return in_float32(optax.sgd(learning_rate))
+
+
+def momentum(
+    learning_rate: optax.ScalarOrSchedule, momentum: Number = 0.9
+) -> optax.GradientTransformation:
+    """FedAvgM: m ← β m + u, x ← x - η m, from m = 0 (Hsu et al., 2019).
+
+    Args:
+        learning_rate: η, a number (perhaps traced) or an optax schedule.
+        momentum: β in [0, 1); may be traced.
+
+    Raises:
+        ValueError, TypeError: if β isn't a number in its range.
+    """
+    _checks.fraction("momentum", momentum, below_one=True)
+    return in_float32(optax.sgd(learning_rate, momentum=momentum))
+
+
+def adam(
+    learning_rate: optax.ScalarOrSchedule, b1: Number = 0.9, b2: Number = 0.99, eps: Number = 1e-3
+) -> optax.GradientTransformation:
+    """FedAdam: m ← β₁m + (1 - β₁)u, v ← β₂v + (1 - β₂)u², x ← x - η m̂/(√v̂ + ε).
+
+    Adam as Kingma and Ba (2015) have it, from m = v = 0, with m̂ = m/(1 - β₁ᵗ), v̂ = v/(1 - β₂ᵗ).
+    Reddi et al. (2021) start at v = τ² and leave that correction out.
+
+    Args:
+        learning_rate: η, a number (perhaps traced) or an optax schedule.
+        b1: β₁ in [0, 1); may be traced.
+        b2: β₂ in [0, 1); may be traced.
+        eps: ε > 0, which limits a coordinate's step; may be traced.
+
+    Raises:
+        ValueError, TypeError: if a setting isn't a number in its range.
+    """
+    _check_moments(b1, b2, eps)
+    return in_float32(optax.adam(learning_rate, b1=b1, b2=b2, eps=eps))
+
+
+def amsgrad(
+    learning_rate: optax.ScalarOrSchedule, b1: Number = 0.9, b2: Number = 0.99, eps: Number = 1e-3
+) -> optax.GradientTransformation:
+    """As `adam`, with the largest v̂ so far in place of v̂ (Reddi et al., 2018).
+
+    Args:
+        learning_rate: η, a number (perhaps traced) or an optax schedule.
+        b1: β₁ in [0, 1); may be traced.
+        b2: β₂ in [0, 1); may be traced.
+        eps: ε > 0; may be traced.
+
+    Raises:
+        ValueError, TypeError: if a setting isn't a number in its range.
+    """
+    _check_moments(b1, b2, eps)
+    return in_float32(optax.amsgrad(learning_rate, b1=b1, b2=b2, eps=eps))
+
+
+def yogi(
+    learning_rate: optax.ScalarOrSchedule, b1: Number = 0.9, b2: Number = 0.99, eps: Number = 1e-3
+) -> optax.GradientTransformation:
+    """FedYogi: as `adam`, but v ← v - (1 - β₂) sign(v - u²) u² (Zaheer et al., 2018).
+
+    v shrinks more slowly than Adam's where the aggregates are small. m and v start at 10⁻⁶.
+
+    Args:
+        learning_rate: η, a number (perhaps traced) or an optax schedule.
+        b1: β₁ in [0, 1); may be traced.
+        b2: β₂ in [0, 1); may be traced.
+        eps: ε > 0; may be traced.
+
+    Raises:
+        ValueError, TypeError: if a setting isn't a number in its range.
+    """
+    _check_moments(b1, b2, eps)
+    return in_float32(optax.yogi(learning_rate, b1=b1, b2=b2, eps=eps))
+
+
+def adagrad(
+    learning_rate: optax.ScalarOrSchedule, eps: Number = 1e-3
+) -> optax.GradientTransformation:
+    """FedAdagrad: v ← v + u², x ← x - η u/√v, from v = ε².
+
+    Duchi et al. (2011); Reddi et al. (2021) divide by √v + τ, at most twice as much.
+
+    Args:
+        learning_rate: η, a number (perhaps traced) or an optax schedule.
+        eps: ε > 0; may be traced.
+
+    Raises:
+        ValueError, TypeError: if ε isn't a number in its range.
+    """
+    _checks.real("eps", eps, minimum=0.0, exclusive=True)
+    return in_float32(optax.adagrad(learning_rate, initial_accumulator_value=eps**2, eps=0.0))
+
+
+SERVERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": sgd,
+    "momentum": momentum,
+    "adam": adam,
+    "amsgrad": amsgrad,
+    "yogi": yogi,
+    "adagrad": adagrad,
+}
+"""Every server optimizer's factory by its name; the step size comes first."""
+
+
+def _check_moments(b1: Number, b2: Number, eps: Number) -> None:
+    _checks.fraction("b1", b1, below_one=True)
+    _checks.fraction("b2", b2, below_one=True)
+    _checks.real("eps", eps, minimum=0.0, exclusive=True)
