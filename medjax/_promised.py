@@ -53,6 +53,25 @@ class Promised(Promise):
         """The same with one more stage; a weighted sum of what comes out can't be shortened."""
         return replace(self, stages=(*self.stages, stage), weighted_sum=None)
 
+    def one_by_one(self, stage: Stage) -> "Promised":
+        """`then`, for a stage that isn't elementwise: one worker at a time, before the rule's sum.
+
+        A worker's vector then stays in cache; and a rule that takes several workers in a turn would
+        have the stage compiled as many times.
+        """
+
+        def compute(first: int | Array, count: int) -> Stacked:
+            index = first + jnp.arange(count, dtype=jnp.int32)
+            workers = Worker(index - index % 2, index % 2)
+
+            def one(row: Row, worker: Worker) -> Row:
+                return stage(self._staged(row, worker), worker)
+
+            rows = _flat(self.compute(first, count), count)
+            return self.unflatten(lax.map(lambda each: one(*each), (rows, workers)), count)
+
+        return replace(self, compute=compute, stages=(), weighted_sum=None)
+
     def rows(self) -> list[Float[Array, "n _"]]:
         """All workers' updates, a matrix for each leaf."""
         rows = _flat(self.compute(0, self.num_workers), self.num_workers)

@@ -1,0 +1,127 @@
+"""Compressors by a random linear map: rotation, and projection to a low rank."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from medjax import _checks
+from medjax._kernels.hadamard import hadamard
+from medjax._kernels.threefry import random_bits, random_words
+from medjax._vectors import dot
+from medjax.compressors._compressor import (
+    SCALE_BITS,
+    SEED_BITS,
+    Compressor,
+    Draw,
+    Leaves,
+    value_bits,
+    vector_compressor,
+    widened,
+)
+from medjax.compressors._coordinatewise import round_randomly
+
+
+def rotation_quantization(bits: int = 1) -> Compressor:
+    """A random rotation, then 2ᵇ levels from the least coordinate to the greatest. Unbiased.
+
+    y = H D g/√D' of the vector with zeros added up to the next power of two D' ≥ d, D a diagonal of
+    random signs, H a Hadamard matrix (fast: O(D' log D')); each y_j is drawn to one of the two
+    levels around it, so that its expectation is y_j, and the whole rotated back. The rotation makes
+    max(y) - min(y) small whatever g is (Konečný et al., 2016; Suresh et al., 2017). One vector of
+    all leaves.
+
+    bD' + 96 bits: a level for each rotated coordinate, the least and the greatest as float32, and
+    the seed that gives the signs. With a NaN or ±∞ anywhere all that comes out is NaN.
+
+    Args:
+        bits: b, from 1 to 8.
+
+    Raises:
+        TypeError: if b isn't a static integer.
+        ValueError: if b isn't in 1, ..., 8.
+    """
+    b = _checks.integer("bits", bits, minimum=1)
+    if b > 8:
+        raise ValueError(f"bits must be at most 8, got {b}")
+
+    def send(x: Array, key: Draw) -> Array:
+        assert key is not None
+        # One word is for the signs, which the server draws too, and one for the levels.
+        signs, levels = random_words(key, _padded(x.size))
+        signs = jnp.where(signs >> 31, 1, -1).astype(x.dtype)
+        rotated = hadamard(signs * jnp.pad(x, (0, signs.size - x.size)))
+        low, high = _float32(jnp.min(rotated)), _float32(jnp.max(rotated))
+        width = (high - low) / (2**b - 1)
+        level = round_randomly((rotated - low) / jnp.where(width > 0, width, 1), levels)
+        quantized = low + width * jnp.clip(level, 0, 2**b - 1)
+        return (signs * hadamard(quantized))[: x.size]
+
+    def length(d: int, dtype: jnp.dtype) -> int:
+        del dtype
+        return b * _padded(d) + 2 * SCALE_BITS + SEED_BITS
+
+    name = f"rotation_quantization(bits={b})"
+    return vector_compressor(name, send, length, unbiased=True, needs_key=True)
+
+
+def low_rank(rank: int = 1) -> Compressor:
+    """A Aᵀ G of each matrix G, with A drawn: B = Aᵀ G of r rows is sent. Unbiased.
+
+    A has r columns of entries ±1/√r, from a seed, so that E[A Aᵀ] = I, and the server's A B is of
+    rank r at most; E‖A Aᵀ G - G‖² = (m - 1)/r·‖G‖² for m rows. The structured update of Konečný et
+    al. (2016), as a sketch of an update that has been computed without that structure.
+
+    A tensor of two or more axes is a matrix of as many columns as its last axis is long; one of no
+    more than r rows, and a vector, is sent as it is.
+
+    32 r (number of columns) bits for each matrix in float32 (B is of float32 at least), the bits of
+    what is sent as it is, and a seed of 32. NaN or ±∞ in a matrix spoils its column.
+
+    Args:
+        rank: r.
+
+    Raises:
+        TypeError: if r isn't a static integer.
+        ValueError: if r is below 1.
+    """
+    r = _checks.integer("rank", rank, minimum=1)
+
+    def send(leaves: Leaves, key: Draw) -> Leaves:
+        assert key is not None
+        return [
+            _projected(x, r, jax.random.fold_in(key, i)) if _rows(x.shape) > r else x
+            for i, x in enumerate(leaves)
+        ]
+
+    def length(leaves: list[jax.ShapeDtypeStruct]) -> int:
+        total = SEED_BITS
+        for x in leaves:
+            if _rows(x.shape) > r:
+                total += r * x.shape[-1] * value_bits(widened(x.dtype))
+            else:
+                total += x.size * value_bits(x.dtype)
+        return total
+
+    return Compressor(f"low_rank(rank={r})", send, length, unbiased=True, needs_key=True)
+
+
+def _padded(d: int) -> int:
+    """The least power of two that is at least d."""
+    return 1 << (d - 1).bit_length()
+
+
+def _float32(x: Array) -> Array:
+    return x.astype(jnp.float32).astype(x.dtype)
+
+
+def _rows(shape: tuple[int, ...]) -> int:
+    return math.prod(shape[:-1])
+
+
+def _projected(x: Float[Array, "*shape"], rank: int, key: Key[Array, ""]) -> Float[Array, "*shape"]:
+    matrix = x.reshape(_rows(x.shape), x.shape[-1])
+    words = random_bits(key, len(matrix) * rank).reshape(-1, rank)
+    a = jnp.where(words >> 31, 1, -1).astype(x.dtype) / math.sqrt(rank)
+    return dot(a, dot(a.T, matrix)).reshape(x.shape)

@@ -1,0 +1,156 @@
+"""Compressors that send some of the coordinates."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array, Key
+
+from medjax import _checks
+from medjax._kernels.largest import largest
+from medjax._kernels.threefry import random_bits
+from medjax.compressors._compressor import (
+    SEED_BITS,
+    Compressor,
+    Draw,
+    Leaves,
+    value_bits,
+    vector_compressor,
+)
+
+
+def top_k(k: int | None = None, *, fraction: float | None = None) -> Compressor:
+    """The k coordinates of the largest magnitude, of equal ones the first; 0 for others. Biased.
+
+    A contraction: ‖C(g) - g‖² ≤ (1 - k/d)·‖g‖² (Stich et al., 2018). Over all leaves together.
+
+    k(32 + ⌈log₂ d⌉) bits in float32: the numbers as they are (those of the widest leaf's dtype)
+    and their indices. NaN and ±∞ count as the largest, and are sent as they are.
+
+    Args:
+        k: how many, at most d.
+        fraction: in place of k, a share of d: rounded, but at least 1.
+
+    Raises:
+        TypeError: if k isn't a static integer, or the fraction a static number.
+        ValueError: unless just one of the two is given; if k is below 1 or the fraction not in
+            (0, 1]; when traced, if k > d.
+
+    >>> print(top_k(1).compress(jnp.array([1.0, -3.0, 2.0])))
+    [ 0. -3.  0.]
+    """
+    name = _checked("top_k", k, fraction)
+
+    def send(x: Array, key: Draw) -> Array:
+        del key
+        magnitude = jnp.where(jnp.isnan(x), jnp.inf, jnp.abs(x))
+        # Floats that aren't negative are in the order of their bits.
+        bits = lax.bitcast_convert_type(magnitude, _integer(x.dtype))
+        return jnp.where(largest(bits, _kept(name, x.size, k, fraction)), x, 0)
+
+    def length(d: int, dtype: jnp.dtype) -> int:
+        return _kept(name, d, k, fraction) * (value_bits(dtype) + (d - 1).bit_length())
+
+    return vector_compressor(name, send, length, unbiased=False)
+
+
+def random_k(k: int | None = None, *, fraction: float | None = None) -> Compressor:
+    """k coordinates, all subsets of k being as likely, times d/k; 0 for others. Unbiased.
+
+    E‖Q(g) - g‖² = (d/k - 1)·‖g‖² (Stich et al., 2018; Wangni et al., 2018). Over all leaves
+    together.
+
+    32k + 32 bits in float32: the numbers as they are (those of the widest leaf's dtype), and the
+    seed that gives their indices. NaN and ±∞ are sent as they are, if at all.
+
+    Args:
+        k: as in `top_k`.
+        fraction: as in `top_k`.
+
+    Raises:
+        TypeError, ValueError: as `top_k`.
+    """
+    name = _checked("random_k", k, fraction)
+
+    def send(x: Array, key: Draw) -> Array:
+        assert key is not None
+        return _subset(x, _kept(name, x.size, k, fraction), key)
+
+    def length(d: int, dtype: jnp.dtype) -> int:
+        return _kept(name, d, k, fraction) * value_bits(dtype) + SEED_BITS
+
+    return vector_compressor(name, send, length, unbiased=True, needs_key=True)
+
+
+def random_mask(fraction: float) -> Compressor:
+    """Of every tensor a random share of its coordinates, scaled up; 0 for others. Unbiased.
+
+    The random mask of Konečný et al. (2016), which is one for each tensor, scaled as in their
+    subsampling. Unlike with `random_k`, no tensor can be left out: of each of s coordinates
+    k_s = max(1, round(fraction·s)) are sent, times s/k_s.
+
+    32 Σ_s k_s + 32 bits in float32: the numbers as they are, and the seed that gives the mask. NaN
+    and ±∞ are sent as they are, if at all.
+
+    Args:
+        fraction: in (0, 1].
+
+    Raises:
+        TypeError: if the fraction isn't a static number.
+        ValueError: if it isn't in (0, 1].
+    """
+    name = _checked("random_mask", None, fraction)
+
+    def send(leaves: Leaves, key: Draw) -> Leaves:
+        assert key is not None
+        masked = []
+        for i, x in enumerate(leaves):
+            k = _kept(name, x.size, None, fraction)
+            masked.append(_subset(x.reshape(-1), k, jax.random.fold_in(key, i)).reshape(x.shape))
+        return masked
+
+    def length(leaves: list[jax.ShapeDtypeStruct]) -> int:
+        kept = [_kept(name, x.size, None, fraction) * value_bits(x.dtype) for x in leaves]
+        return sum(kept) + SEED_BITS
+
+    return Compressor(name, send, length, unbiased=True, needs_key=True)
+
+
+def _subset(x: Array, k: int, key: Key[Array, ""]) -> Array:
+    """k of the coordinates, scaled so that the expectation is x."""
+    if k == x.size:
+        return x
+    words = lax.bitcast_convert_type(random_bits(key, x.size) >> 1, jnp.int32)
+    return jnp.where(largest(words, k), x * (x.size / k), 0)
+
+
+def _integer(dtype: jnp.dtype) -> jnp.dtype:
+    return jnp.dtype(f"int{jnp.finfo(dtype).bits}")
+
+
+def _checked(kind: str, k: int | None, fraction: float | None) -> str:
+    """The name with the setting, once it has been checked."""
+    if (k is None) == (fraction is None):
+        raise ValueError(f"{kind} needs either k or a fraction, got {k=} and {fraction=}")
+    if k is not None:
+        return f"{kind}(k={_checks.integer('k', k, minimum=1)})"
+    if isinstance(fraction, Tracer):
+        raise TypeError("fraction changes how much is sent and must be static, got a traced value")
+    _checks.real("fraction", fraction, minimum=0.0, exclusive=True)
+    if fraction is not None and fraction > 1:
+        raise ValueError(f"fraction must be at most 1, got {fraction:g}")
+    return f"{kind}(fraction={fraction:g})"
+
+
+def _kept(name: str, d: int, k: int | None, fraction: float | None) -> int:
+    """How many of d coordinates are sent.
+
+    Raises:
+        ValueError: if k > d.
+    """
+    if fraction is not None:
+        return min(d, max(1, round(fraction * d)))
+    assert k is not None
+    if k > d:
+        raise ValueError(f"{name} keeps {k} coordinates, got an update of d = {d}")
+    return k
