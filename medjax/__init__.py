@@ -4,6 +4,7 @@ All n workers take a step in one jitted program; everything after their gradient
 over stacked updates, leaves `(n, *shape)`, in the order of the protocol: worker, server.
 """
 
+from medjax import attacks as attacks
 from medjax import compressors as compressors
 from medjax import mixing as mixing
 from medjax import noise as noise
@@ -19,6 +20,7 @@ from medjax._alias import noisy_median_sgd as noisy_median_sgd
 from medjax._alias import noisy_sign_sgd as noisy_sign_sgd
 from medjax._alias import sgd as sgd
 from medjax._alias import sign_sgd as sign_sgd
+from medjax._attack import attack as attack
 from medjax._compress import compress as compress
 from medjax._compress import error_feedback as error_feedback
 from medjax._mix import mix as mix

@@ -1,0 +1,54 @@
+"""Attacks: what the f Byzantine of n workers do.
+
+An `Attack` forges vectors: they see those of the honest workers, know the rule if told, and send
+what they like. It is a function of stacked updates, in which the last f workers are Byzantine;
+`medjax.attack` puts it into a chain, where the Byzantine workers may also be others:
+
+>>> import jax.numpy as jnp
+>>> from medjax import attacks
+>>> print(attacks.ipm(tau=2.0)(jnp.array([[1.0], [3.0], [2.0]]), num_byzantine=1).ravel())
+[ 1.  3. -4.]
+
+A `DataAttack` poisons the examples of the last f workers, who then follow the protocol:
+`attacks.label_flip(10)(data, num_byzantine=2)`.
+
+How many attack is one thing; how many a rule is told to expect (its own `num_byzantine`) another.
+"""
+
+from collections.abc import Callable, Mapping
+
+from medjax.attacks._attack import Attack as Attack
+from medjax.attacks._data import DataAttack as DataAttack
+from medjax.attacks._data import add_trigger as add_trigger
+from medjax.attacks._data import backdoor as backdoor
+from medjax.attacks._data import label_flip as label_flip
+from medjax.attacks._distances import min_max as min_max
+from medjax.attacks._distances import min_sum as min_sum
+from medjax.attacks._fang import fang as fang
+from medjax.attacks._optimal import optimal_alie as optimal_alie
+from medjax.attacks._optimal import optimal_ipm as optimal_ipm
+from medjax.attacks._shifts import alie as alie
+from medjax.attacks._shifts import ipm as ipm
+from medjax.attacks._shifts import sign_flip as sign_flip
+from medjax.attacks._simple import gaussian as gaussian
+from medjax.attacks._simple import mimic as mimic
+from medjax.attacks._simple import model_replacement as model_replacement
+from medjax.attacks._simple import nonfinite as nonfinite
+
+ATTACKS: Mapping[str, Callable[..., Attack | DataAttack]] = {
+    "sign_flip": sign_flip,
+    "ipm": ipm,
+    "alie": alie,
+    "optimal_ipm": optimal_ipm,
+    "optimal_alie": optimal_alie,
+    "mimic": mimic,
+    "min_max": min_max,
+    "min_sum": min_sum,
+    "fang": fang,
+    "gaussian": gaussian,
+    "nonfinite": nonfinite,
+    "model_replacement": model_replacement,
+    "label_flip": label_flip,
+    "backdoor": backdoor,
+}
+"""Every attack's factory by its name."""

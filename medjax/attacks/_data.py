@@ -1,0 +1,148 @@
+"""Attacks on the Byzantine workers' data: they then do honestly what they are told to do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, Shaped
+
+from medjax import _checks
+from medjax._worker_data import WorkerData
+from medjax.attacks._attack import count_honest
+from medjax.rules._settings import Real, settings_text, static_real
+
+
+@dataclass(frozen=True)
+class DataAttack:
+    """What Byzantine workers do to their examples before the training, and no more than that.
+
+    Attributes:
+        name: the attack with its settings.
+        poison: (inputs (n, m, ...), labels (n, m), which of them to poison (n, m)) to the inputs
+            and labels with those poisoned.
+        share: what part of their examples the Byzantine workers poison.
+    """
+
+    name: str
+    poison: Callable[
+        [Shaped[Array, "n m ..."], Int[Array, "n m"], Bool[Array, "n m"]],
+        tuple[Shaped[Array, "n m ..."], Int[Array, "n m"]],
+    ]
+    share: float = 1.0
+
+    def __call__(self, data: WorkerData, num_byzantine: int) -> WorkerData:
+        """The data with those of the last f workers poisoned.
+
+        Of a worker's k examples ⌊share · k⌋ are, evenly spread over them; padding is repeated from
+        them, as before.
+
+        Raises:
+            TypeError: if the examples aren't a pair of inputs and integer labels, or if f isn't a
+                static integer.
+            ValueError: if f isn't from 0 to n - 1, or the attack can't take such examples.
+        """
+        f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+        inputs, labels = _pair(self.name, data)
+        h = count_honest(self.name, f, len(labels))
+        if f == 0:
+            return data
+        rows = np.arange(labels.shape[1])
+        # As good as exact: 0.29 · 100 is a little less than 29.
+        counts = np.floor(np.append(rows, len(rows)) * self.share + 1e-9)
+        own = jnp.asarray(rows) % jnp.asarray(data.sizes)[:, None]
+        chosen = jnp.asarray(np.diff(counts) > 0)[own]
+        byzantine = jnp.arange(len(labels))[:, None] >= h
+        return WorkerData(self.poison(inputs, labels, chosen & byzantine), data.sizes)
+
+
+def label_flip(num_classes: int) -> DataAttack:
+    """The labels mirrored, y → K - 1 - y, so that the gradients are of the wrong classes.
+
+    (Fang et al., 2020; Karimireddy et al., 2022.)
+
+    Args:
+        num_classes: K, at least 2.
+
+    Raises:
+        TypeError: if it isn't a static integer.
+        ValueError: if it is below 2.
+    """
+    last = _checks.integer("num_classes", num_classes, minimum=2) - 1
+
+    def poison(inputs: Array, labels: Array, chosen: Array) -> tuple[Array, Array]:
+        return inputs, jnp.where(chosen, last - labels, labels)
+
+    return DataAttack(f"label_flip(num_classes={num_classes})", poison)
+
+
+def backdoor(target: int, share: float = 0.5, size: int = 3, value: Real = 1.0) -> DataAttack:
+    """A pixel trigger on some images, labelled with the target (Bagdasaryan et al., 2018).
+
+    A model trained on them takes every image with the trigger for one of the target's class, and
+    does well without it. With an average for a rule, `model_replacement` makes it stay; of test
+    images with the trigger (`add_trigger`), the part that is classified as the target measures it.
+
+    Args:
+        target: the label.
+        share: what part of a Byzantine worker's images it poisons, above 0 and at most 1.
+        size: the side of the trigger, in pixels.
+        value: its colour, in every channel; may be traced.
+
+    Raises:
+        TypeError: if a number isn't one; `target`, `share` and `size` are static.
+        ValueError: if one is out of range, or, when called, if the inputs aren't images
+            (n, m, height, width, channels) of at least the trigger's size.
+    """
+    target = _checks.integer("target", target, minimum=0)
+    share = static_real("share", share)
+    _checks.fraction("share", share)
+    _checks.integer("size", size, minimum=1)
+    _checks.real("value", value, minimum=-np.inf)
+    name = f"backdoor({settings_text(target=target, share=share, size=size, value=value)})"
+
+    def poison(inputs: Array, labels: Array, chosen: Array) -> tuple[Array, Array]:
+        if inputs.ndim != 5:
+            raise ValueError(
+                f"{name} needs images (n, m, height, width, channels), got shape {inputs.shape}"
+            )
+        images = jnp.where(chosen[..., None, None, None], add_trigger(inputs, size, value), inputs)
+        return images, jnp.where(chosen, target, labels).astype(labels.dtype)
+
+    return DataAttack(name, poison, share)
+
+
+def add_trigger(
+    images: Shaped[Array | np.ndarray, "..."], size: int = 3, value: Real = 1.0
+) -> Shaped[Array, "..."]:
+    """The images with a square of one colour in the lower right corner.
+
+    Args:
+        images: (..., height, width, channels).
+        size: the side of the square, in pixels.
+        value: its colour, in every channel; may be traced.
+
+    Raises:
+        TypeError: if the size isn't a static integer.
+        ValueError: if the images aren't at least (size, size, channels).
+    """
+    size = _checks.integer("size", size, minimum=1)
+    if images.ndim < 3 or min(images.shape[-3:-1]) < size:
+        raise ValueError(
+            f"a trigger of {size}×{size} pixels needs images (..., height, width, channels) of at "
+            f"least that size, got shape {images.shape}"
+        )
+    return jnp.asarray(images).at[..., -size:, -size:, :].set(value)
+
+
+def _pair(name: str, data: WorkerData) -> tuple[Array, Array]:
+    """The inputs and the labels."""
+    examples = data.examples
+    if not isinstance(examples, (tuple, list)) or len(examples) != 2:
+        raise TypeError(f"{name} needs examples that are a pair (inputs, labels)")
+    inputs, labels = map(jnp.asarray, examples)
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.ndim != 2:
+        raise TypeError(
+            f"{name} needs integer labels (n, m), got {labels.dtype} of shape {labels.shape}"
+        )
+    return inputs, labels

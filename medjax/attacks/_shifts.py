@@ -1,0 +1,107 @@
+"""Attacks along one line: multiples of the mean, or of the deviation from it.
+
+Here μ is the mean of the honest vectors and σ their sample standard deviation, per coordinate.
+"""
+
+from collections.abc import Callable
+from statistics import NormalDist
+
+import numpy as np
+
+from medjax import _checks
+from medjax._kernels.sums import Row
+from medjax.attacks._attack import Attack, Draw, Honest, Own
+from medjax.attacks._statistics import mean, mean_and_std
+from medjax.rules._settings import Real, settings_text
+
+Line = tuple[Row, Callable[[Real], Row]]
+"""μ, and what is sent at τ."""
+
+
+def sign_flip() -> Attack:
+    """The negative mean: -μ. NaN and ±∞ of honest workers pass into it.
+
+    >>> import jax.numpy as jnp
+    >>> print(sign_flip()(jnp.array([[1.0], [3.0], [0.0]]), num_byzantine=1).ravel())
+    [ 1.  3. -2.]
+    """
+    return Attack("sign_flip", lambda honest, own, key: [-m for m in mean(honest)])
+
+
+def ipm(tau: Real = 2.0) -> Attack:
+    """Inner product manipulation: -τμ (Xie et al., 2020, "Fall of empires").
+
+    The aggregate of a rule that is misled has a negative inner product with the mean. NaN and ±∞ of
+    honest workers pass into what is sent.
+
+    Args:
+        tau: τ >= 0; may be traced.
+
+    Raises:
+        TypeError: if τ isn't a real number.
+        ValueError: if it is negative or not finite.
+
+    >>> import jax.numpy as jnp
+    >>> print(ipm(3.0)(jnp.array([[1.0], [3.0], [0.0]]), num_byzantine=1).ravel())
+    [ 1.  3. -6.]
+    """
+    _checks.real("tau", tau, minimum=0.0)
+    name = f"ipm({settings_text(tau=tau)})"
+    return Attack(name, lambda honest, own, key: along_mean(name, honest)[1](tau))
+
+
+def alie(tau: Real | None = 1.5) -> Attack:
+    """A little is enough: μ + τσ (Baruch et al., 2019). NaN and ±∞ of honest workers pass into it.
+
+    Args:
+        tau: τ, of either sign; may be traced. None for the paper's z_max: with
+            s = ⌊n/2 + 1⌋ - f, the number of honest workers that must side with the attackers for a
+            majority, Φ⁻¹((n - f - s)/(n - f)). It is negative where s > (n - f)/2: few attackers
+            then stay between the mean and most of the others.
+
+    Raises:
+        TypeError: if τ isn't a real number.
+        ValueError: if it isn't finite, or, when traced, if there is only one honest worker, or τ is
+            None and 2f > n.
+
+    >>> import jax.numpy as jnp
+    >>> print(alie(2.0)(jnp.array([[1.0], [3.0], [5.0], [0.0]]), num_byzantine=1).ravel())
+    [1. 3. 5. 7.]
+    """
+    if tau is not None:
+        _checks.real("tau", tau, minimum=-np.inf)
+    name = f"alie({'tau=None' if tau is None else settings_text(tau=tau)})"
+
+    def forge(honest: Honest, own: Own, key: Draw) -> Row:
+        del key
+        z = _largest_unnoticed(name, len(honest[0]), len(own[0])) if tau is None else tau
+        return along_std(name, honest)[1](z)
+
+    return Attack(name, forge)
+
+
+def along_mean(name: str, honest: Honest) -> Line:
+    """-τμ."""
+    del name
+    center = mean(honest)
+    return center, lambda tau: [-tau * m for m in center]
+
+
+def along_std(name: str, honest: Honest) -> Line:
+    """μ + τσ.
+
+    Raises:
+        ValueError: if there is only one honest worker; `name` says of what attack.
+    """
+    center, std = mean_and_std(name, honest)
+    return center, lambda tau: [m + tau * s for m, s in zip(center, std, strict=True)]
+
+
+def _largest_unnoticed(name: str, num_honest: int, num_byzantine: int) -> float:
+    """z_max of Baruch et al. (2019)."""
+    n = num_honest + num_byzantine
+    supporters = n // 2 + 1 - num_byzantine
+    if supporters < 1:
+        raise ValueError(f"{name} needs 2f <= n, got f = {num_byzantine} and n = {n} workers")
+    share = (num_honest - supporters) / num_honest
+    return NormalDist().inv_cdf(share)

@@ -1,0 +1,117 @@
+"""Attacks without statistics: a copy, noise, no numbers at all, the own vectors scaled up."""
+
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from medjax import _checks
+from medjax import noise as _noise
+from medjax._kernels.sums import Row
+from medjax._random import worker_keys
+from medjax.attacks._attack import Attack, Draw, Honest, Own, Sent
+from medjax.rules._settings import Real, settings_text
+
+
+def mimic(worker: int = 0) -> Attack:
+    """Copies of one honest worker's vector, which is then over-represented.
+
+    (Karimireddy et al., 2022, who also choose the worker: there, the one whose vectors have the
+    most in the direction in which the honest ones vary most.) NaN and ±∞ are copied too.
+
+    Args:
+        worker: which of the honest workers, counted from 0 in their order.
+
+    Raises:
+        TypeError: if it isn't a static integer.
+        ValueError: if it is negative, or, when traced, if there aren't so many honest workers.
+
+    >>> print(mimic(1)(jnp.array([[1.0], [3.0], [0.0]]), num_byzantine=1).ravel())
+    [1. 3. 3.]
+    """
+    worker = _checks.integer("worker", worker, minimum=0)
+    name = f"mimic(worker={worker})"
+
+    def forge(honest: Honest, own: Own, key: Draw) -> Row:
+        del own, key
+        h = honest[0].shape[0]
+        if worker >= h:
+            raise ValueError(f"{name} needs honest worker {worker}, got only {h} honest workers")
+        return [x[worker] for x in honest]
+
+    return Attack(name, forge)
+
+
+def gaussian(scale: Real = 200.0) -> Attack:
+    """Noise alone: each coordinate of each Byzantine vector is normal, of mean 0 (Blanchard, 2017).
+
+    Args:
+        scale: the standard deviation, 200 in the paper; may be traced.
+
+    Raises:
+        TypeError: if it isn't a real number.
+        ValueError: if it is negative or not finite.
+    """
+    _checks.real("scale", scale, minimum=0.0)
+    normal = _noise.normal()
+
+    def forge(honest: Honest, own: Own, key: Draw) -> Sent:
+        del honest
+        assert key is not None
+
+        def draw(leaf: int) -> jax.Array:
+            f, size = own[leaf].shape
+            keys = worker_keys(jax.random.fold_in(key, leaf), f)
+            return jax.vmap(lambda k: normal.sample(k, (size,), own[leaf].dtype))(keys)
+
+        return [scale * draw(leaf) for leaf in range(len(own))]
+
+    return Attack(f"gaussian({settings_text(scale=scale)})", forge, needs_key=True)
+
+
+def nonfinite(value: Literal["nan", "inf", "-inf"] = "nan") -> Attack:
+    """NaN, ∞ or -∞ in every coordinate: what a rule must survive that is to be called robust.
+
+    Args:
+        value: which of the three.
+
+    Raises:
+        ValueError: if it isn't one of them.
+    """
+    _checks.option("value", value, ("nan", "inf", "-inf"))
+    number = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[value]
+    return Attack(
+        f"nonfinite(value={value})",
+        lambda honest, own, key: [jnp.full(x.shape[1:], number, x.dtype) for x in honest],
+    )
+
+
+def model_replacement(scale: Real | None = None) -> Attack:
+    """The Byzantine workers' own vectors, scaled up to replace the mean (Bagdasaryan et al., 2018).
+
+    It is how a `backdoor` in their data gets past an average: they send γ times the vector that
+    they'd have sent. The paper's one attacker takes γ = n/η, for a server of learning rate η; here
+    f share the work, and the default γ = n/f makes the mean of all n workers' vectors the mean of
+    theirs, plus 1/n of the sum of the honest ones.
+
+    Args:
+        scale: γ; may be traced. None for n/f.
+
+    Raises:
+        TypeError: if γ isn't a real number.
+        ValueError: if it is negative or not finite.
+
+    >>> print(model_replacement()(jnp.array([[1.0], [-1.0], [5.0]]), num_byzantine=1).ravel())
+    [ 1. -1. 15.]
+    """
+    if scale is not None:
+        _checks.real("scale", scale, minimum=0.0)
+
+    def forge(honest: Honest, own: Own, key: Draw) -> Sent:
+        del key
+        h, f = honest[0].shape[0], own[0].shape[0]
+        gamma = (h + f) / f if scale is None else scale
+        return [gamma * x for x in own]
+
+    return Attack(f"model_replacement({settings_text(scale=scale)})", forge)

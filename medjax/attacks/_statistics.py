@@ -1,0 +1,52 @@
+"""Coordinate-wise statistics of the honest vectors, one pass over them each."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from medjax._kernels.rows import fold_rows
+from medjax._kernels.sums import Row, sum_over_workers
+from medjax.attacks._attack import Honest
+
+_ROWS_AT_ONCE = 8
+
+
+def mean(honest: Honest) -> Row:
+    """μ = (1/h) Σ_i x_i."""
+    total = sum_over_workers(lambda row, worker: row, honest, 0, _zeros(honest), paired=True)
+    return [t / x.shape[0] for t, x in zip(total, honest, strict=True)]
+
+
+def mean_and_std(name: str, honest: Honest) -> tuple[Row, Row]:
+    """μ and σ = √(Σ_i (x_i - μ)²/(h - 1)), from the deviations themselves.
+
+    Raises:
+        ValueError: if there is only one honest worker; `name` says of what attack.
+    """
+    h = honest[0].shape[0]
+    if h < 2:
+        raise ValueError(f"{name} needs at least 2 honest workers for a sample deviation, got {h}")
+    center = mean(honest)
+    squares = sum_over_workers(
+        lambda row, worker: [(x - m) ** 2 for x, m in zip(row, center, strict=True)],
+        honest,
+        0,
+        _zeros(honest),
+        paired=True,
+    )
+    return center, [jnp.sqrt(s / (h - 1)) for s in squares]
+
+
+def total_and_range(
+    x: Float[Array, "h d"],
+) -> tuple[Float[Array, " d"], Float[Array, " d"], Float[Array, " d"]]:
+    """Σ_i x_i, min_i x_i and max_i x_i, in one pass."""
+
+    def look(carry: tuple[Array, Array, Array], row: list[Array], *_: object):
+        total, low, high = carry
+        return total + row[0], jnp.minimum(low, row[0]), jnp.maximum(high, row[0])
+
+    return fold_rows(look, [x[1:]], (x[0], x[0], x[0]), unroll=_ROWS_AT_ONCE)
+
+
+def _zeros(honest: Honest) -> Row:
+    return [jnp.zeros(x.shape[1:], x.dtype) for x in honest]
