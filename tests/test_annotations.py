@@ -13,19 +13,40 @@ from jaxtyping import install_import_hook
 with install_import_hook("medjax", "beartype.beartype"):
     import medjax
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-SETTINGS = {"trimmed_mean": {"num_byzantine": 1}}
-tree = {"w": jnp.ones((5, 3, 2)), "b": jnp.ones((5, 4), jnp.bfloat16)}
-for name, factory in medjax.rules.RULES.items():
-    rule = factory(**SETTINGS.get(name, {}))
-    jax.jit(rule)(tree)
-    rule(np.ones((5, 2), np.float32))
+SETTINGS = dict(
+    num_byzantine=1, num_workers=7, tau=1.0,
+    gradient_bound=1.0, product_threshold=1.0, sum_threshold=1.0, max_norm=1.0,
+)
+
+def build(factory):
+    taken = inspect.signature(factory).parameters
+    return factory(**{k: value for k, value in SETTINGS.items() if k in taken})
+
+tree = {"w": jnp.ones((7, 3, 2)), "b": jnp.ones((7, 4), jnp.bfloat16)}
+array = np.random.default_rng(0).normal(size=(7, 2)).astype(np.float32)
+for factory in medjax.rules.RULES.values():
+    rule = build(factory)
+    for updates in (tree, array):
+        params = jax.tree.map(lambda x: jnp.asarray(x[0]), updates)
+        tx = medjax.aggregate(rule, 0)
+        jax.jit(tx.update)(updates, tx.init(params), params)
 medjax.rules.majority_vote(zero="random", tie="random")(tree, jax.random.key(0))
-medjax.rules.mean([1, 2, 3, 4, 5])(tree)
+medjax.rules.mean([1, 2, 3, 4, 5, 6, 7])(tree)
+medjax.rules.dnc(1, num_iterations=2, sub_dim=3)(tree, 0)
+medjax.rules.signguard(fraction=0.5)(tree, 0)
+medjax.rules.geometric_median(jnp.float32(0.1), tol=0.1)(tree)
+for factory in medjax.mixing.MIXINGS.values():
+    stage = build(factory)
+    tx = medjax.mix(stage, 0)
+    jax.jit(tx.update)(tree, tx.init(None))
+    medjax.rules.premixed(medjax.rules.krum(1), stage)(array, 0)
 
 for factory in medjax.noise.NOISES.values():
     distribution = factory()

@@ -1,6 +1,6 @@
 """ByzantineSGD: a filter of the workers by all that they have sent so far."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from medjax import _checks, _stacked
 from medjax._promised import promise
 from medjax._stacked import Stacked, Updates
 from medjax._vectors import Vectors, dot, vectors_of
-from medjax.rules._rule import StatefulRule
+from medjax.rules._rule import StatefulRule, zero_state
 from medjax.rules._selection import mean_of, middle
 from medjax.rules._settings import Real, settings_text
 
@@ -83,12 +83,12 @@ def byzantine_sgd(
     _checks.honest_majority(name, f, n)
 
     def init(params: Updates) -> ByzantineSGDState:
-        dtypes = [jnp.promote_types(p.dtype, jnp.float32) for p in jax.tree.leaves(params)]
+        start = zero_state(params)
         return ByzantineSGDState(
             step=jnp.zeros([], jnp.int32),
-            start=jax.tree.map(lambda p: jnp.zeros(p.shape, _wide(p)), params),
-            products=jnp.zeros(n, jnp.result_type(*dtypes)),
-            sums=jax.tree.map(lambda p: jnp.zeros((n, *p.shape), _wide(p)), params),
+            start=start,
+            products=jnp.zeros(n, jnp.result_type(*jax.tree.leaves(start))),
+            sums=zero_state(params, n),
             good=jnp.ones(n, bool),
         )
 
@@ -131,7 +131,3 @@ def _near_the_median(vectors: Vectors, near: Real, reach: Real) -> Bool[Array, "
     count = jnp.where(vectors.finite, jnp.sum(distances <= near, axis=1), 0)
     median = jnp.argmax(jnp.where(2 * count > n, n + 1, count))
     return distances[median] <= reach
-
-
-def _wide(x: Any) -> jnp.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)

@@ -1,6 +1,6 @@
 """Centred clipping: the mean of the differences from a centre, each clipped."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from medjax._stacked import Stacked, Updates
 from medjax._vectors import Vectors
 from medjax.rules._geometric import Draw, Geometric
 from medjax.rules._geometric_median import distances_to
-from medjax.rules._rule import StatefulRule
+from medjax.rules._rule import StatefulRule, zero_state
 from medjax.rules._settings import Real, settings_text
 
 
@@ -73,10 +73,7 @@ def centered_clipping_from_last(tau: Real, num_steps: int = 1) -> StatefulRule:
     clipped_mean = centered_clipping(tau, num_steps)
 
     def init(params: Updates) -> CenteredClippingFromLastState:
-        def zeros(p: Any) -> Array:
-            return jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32))
-
-        return CenteredClippingFromLastState(jax.tree.map(zeros, params))
+        return CenteredClippingFromLastState(zero_state(params))
 
     def update(
         updates: Stacked, state: CenteredClippingFromLastState, params: Updates | None

@@ -4,6 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
 from medjax._random import Seed
 from medjax._stacked import Stacked, Updates
 
@@ -40,3 +44,16 @@ class StatefulRule:
     name: str
     init: Callable[[Updates], Any]
     update: Callable[[Stacked, Any, Updates | None], tuple[Updates, Any]]
+
+
+def zero_state(params: Updates, *leading: int) -> Updates:
+    """0 in the shapes of the parameters, perhaps with leading axes, in float32 at least.
+
+    What a state starts from that holds sums: in half precision they would stop growing.
+    """
+
+    def zeros(p: Any) -> Array:
+        dtype = jnp.promote_types(jnp.result_type(p), jnp.float32)
+        return jnp.zeros((*leading, *p.shape), dtype)
+
+    return jax.tree.map(zeros, params)
