@@ -5,7 +5,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from medjax import _checks
-from medjax._vectors import Vectors
+from medjax._vectors import Vectors, dot
 from medjax.rules._clustering import clip_factors
 from medjax.rules._geometric import Draw, Geometric
 from medjax.rules._selection import mean_of, middle, sample_columns
@@ -88,7 +88,8 @@ def _largest_cluster(points: Float[Array, "n k"], alive: Bool[Array, " n"]) -> B
 
     def shift(_: Array, modes: Array) -> Array:
         near = (distances(modes, points) <= bandwidth) & alive
-        return near @ points / jnp.maximum(near.sum(axis=1, keepdims=True), 1)
+        near = near.astype(points.dtype)
+        return dot(near, points) / jnp.maximum(near.sum(axis=1, keepdims=True), 1)
 
     modes = lax.fori_loop(0, _NUM_SHIFTS, shift, points)
     together = (distances(modes, modes) <= bandwidth) & alive & alive[:, None]
