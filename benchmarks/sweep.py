@@ -108,7 +108,12 @@ def one_by_one(runs: Sequence[RunConfig]) -> Callable[[], float]:
         for run, setup in zip(runs, setups, strict=True):
             inputs = (setup.values, setup.workers, setup.task.held_out)
             for _ in train(
-                compiled, *inputs, steps=run.steps, eval_every=run.eval_every, stop=Stop()
+                compiled,
+                *inputs,
+                steps=run.steps,
+                eval_every=run.eval_every,
+                bits=setup.task.bits,
+                stop=Stop(),
             ):
                 pass
         return time.perf_counter() - start

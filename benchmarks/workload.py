@@ -74,9 +74,11 @@ def optimizer(rule_name: str, n: int) -> optax.GradientTransformationExtraArgs:
     Raises:
         ValueError: if the rule can't have so many workers.
     """
-    rule = algorithms.build_rule(rule_name, {"num_byzantine": num_byzantine(n)}, n)
+    known = {"num_byzantine": num_byzantine(n), "num_workers": n}
+    protocol = algorithms.Protocol(algorithms.build_rule(rule_name, None, known, n), n)
     b = B if algorithms.is_noisy(rule_name) else None
-    return algorithms.build_optimizer(rule, STEP_SIZE, b, None, jax.random.key(3))
+    server = optax.sgd(STEP_SIZE)
+    return algorithms.build_optimizer(protocol, server, b, None, jax.random.key(3))
 
 
 def exact_noisy_sign() -> optax.GradientTransformation:

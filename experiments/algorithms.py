@@ -1,7 +1,7 @@
-"""From the name of an algorithm to its chain over stacked updates."""
+"""From the names on the command line to the chain over stacked updates."""
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import jax
@@ -9,42 +9,57 @@ import jax.numpy as jnp
 import optax
 
 import medjax
+from experiments import named
 from medjax import theory
+from medjax.attacks import ATTACKS, Attack, DataAttack
+from medjax.compressors import COMPRESSORS, Compressor
+from medjax.mixing import MIXINGS
 from medjax.noise import Noise
-from medjax.rules import RULES, Additive, Rule
+from medjax.rules import RULES, Additive, Rule, StatefulRule
+from medjax.servers import SERVERS
 
 _NOISY = "noisy_"
-_BASE_RULES = {("sign" if name == "majority_vote" else name): name for name in RULES}
+_BASE_RULES = {("sign" if name == "majority_vote" else name): f for name, f in RULES.items()}
 
-RULE_NAMES = (*_BASE_RULES, *(_NOISY + name for name in _BASE_RULES))
+RULE_TABLE: Mapping[str, Callable[..., Rule | StatefulRule]] = _BASE_RULES | {
+    _NOISY + name: factory for name, factory in _BASE_RULES.items()
+}
 """What `--rule` takes: every rule, `sign` for the majority vote, and each with noise before it."""
 
+RULE_NAMES = tuple(RULE_TABLE)
 
-def is_noisy(name: str) -> bool:
+
+def is_noisy(rule: str) -> bool:
     """Whether the algorithm adds noise to the local gradients."""
-    return name.startswith(_NOISY)
+    return rule.startswith(_NOISY)
 
 
-def is_additive(name: str) -> bool:
+def is_additive(rule: str) -> bool:
     """Whether the rule needs only a sum over the workers, so that these can be streamed."""
-    return issubclass(get_type_hints(RULES[_factory_name(name)])["return"], Additive)
+    return get_type_hints(_factory(rule))["return"] is Additive
 
 
-def default_step_size(name: str) -> float:
-    """A step size that works on MNIST; a vote's is a length per coordinate, so smaller."""
-    return {"majority_vote": 0.003, "mean": 0.1}.get(_factory_name(name), 0.03)
+def is_vote(rule: str) -> bool:
+    """Whether the rule is the majority vote: its step size is a length for every coordinate."""
+    return _factory(rule) is medjax.rules.majority_vote
 
 
-def theorem(name: str) -> Callable[[int, int], theory.Rates] | None:
+def default_step_size(rule: str) -> float:
+    """A step size that works on MNIST."""
+    if is_vote(rule):
+        return 0.003
+    return 0.1 if _factory(rule) is medjax.rules.mean else 0.03
+
+
+def theorem(rule: str) -> Callable[[int, int], theory.Rates] | None:
     """The theorem, (T, d) to (b, δ), on the algorithm; None if there is none."""
-    theorems = {"majority_vote": theory.theorem5, "median": theory.theorem6}
-    return theorems.get(_factory_name(name)) if is_noisy(name) else None
+    theorems = {medjax.rules.majority_vote: theory.theorem5, medjax.rules.median: theory.theorem6}
+    return theorems.get(_factory(rule)) if is_noisy(rule) else None
 
 
-def auto_scale(name: str) -> str | None:
+def auto_scale(rule: str) -> str | None:
     """A noise scale that needs no tuning, by the study `experiments.which_b`; None if none does."""
-    vote = is_noisy(name) and _factory_name(name) == "majority_vote"
-    return "adaptive:0.1" if vote else None
+    return "adaptive:0.1" if is_noisy(rule) and is_vote(rule) else None
 
 
 def rules_with(option: str) -> str:
@@ -52,45 +67,128 @@ def rules_with(option: str) -> str:
     return ", ".join(name for name in RULE_NAMES if option in rule_options(name))
 
 
-def rule_options(name: str) -> tuple[str, ...]:
+def rule_options(rule: str) -> tuple[str, ...]:
     """The settings that the rule's factory takes."""
-    return tuple(inspect.signature(RULES[_factory_name(name)]).parameters)
+    return named.parameters(_factory(rule))
 
 
-def build_rule(name: str, options: dict[str, Any], num_workers: int) -> Rule:
-    """The rule, checked against the number of workers.
+@dataclass(frozen=True)
+class Protocol:
+    """What the workers send, who lies, and what the server makes of it.
+
+    Attributes:
+        rule: the server's, with the mixing before it.
+        num_workers: how many send something at each step.
+        num_byzantine: how many of them, the last, send what the attack makes.
+        attacks: theirs on the vectors, one after the other.
+        compressor: the workers'; None if they send all.
+        error_feedback: whether they keep what was not sent.
+        all_workers: how many there are, be they asked at this step or not.
+    """
+
+    rule: Rule | StatefulRule
+    num_workers: int
+    num_byzantine: int = 0
+    attacks: tuple[Attack, ...] = ()
+    compressor: Compressor | None = None
+    error_feedback: bool = False
+    all_workers: int = 0
+
+
+def build_rule(
+    rule: str, mix: str | None, known: Mapping[str, Any], num_workers: int
+) -> Rule | StatefulRule:
+    """The rule and the mixing before it, checked against the number of workers.
 
     Raises:
-        ValueError: if the rule can't have these settings, or so many workers.
+        ValueError: if one of them can't have these settings, or so many workers.
     """
-    factory = _factory_name(name)
-    rule = RULES[factory](**{k: options[k] for k in rule_options(name) if k in options})
-    key = jax.random.key(0) if rule.needs_key else None
-    jax.eval_shape(lambda x: rule(x, key), jax.ShapeDtypeStruct((num_workers, 1), jnp.float32))
-    return rule
+    built = named.build(rule, RULE_TABLE, **known)
+    if mix is not None:
+        if isinstance(built, StatefulRule):
+            raise ValueError(f"--mix {mix} can't precede --rule {rule}, which remembers workers")
+        mixings = [named.build(part, MIXINGS, **known) for part in named.links(mix)]
+        built = medjax.rules.premixed(built, *mixings)
+    check(medjax.aggregate(built, 0), num_workers)
+    return built
+
+
+def check(stage: optax.GradientTransformation, num_workers: int) -> None:
+    """Trace a stage, so that what it can't do with so many workers is said now.
+
+    Raises:
+        ValueError: if it can't.
+    """
+    params = jnp.zeros(2)
+    stacked = jax.ShapeDtypeStruct((num_workers, 2), jnp.float32)
+    update = optax.with_extra_args_support(stage).update
+    jax.eval_shape(lambda x: update(x, stage.init(params), params), stacked)
+
+
+def build_attacks(
+    attack: str, rule: Rule | StatefulRule, known: Mapping[str, Any]
+) -> list[Attack | DataAttack]:
+    """The attacks, on this rule.
+
+    Raises:
+        ValueError: if one can't have these settings, or can't be on this rule.
+    """
+    built = []
+    for part in named.links(attack):
+        takes_rule = "rule" in named.parameters(ATTACKS[named.split(part)[0]])
+        if takes_rule and isinstance(rule, StatefulRule):
+            raise ValueError(f"--attack {part} is on rules without memory, got {rule.name}")
+        built.append(named.build(part, ATTACKS, rule=rule, **known))
+    return built
+
+
+def build_compressor(compress: str) -> Compressor:
+    """The compressor.
+
+    Raises:
+        ValueError: if it can't have these settings.
+    """
+    return named.build(compress, COMPRESSORS)
 
 
 def build_optimizer(
-    rule: Rule,
-    learning_rate: optax.ScalarOrSchedule,
+    protocol: Protocol,
+    server: optax.GradientTransformation,
     b: Any,
     noise: Noise | None,
     key: jax.Array,
-    momentum: Any = None,
+    worker_momentum: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Worker noise (unless b is None), the rule, momentum (unless None), and a gradient step.
+    """In the order of the protocol: worker, wire, adversary, mixing and rule, server.
 
-    A vote looks at signs alone, so the sign of the noisy gradient is drawn, not the noise.
+    A vote looks at signs alone, so where nothing stands between, the sign of the noisy gradient is
+    drawn, not the noise (unless b is None, which is none).
     """
-    signs_only = isinstance(rule, Additive) and rule.signs_only
-    add_noise = medjax.noisy_sign if signs_only else medjax.perturb
-    return optax.chain(
-        optax.identity() if b is None else add_noise(b, noise, key),
-        medjax.aggregate(rule, key),
-        optax.identity() if momentum is None else optax.trace(momentum),
-        optax.scale_by_learning_rate(learning_rate),
-    )
+    rule, compressor = protocol.rule, protocol.compressor
+    stages = [] if worker_momentum is None else [worker_momentum]
+    if b is not None:
+        alone = compressor is None and not protocol.attacks
+        signs_only = isinstance(rule, Additive) and rule.signs_only and alone
+        stages.append((medjax.noisy_sign if signs_only else medjax.perturb)(b, noise, key))
+    if compressor is not None and protocol.error_feedback:
+        stages.append(medjax.error_feedback(compressor, protocol.all_workers, key))
+    elif compressor is not None:
+        stages.append(medjax.compress(compressor, key))
+    stages += [
+        medjax.attack(attack, protocol.num_byzantine, jax.random.fold_in(key, i))
+        for i, attack in enumerate(protocol.attacks)
+    ]
+    return optax.chain(*stages, medjax.aggregate(rule, key), server)
 
 
-def _factory_name(name: str) -> str:
-    return _BASE_RULES[name.removeprefix(_NOISY)]
+def build_server(server: str, learning_rate: Any, **settings: Any) -> optax.GradientTransformation:
+    """The server's optimizer.
+
+    Raises:
+        ValueError: if it can't have these settings.
+    """
+    return named.build(server, SERVERS, learning_rate=learning_rate, **settings)
+
+
+def _factory(rule: str) -> Callable[..., Any]:
+    return RULE_TABLE[named.split(rule)[0]]

@@ -64,9 +64,16 @@ def integer(minimum: int) -> Callable[[str], int]:
 
 
 def number(
-    minimum: float, *, exclusive: bool = False, below: float = math.inf
+    minimum: float, *, exclusive: bool = False, below: float = math.inf, most: float = math.inf
 ) -> Callable[[str], float]:
-    """A type for argparse: a finite number of at least, or above, `minimum`, and below a limit."""
+    """A type for argparse: a finite number of at least, or above, `minimum`, and below a limit.
+
+    Args:
+        minimum: the least it may be.
+        exclusive: whether that itself is too little.
+        below: what it must be below.
+        most: the most that it may be.
+    """
 
     def parse(text: str) -> float:
         try:
@@ -74,9 +81,10 @@ def number(
         except ValueError:
             value = math.nan
         above = value > minimum if exclusive else value >= minimum
-        if not (above and value < below):
+        if not (above and value < below and value <= most):
             bound = f"{'above' if exclusive else 'of at least'} {minimum:g}"
             bound += "" if below == math.inf else f" and below {below:g}"
+            bound += "" if most == math.inf else f" and at most {most:g}"
             raise argparse.ArgumentTypeError(f"{text!r} is not a finite number {bound}")
         return value
 

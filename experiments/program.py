@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float
 
 import medjax
 from experiments import algorithms
-from experiments.config import noise_distribution, noise_scale, step_size
+from experiments.interpret import noise_distribution, noise_scale, server, worker_momentum
 from experiments.setup import Hyperparameters, Task
 
 
@@ -48,20 +49,29 @@ def one_run(task: Task) -> Program:
     config = task.config
     objective = medjax.objectives.classification(task.model.apply)  # pyright: ignore
 
-    def simulation(values: Hyperparameters) -> medjax.Simulation:
+    def simulation(
+        values: Hyperparameters, workers: medjax.WorkerData | None = None
+    ) -> medjax.Simulation:
+        protocol = task.protocol
+        if config.weights == "examples" and workers is not None:
+            protocol = replace(protocol, rule=medjax.rules.mean(workers.sizes))
         optimizer = algorithms.build_optimizer(
-            task.rule,
-            step_size(config, values.lr),
+            protocol,
+            server(config, values.lr, values.momentum),
             noise_scale(config, values.b),
             noise_distribution(config),
             _keys(values)[1],
-            values.momentum,
+            worker_momentum(config, values.worker_momentum),
         )
         return medjax.simulation(
             objective,
             optimizer,
             batch_size=None if config.batch_size == "full" else int(config.batch_size),
             worker_chunk=config.worker_chunk if isinstance(config.worker_chunk, int) else None,
+            local_steps=config.local_steps,
+            local_lr=values.local_lr,
+            participants=config.participation,
+            always=protocol.num_byzantine if config.participation else 0,
         )
 
     def init(values: Hyperparameters) -> medjax.SimulationState:
@@ -75,14 +85,16 @@ def one_run(task: Task) -> Program:
         workers: medjax.WorkerData,
         num_steps: Any,
     ) -> medjax.SimulationState:
-        return simulation(values).advance(state, workers, num_steps)
+        return simulation(values, workers).advance(state, workers, num_steps)
 
     def evaluate(
         state: medjax.SimulationState, workers: medjax.WorkerData, held_out: Any
     ) -> dict[str, Float[Array, ""]]:
-        # What is measured doesn't depend on how the parameters move.
+        # What is measured doesn't depend on how the parameters move, nor on who only pretends.
         still = medjax.simulation(objective, optax.identity())
-        return still.evaluate(state.params, workers, held_out)
+        num_honest = config.workers - task.protocol.num_byzantine
+        honest = jax.tree.map(lambda x: x[:num_honest], workers)
+        return still.evaluate(state.params, honest, held_out)
 
     return Program(init, advance, evaluate)
 

@@ -63,7 +63,12 @@ def _run(console: Console, config: RunConfig, setup: Setup, folder: Path, stop: 
             inputs = (setup.values, setup.workers, setup.task.held_out)
             compiled = compile_program(one_run(setup.task), *inputs)
             for progress in train(
-                compiled, *inputs, steps=config.steps, eval_every=config.eval_every, stop=stop
+                compiled,
+                *inputs,
+                steps=config.steps,
+                eval_every=config.eval_every,
+                bits=setup.task.bits,
+                stop=stop,
             ):
                 clock = progress.clock
                 reporter.update(progress)
@@ -96,6 +101,7 @@ def _summary(
         **{name: values[-1] for name, values in columns.items()},
         "steps_per_second": clock.steps_per_second,
         "num_params": setup.task.num_params,
+        **{f"bits_{name}_per_step": bits for name, bits in setup.task.bits._asdict().items()},
         "compile_seconds": clock.compile_seconds,
         "train_seconds": clock.train_seconds,
         "stopped_early": stop.requested,

@@ -15,9 +15,15 @@ from jaxtyping import Array, Float, Int
 
 import medjax
 from experiments import algorithms, models
-from experiments.config import RunConfig, partitioner
+from experiments.algorithms import Protocol
+from experiments.config import RunConfig
 from experiments.data import Dataset, hold_out, load
-from experiments.options import ADAPTIVE, THEORY
+from experiments.interpret import number_in, partitioner
+from experiments.options import THEORY
+from medjax import compressors
+from medjax.attacks import Attack, DataAttack
+from medjax.compressors import Bits, communication
+from medjax.rules import Additive, StatefulRule
 
 
 class Hyperparameters(NamedTuple):
@@ -26,12 +32,16 @@ class Hyperparameters(NamedTuple):
     Attributes:
         lr: the step size.
         b: the scale of the noise, or the fraction of an adaptive one; None without noise.
+        local_lr: the length of the workers' own steps; None if they take none.
+        worker_momentum: the workers'; None without.
         momentum: the server's; None without.
         seed: of the model, the noise and the mini-batches.
     """
 
     lr: float | Float[Array, "..."]
     b: float | Float[Array, "..."] | None
+    local_lr: float | Float[Array, "..."] | None
+    worker_momentum: float | Float[Array, "..."] | None
     momentum: float | Float[Array, "..."] | None
     seed: int | Int[Array, "..."]
 
@@ -42,20 +52,24 @@ class Task:
 
     Attributes:
         config: one of theirs.
-        rule: how the server aggregates.
+        protocol: what the workers send, who lies, and how the server aggregates.
+        data_attacks: what the Byzantine workers do to their data before.
         model: the network.
         train: the images and labels that the workers share out.
         held_out: images and labels that they don't: "test" and perhaps "validation".
         num_params: d.
+        bits: what one step sends, up to the server and down from it.
         sizes: those of the data set, for the record.
     """
 
     config: RunConfig
-    rule: medjax.rules.Rule
+    protocol: Protocol
+    data_attacks: tuple[DataAttack, ...]
     model: nn.Module
     train: tuple[np.ndarray, np.ndarray]
     held_out: dict[str, tuple[jax.Array, jax.Array]]
     num_params: int
+    bits: Bits
     sizes: dict[str, Any]
 
 
@@ -65,13 +79,7 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
     Raises:
         ValueError: if the settings don't fit each other or the data.
     """
-    options = {
-        "num_byzantine": config.declared_byzantine,
-        "zero": config.zero,
-        "tie": config.tie,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    rule = algorithms.build_rule(config.rule, given, config.workers)
+    protocol, data_attacks = _protocol(config, dataset.num_classes)
     train, validation = hold_out(dataset.train_x, dataset.train_y, config.validation)
     held_out = {"test": (dataset.test_x, dataset.test_y)}
     if validation is not None:
@@ -80,11 +88,13 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
     like = jax.eval_shape(model.init, jax.random.key(0), train[0][:1])
     return Task(
         config,
-        rule,
+        protocol,
+        data_attacks,
         model,
         train,
         {name: (jnp.asarray(x), jnp.asarray(y)) for name, (x, y) in held_out.items()},
         sum(leaf.size for leaf in jax.tree.leaves(like)),
+        _bits(protocol, like),
         {
             "train_examples": len(train[1]),
             **{f"{name}_examples": len(y) for name, (_, y) in held_out.items()},
@@ -92,6 +102,57 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
             "image_shape": list(train[0].shape[1:]),
         },
     )
+
+
+def _protocol(config: RunConfig, num_classes: int) -> tuple[Protocol, tuple[DataAttack, ...]]:
+    """What stands in the chain, and what is done to the data before.
+
+    Raises:
+        ValueError: if the settings don't fit each other.
+    """
+    n, asked = config.workers, config.participation or config.workers
+    byzantine = config.byzantine or 0
+    if asked > n:
+        raise ValueError(f"participation {asked} is more than the {n} workers")
+    if byzantine >= asked:
+        raise ValueError(
+            f"byzantine {byzantine} leaves no honest one of the {asked} workers that take part"
+        )
+    known = {
+        "num_byzantine": config.declared_byzantine,
+        "num_workers": asked,
+        "num_classes": num_classes,
+        "zero": config.zero,
+        "tie": config.tie,
+    }
+    rule = algorithms.build_rule(config.rule, config.mix, known, asked)
+    if isinstance(rule, StatefulRule) and asked < n:
+        raise ValueError(f"--rule {config.rule} remembers the workers: all must take part")
+    if config.weights == "examples" and (asked < n or config.mix is not None):
+        raise ValueError("--weights examples goes neither with --participation nor with --mix")
+    attacks = []
+    if config.attack is not None and byzantine:
+        attacks = algorithms.build_attacks(config.attack, rule, known)
+    compressor = None
+    if config.compress is not None:
+        if algorithms.is_vote(config.rule):
+            raise ValueError(
+                f"--compress {config.compress} can't precede --rule {config.rule}: a vote is one "
+                "bit already; valid: a rule of vectors, such as mean"
+            )
+        compressor = algorithms.build_compressor(config.compress)
+    feedback = config.error_feedback == "yes"
+    on_vectors = tuple(attack for attack in attacks if isinstance(attack, Attack))
+    protocol = Protocol(rule, asked, byzantine, on_vectors, compressor, feedback, n)
+    return protocol, tuple(attack for attack in attacks if isinstance(attack, DataAttack))
+
+
+def _bits(protocol: Protocol, like: Any) -> Bits:
+    """What those who take part in a step send, and get: of a vote one bit for each coordinate."""
+    up, down = protocol.compressor, None
+    if isinstance(protocol.rule, Additive) and protocol.rule.signs_only:
+        up = down = compressors.sign()
+    return communication(like, protocol.num_workers, up=up, down=down)
 
 
 def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
@@ -102,7 +163,10 @@ def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
     """
     config, labels = task.config, task.train[1]
     partition = partitioner(config)
-    parts = [_limit(partition(labels, config.workers, seed), config, seed) for seed in seeds]
+    parts = [
+        _seat(_limit(partition(labels, config.workers, seed), config, seed), config, seed)
+        for seed in seeds
+    ]
     for sizes in ([len(part) for part in seed_parts] for seed_parts in parts):
         if config.batch_size != "full" and int(config.batch_size) > max(sizes):
             raise ValueError(
@@ -131,12 +195,22 @@ def _limit(parts: list[np.ndarray], config: RunConfig, seed: int) -> list[np.nda
     return [np.sort(rng.choice(part, count, replace=False)) for part in parts]
 
 
+def _seat(parts: list[np.ndarray], config: RunConfig, seed: int) -> list[np.ndarray]:
+    """In a random order if there are attackers: they are the last, whatever their data."""
+    if not config.byzantine:
+        return parts
+    return [parts[i] for i in np.random.default_rng([seed, 1]).permutation(len(parts))]
+
+
 def worker_data(task: Task, indices: medjax.WorkerData) -> medjax.WorkerData:
-    """The examples themselves."""
+    """The examples themselves, of the Byzantine workers perhaps with something done to them."""
     rows = np.asarray(indices.examples)
-    return medjax.WorkerData(
+    data = medjax.WorkerData(
         tuple(jnp.asarray(x[rows]) for x in task.train), jnp.asarray(indices.sizes)
     )
+    for attack in task.data_attacks:
+        data = attack(data, task.protocol.num_byzantine)
+    return data
 
 
 def hyperparameters(task: Task, config: RunConfig) -> Hyperparameters:
@@ -147,9 +221,14 @@ def hyperparameters(task: Task, config: RunConfig) -> Hyperparameters:
         rates = theorem(max(1, config.steps), task.num_params)
         lr = rates.lr if lr == THEORY else lr
         b = rates.b if b == THEORY else b
-    if isinstance(b, str):
-        b = float(b.removeprefix(ADAPTIVE))
-    return Hyperparameters(float(lr), b, config.momentum, config.seed)
+    return Hyperparameters(
+        float(lr),
+        number_in(b),
+        config.local_lr,
+        number_in(config.worker_momentum),
+        config.momentum,
+        config.seed,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ import numpy as np
 import medjax
 from experiments.program import Compiled
 from experiments.setup import Hyperparameters
+from medjax.compressors import Bits
 
 # The longest that the host leaves the device alone: how often progress moves and Ctrl-C is heard.
 _SECONDS_PER_CHUNK = 0.3
@@ -84,19 +85,24 @@ def train(
     *,
     steps: int,
     eval_every: int,
+    bits: Bits,
     stop: Stop,
 ) -> Iterator[Progress]:
     """Run and measure in turns, until the last step or until `stop` is requested.
 
     The last measurement is always at the step where the run ends. If the program is that of several
-    runs, then all of them run side by side, and metrics are arrays.
+    runs, then all of them run side by side, and metrics are arrays. To what the program measures
+    are added `bits_up` and `bits_down`, those sent until then if each step takes so many.
     """
     program, clock = compiled.program, Clock(compiled.seconds)
     state = program.init(values)
 
     def measure() -> Progress:
         metrics = program.evaluate(state, workers, held_out)
-        return Progress(step, clock, {name: np.asarray(value) for name, value in metrics.items()})
+        found = {name: np.asarray(value) for name, value in metrics.items()}
+        for name, each in bits._asdict().items():
+            found[f"bits_{name}"] = np.full(found["train_loss"].shape, float(step * each))
+        return Progress(step, clock, found)
 
     step = measured = 0
     yield measure()

@@ -41,7 +41,7 @@ def aggregate(rule: Rule | StatefulRule, key: Seed | None = None) -> aggregating
     """
     if isinstance(rule, StatefulRule):
         return aggregating.Aggregator(
-            init=rule.init,
+            init=lambda params: rule.init(params),
             update=lambda updates, state, params=None, **extra_args: rule.update(
                 promise(updates).stacked(), state, params
             ),

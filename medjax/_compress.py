@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from medjax import _checks, _stacked
 from medjax._kernels.sums import Worker
+from medjax._participation import check_cohort, put, take
 from medjax._promised import Promised, Row, promise
 from medjax._random import Seed, stage_key, worker_keys
 from medjax._stacked import Stacked, Updates
@@ -78,7 +79,7 @@ def compress(compressor: Compressor, key: Seed | None = None) -> optax.GradientT
 
 def error_feedback(
     compressor: Compressor, num_workers: int, key: Seed | None = None
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Compression that makes up for what it left out: each worker sends C(p_i), p_i = g_i + e_i.
 
     e_i ← p_i - C(p_i) is kept by the worker, from e_i = 0 (Seide et al., 2014; Karimireddy et al.,
@@ -96,7 +97,9 @@ def error_feedback(
         key: as in `compress`.
 
     Returns:
-        A transform of stacked updates, leaves (n, *shape) to (n, *shape).
+        A transform of stacked updates, leaves (n, *shape) to (n, *shape); or of those of the
+        `workers`, if it is given their indices, as `simulate` gives them: the others keep what they
+        have not sent.
 
     Raises:
         ValueError: if n is below 1 or, when traced, isn't that of the updates; or as `compress`.
@@ -113,11 +116,18 @@ def error_feedback(
         return ErrorFeedbackState(jnp.zeros([], jnp.int32), base(), jax.tree.map(zeros, params))
 
     def update(
-        updates: Stacked, state: Any, params: optax.Params | None = None
+        updates: Stacked,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        workers: Int[Array, " m"] | None = None,
+        num_workers: int = n,
+        **extra_args: Any,
     ) -> tuple[Stacked, ErrorFeedbackState]:
-        del params
+        del params, extra_args
+        check_cohort("error_feedback", n, num_workers)
         stacked = promise(updates).stacked()
-        _stacked.num_workers(stacked, expected=n)
+        _stacked.num_workers(stacked, expected=n if workers is None else len(workers))
 
         def send(gradient: Updates, error: Updates, key: Array) -> tuple[Updates, Updates]:
             wished = jax.tree.map(jnp.add, gradient, error)
@@ -126,11 +136,13 @@ def error_feedback(
             return sent, jax.tree.map(jnp.subtract, wished, sent)
 
         keys = worker_keys(jax.random.fold_in(state.key, state.step), n)
+        present = take((state.error, keys), workers)
         # One worker at a time, as in `Promised.one_by_one`.
-        sent, error = lax.map(lambda each: send(*each), (stacked, state.error, keys))
+        sent, error = lax.map(lambda each: send(*each), (stacked, *present))
+        error = put(state.error, workers, error)
         return sent, ErrorFeedbackState(state.step + 1, state.key, error)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _base_key(stage: str, compressor: Compressor, key: Seed | None) -> Callable[[], Key[Array, ""]]:

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Key, PyTree
 
 from medjax import _checks
 from medjax._random import stage_key
@@ -54,3 +54,25 @@ def check_participants(participants: int | None, always: int) -> tuple[int | Non
             f"{always} workers that always take part are more than the {participants} participants"
         )
     return participants, always
+
+
+def check_cohort(stage: str, num_workers: int, given: int) -> None:
+    """Check that a stage with a state for each worker has as many as there are.
+
+    Raises:
+        ValueError: if not: an index out of range would be taken for another, without a word.
+    """
+    if given != num_workers:
+        raise ValueError(f"{stage} is built for {num_workers} workers, there are {given}")
+
+
+def take(states: PyTree, workers: Int[Array, " m"] | None) -> PyTree:
+    """The workers' of all workers' states; all of them for None."""
+    return states if workers is None else jax.tree.map(lambda x: x[workers], states)
+
+
+def put(states: PyTree, workers: Int[Array, " m"] | None, new: PyTree) -> PyTree:
+    """All workers' states, once the workers' are new; the new ones for None."""
+    if workers is None:
+        return new
+    return jax.tree.map(lambda x, y: x.at[workers].set(y), states, new)

@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Int
 
 from medjax import _checks, _stacked
+from medjax._participation import check_cohort, put, take
 from medjax._stacked import Stacked
 
 
@@ -59,8 +60,7 @@ def per_worker(
         num_workers: int = n,
         **extra_args: Any,
     ) -> tuple[Stacked, optax.OptState]:
-        if num_workers != n:  # an index out of range would be taken for another, without a word
-            raise ValueError(f"per_worker is built for {n} workers, there are {num_workers}")
+        check_cohort("per_worker", n, num_workers)
         _stacked.num_workers(updates, expected=n if workers is None else len(workers))
 
         def update_worker(
@@ -68,10 +68,7 @@ def per_worker(
         ) -> tuple[optax.Updates, optax.OptState]:
             return inner_update(worker_updates, worker_state, params, **extra_args)
 
-        if workers is None:
-            return jax.vmap(update_worker)(updates, state)
-        present = jax.tree.map(lambda x: x[workers], state)
-        sent, present = jax.vmap(update_worker)(updates, present)
-        return sent, jax.tree.map(lambda x, new: x.at[workers].set(new), state, present)
+        sent, present = jax.vmap(update_worker)(updates, take(state, workers))
+        return sent, put(state, workers, present)
 
     return optax.GradientTransformationExtraArgs(init, update)

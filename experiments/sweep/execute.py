@@ -72,7 +72,12 @@ def execute(folder: Path, work: Sequence[Work], stop: Stop) -> Iterator[Progress
             measured: list[tuple[int, dict[str, np.ndarray]]] = []
             step = 0
             for progress in train(
-                compiled, *inputs, steps=config.steps, eval_every=config.eval_every, stop=stop
+                compiled,
+                *inputs,
+                steps=config.steps,
+                eval_every=config.eval_every,
+                bits=task.bits,
+                stop=stop,
             ):
                 if progress.metrics is not None:
                     measured.append((progress.step, progress.metrics))

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 from medjax import _checks
@@ -81,12 +82,12 @@ def _widened(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def mean(weights: Sequence[float | int] | np.ndarray | None = None) -> Additive:
+def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> Additive:
     """The average (1/n) Σ_i x_i, or Σ_i w_i x_i / Σ_i w_i. Not robust: NaN and ±∞ pass through.
 
     Args:
-        weights: one non-negative number for each worker, such as its number of examples. A weight
-            of 0 doesn't shut out a worker's NaN or ±∞: 0 · ∞ is NaN.
+        weights: one non-negative number for each worker, such as its number of examples; perhaps
+            traced. A weight of 0 doesn't shut out a worker's NaN or ±∞: 0 · ∞ is NaN.
 
     Raises:
         ValueError: if a weight is negative or not finite, if all are 0, or, when traced, if their
@@ -102,12 +103,13 @@ def mean(weights: Sequence[float | int] | np.ndarray | None = None) -> Additive:
             lambda total, n, key: total / n,
             weights=lambda n: jnp.full((n,), 1 / n),
         )
-    w = np.asarray(weights, dtype=np.float64)
+    traced = isinstance(weights, Tracer)
+    w: Any = weights.astype(float) if traced else np.asarray(weights, dtype=np.float64)
     _checks.real("weights", w, minimum=0.0, ndim=1)
-    if not np.any(w > 0):
+    if not traced and not np.any(w > 0):
         raise ValueError(f"weights must be a list of numbers with a positive sum, got {weights!r}")
     shares = w / w.max()  # first, so that the sum can't overflow
-    shares /= shares.sum()
+    shares = shares / shares.sum()
 
     def checked_shares(n: int) -> Array:
         if n != len(shares):

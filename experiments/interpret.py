@@ -1,0 +1,64 @@
+"""From a run's settings to what medjax takes for them; the numbers may be traced."""
+
+from typing import Any
+
+import optax
+
+import medjax
+from experiments import algorithms
+from experiments.config import RunConfig
+from experiments.options import ADAPTIVE, CONSTANT, UNDAMPED, schedule_pairs
+from medjax.noise import NOISES, Noise
+from medjax.partition import PARTITIONS, Partition
+
+
+def noise_scale(config: RunConfig, value: Any) -> Any:
+    """What `medjax.perturb` takes for b, given the number, perhaps traced, that there is in it."""
+    adaptive = isinstance(config.b, str) and config.b.startswith(ADAPTIVE)
+    return medjax.adaptive_scale(value) if adaptive else value
+
+
+def step_size(config: RunConfig, lr: Any) -> optax.ScalarOrSchedule:
+    """The step size, or its schedule, from that of the first step, perhaps traced."""
+    if config.lr_schedule == CONSTANT:
+        return lr
+    pairs = schedule_pairs(config.lr_schedule)
+    divisors = list(pairs.values())
+    # optax's factors multiply up, our divisors are all of the first step's.
+    factors = [old / new for old, new in zip([1.0, *divisors], divisors, strict=False)]
+    scale = optax.piecewise_constant_schedule(1.0, dict(zip(pairs, factors, strict=True)))
+    return lambda step: lr * scale(step)
+
+
+def noise_distribution(config: RunConfig) -> Noise | None:
+    """The noise's distribution; None if the rule isn't noisy."""
+    if config.noise is None:
+        return None
+    return NOISES[config.noise](**({} if config.df is None else {"df": config.df}))
+
+
+def partitioner(config: RunConfig) -> Partition:
+    """The split of the examples among the workers."""
+    settings = ("classes_per_worker", "shards_per_worker", "alpha", "similarity", "exponent")
+    given = {name: getattr(config, name) for name in settings}
+    return PARTITIONS[config.partition](**{k: v for k, v in given.items() if v is not None})
+
+
+def worker_momentum(config: RunConfig, beta: Any) -> optax.GradientTransformation | None:
+    """The workers' momentum, given the number in it; None if they have none."""
+    if config.worker_momentum is None:
+        return None
+    undamped = isinstance(config.worker_momentum, str)
+    return medjax.worker_momentum(beta, config.workers, damped=not undamped)
+
+
+def number_in(setting: float | str | None) -> float | None:
+    """The number of a setting that may have a word before it, as adaptive:0.1 has."""
+    if isinstance(setting, str):
+        return float(setting.removeprefix(ADAPTIVE).removeprefix(UNDAMPED))
+    return setting
+
+
+def server(config: RunConfig, lr: Any, momentum: Any) -> optax.GradientTransformation:
+    """The server's optimizer, given the step size and its momentum, if it has one."""
+    return algorithms.build_server(config.server, step_size(config, lr), momentum=momentum)

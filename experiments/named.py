@@ -1,0 +1,108 @@
+"""What is chosen by name, with its settings: `alie:tau=1.5` is `ATTACKS["alie"](tau=1.5)`.
+
+A setting is an argument of the factory in the table, and its value a number, a word, or none. What
+the run knows (f, n, the rule under attack) isn't written there: `build` gives it to those factories
+that ask for it.
+"""
+
+import argparse
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from experiments import cli
+
+Table = Mapping[str, Callable[..., Any]]
+
+KNOWN = frozenset(
+    {"num_byzantine", "num_workers", "num_classes", "rule", "weights", "zero", "tie"}
+    | {"learning_rate", "momentum"}
+)
+"""Arguments of factories that a run gives, and that so aren't written after the name."""
+
+
+def one_of(kind: str, table: Table) -> Callable[[str], str]:
+    """A type for argparse: a name in the table, perhaps with settings that its factory takes."""
+
+    def parse(text: str) -> str:
+        name, settings = split(text)
+        cli.one_of(kind, table)(name)
+        valid = [x for x in parameters(table[name]) if x not in KNOWN]
+        for key, value in settings:
+            if key not in valid:
+                takes = f"takes {', '.join(valid)}" if valid else "takes no settings"
+                raise argparse.ArgumentTypeError(f"{text!r}: {kind} {name} {takes}, got {key!r}")
+            if not value:
+                raise argparse.ArgumentTypeError(f"{text!r}: a setting is written {key}=VALUE")
+        if len(dict(settings)) < len(settings):
+            raise argparse.ArgumentTypeError(f"{text!r}: a setting is there twice")
+        for key in required(table[name]):
+            if key not in dict(settings):
+                raise argparse.ArgumentTypeError(
+                    f"{kind} {name} needs a value for {key}, as in {name}:{key}=VALUE"
+                )
+        return text
+
+    return parse
+
+
+def chain_of(kind: str, table: Table) -> Callable[[str], str]:
+    """A type for argparse: one or several of the table, joined by +, in their order."""
+    one = one_of(kind, table)
+
+    def parse(text: str) -> str:
+        for part in links(text):
+            one(part)
+        return text
+
+    return parse
+
+
+def links(text: str) -> list[str]:
+    """The parts of a chain; the + of a number such as 1e+5 isn't between two."""
+    return re.split(r"\+(?=[a-z])", text)
+
+
+def split(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """The name, and the settings after it as they are written."""
+    name, _, rest = text.partition(":")
+    pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
+    return name, [(key.strip(), value.strip()) for key, _, value in pairs]
+
+
+def parameters(factory: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of what a factory takes."""
+    return tuple(inspect.signature(factory).parameters)
+
+
+def required(factory: Callable[..., Any]) -> tuple[str, ...]:
+    """The settings without which there is none."""
+    every = inspect.signature(factory).parameters.items()
+    return tuple(x for x, p in every if p.default is p.empty and x not in KNOWN)
+
+
+def build(text: str, table: Table, **known: Any) -> Any:
+    """What the factory makes of the settings in the text and, of those known, what it takes.
+
+    Raises:
+        ValueError: if the factory can't have these settings.
+    """
+    name, settings = split(text)
+    factory = table[name]
+    given = {key: known[key] for key in parameters(factory) if known.get(key) is not None}
+    try:
+        return factory(**given, **{key: _value(value) for key, value in settings})
+    except TypeError as error:
+        raise ValueError(f"{text!r}: {error}") from None
+
+
+def _value(text: str) -> int | float | str | None:
+    if text == "none":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text

@@ -1,0 +1,57 @@
+"""The command line's flags for the settings of a run; a sweep takes several values for each."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from experiments import cli
+from experiments.options.algorithm import add_algorithm
+from experiments.options.data import add_data
+from experiments.options.protocol import add_protocol
+from experiments.options.training import add_training
+from experiments.options.words import ADAPTIVE as ADAPTIVE
+from experiments.options.words import AUTO as AUTO
+from experiments.options.words import CONSTANT as CONSTANT
+from experiments.options.words import THEORY as THEORY
+from experiments.options.words import UNDAMPED as UNDAMPED
+from experiments.options.words import schedule_pairs as schedule_pairs
+
+
+def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """The settings of a run, in groups.
+
+    Args:
+        parser: what to add them to.
+        several: whether each takes several values, and none has a default.
+    """
+
+    def group(title: str) -> Callable[..., Any]:
+        added = parser.add_argument_group(title)
+
+        def add(flag: str, **settings: Any) -> None:
+            if several:
+                settings |= {"nargs": "+", "action": cli.Once, "default": None}
+            added.add_argument(flag, **settings)
+
+        return add
+
+    add_algorithm(group("algorithm"))
+    add_protocol(group("protocol: what crosses the wire, and who lies"))
+    add_data(group("workers and data"))
+    add_training(group("training"))
+
+
+def defaults() -> dict[str, Any]:
+    """What the settings are where none is given."""
+    parser = cli.Parser("", "")
+    add_options(parser)
+    return vars(parser.parse_args([]))
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Where the results go."""
+    parser.add_argument_group("output").add_argument(
+        "--out",
+        metavar="DIR",
+        help="a new folder for the results (default: one under runs/, named after the settings)",
+    )
