@@ -126,12 +126,16 @@ def check(stage: optax.GradientTransformation, num_workers: int) -> None:
 
 
 def build_attacks(
-    attack: str, rule: Rule | StatefulRule, known: Mapping[str, Any]
+    attack: str,
+    rule: Rule | StatefulRule,
+    known: Mapping[str, Any],
+    num_byzantine: int,
+    num_workers: int,
 ) -> list[Attack | DataAttack]:
-    """The attacks, on this rule.
+    """The attacks, on this rule, those of vectors checked against the numbers of workers.
 
     Raises:
-        ValueError: if one can't have these settings, or can't be on this rule.
+        ValueError: if one can't have these settings, or so many workers, or can't be on this rule.
     """
     built = []
     for part in named.links(attack):
@@ -139,6 +143,8 @@ def build_attacks(
         if takes_rule and isinstance(rule, StatefulRule):
             raise ValueError(f"--attack {part} is on rules without memory, got {rule.name}")
         built.append(named.build(part, ATTACKS, rule=rule, **known))
+        if isinstance(built[-1], Attack):
+            check(medjax.attack(built[-1], num_byzantine, 0), num_workers)
     return built
 
 

@@ -13,7 +13,7 @@ from experiments.resnet import ResNet20
 
 
 class MLP(nn.Module):
-    """The paper's fully connected network, 784-128-10 on MNIST, with ReLU.
+    """The paper's fully connected network, 784-128-10 on MNIST, with ReLU (Chen et al., 2020).
 
     flax initialises the weights as the paper does: truncated normal, variance 1 / fan-in.
     """

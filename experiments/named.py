@@ -7,6 +7,7 @@ that ask for it.
 
 import argparse
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,11 +16,14 @@ from experiments import cli
 
 Table = Mapping[str, Callable[..., Any]]
 
-KNOWN = frozenset(
-    {"num_byzantine", "num_workers", "num_classes", "rule", "weights", "zero", "tie"}
-    | {"learning_rate", "momentum"}
-)
-"""Arguments of factories that a run gives, and that so aren't written after the name."""
+KNOWN: Mapping[str, frozenset[str]] = {
+    "rule": frozenset({"num_byzantine", "num_workers", "weights", "zero", "tie"}),
+    "mixing": frozenset({"num_byzantine"}),
+    "attack": frozenset({"num_classes", "rule"}),
+    "compressor": frozenset(),
+    "server": frozenset({"learning_rate", "momentum"}),
+}
+"""By kind, arguments of factories that a run gives, and that so aren't written after the name."""
 
 
 def one_of(kind: str, table: Table) -> Callable[[str], str]:
@@ -28,7 +32,7 @@ def one_of(kind: str, table: Table) -> Callable[[str], str]:
     def parse(text: str) -> str:
         name, settings = split(text)
         cli.one_of(kind, table)(name)
-        valid = [x for x in parameters(table[name]) if x not in KNOWN]
+        valid = settings_of(kind, table[name])
         for key, value in settings:
             if key not in valid:
                 takes = f"takes {', '.join(valid)}" if valid else "takes no settings"
@@ -37,8 +41,8 @@ def one_of(kind: str, table: Table) -> Callable[[str], str]:
                 raise argparse.ArgumentTypeError(f"{text!r}: a setting is written {key}=VALUE")
         if len(dict(settings)) < len(settings):
             raise argparse.ArgumentTypeError(f"{text!r}: a setting is there twice")
-        for key in required(table[name]):
-            if key not in dict(settings):
+        for key, setting in valid.items():
+            if setting.default is setting.empty and key not in dict(settings):
                 raise argparse.ArgumentTypeError(
                     f"{kind} {name} needs a value for {key}, as in {name}:{key}=VALUE"
                 )
@@ -66,8 +70,8 @@ def links(text: str) -> list[str]:
 
 def split(text: str) -> tuple[str, list[tuple[str, str]]]:
     """The name, and the settings after it as they are written."""
-    name, _, rest = text.partition(":")
-    pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
+    name, colon, rest = text.partition(":")
+    pairs = [pair.partition("=") for pair in rest.split(",")] if colon else []
     return name, [(key.strip(), value.strip()) for key, _, value in pairs]
 
 
@@ -76,10 +80,10 @@ def parameters(factory: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(factory).parameters)
 
 
-def required(factory: Callable[..., Any]) -> tuple[str, ...]:
-    """The settings without which there is none."""
+def settings_of(kind: str, factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """What may be written after the name, and must be if there is no default."""
     every = inspect.signature(factory).parameters.items()
-    return tuple(x for x, p in every if p.default is p.empty and x not in KNOWN)
+    return {name: setting for name, setting in every if name not in KNOWN[kind]}
 
 
 def build(text: str, table: Table, **known: Any) -> Any:
@@ -93,7 +97,7 @@ def build(text: str, table: Table, **known: Any) -> Any:
     given = {key: known[key] for key in parameters(factory) if known.get(key) is not None}
     try:
         return factory(**given, **{key: _value(value) for key, value in settings})
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{text!r}: {error}") from None
 
 
@@ -102,7 +106,9 @@ def _value(text: str) -> int | float | str | None:
         return None
     for kind in (int, float):
         try:
-            return kind(text)
+            value = kind(text)
         except ValueError:
-            pass
+            continue
+        # No setting is such a number, but these are words: nonfinite:value=inf.
+        return value if math.isfinite(value) else text
     return text

@@ -23,12 +23,23 @@ METRICS = {
 
 SETTINGS = {
     "rule": "{}",
+    "mix": "after {}",
     "workers": "n = {}",
+    "participation": "{} take part",
     "b": "b = {}",
     "noise": "{} noise",
     "lr": "δ = {}",
     "lr_schedule": "schedule {}",
+    "server": "server {}",
     "momentum": "momentum {}",
+    "local_steps": "{} local steps",
+    "local_lr": "local δ = {}",
+    "worker_momentum": "worker momentum {}",
+    "weights": "{} weights",
+    "compress": "{}",
+    "error_feedback": "error feedback: {}",
+    "attack": "attack {}",
+    "byzantine": "{} Byzantine",
     "batch_size": "batch {}",
     "dataset": "{}",
     "validation": "{} held out",
@@ -36,6 +47,8 @@ SETTINGS = {
     "classes_per_worker": "{} classes",
     "shards_per_worker": "{} shards",
     "alpha": "α = {}",
+    "similarity": "γ = {}",
+    "exponent": "exponent {}",
     "examples_per_worker": "{} examples each",
     "declared_byzantine": "f = {}",
     "zero": "a zero votes {}",
@@ -45,6 +58,7 @@ SETTINGS = {
     "steps": "{} steps",
     "seed": "seed {}",
 }
+_TELLING_IF_NONE = ("b", "mix", "compress", "attack")
 # By font size; a bit more than most letters take.
 _INCHES_PER_LETTER = {9: 0.066, 11: 0.085}
 # So many times what it was at the start, a metric's value is of no more interest.
@@ -174,7 +188,7 @@ def telling(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     def differs(name: str) -> bool:
         values = {str(config.get(name)) for config in configs}
         # b names the noisy runs well enough: other settings that some lack don't tell them apart.
-        return len(values if name == "b" else values - {"None"}) > 1
+        return len(values if name in _TELLING_IF_NONE else values - {"None"}) > 1
 
     return [name for name in SETTINGS if name == "rule" or differs(name)]
 

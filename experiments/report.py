@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from experiments.config import RunConfig
+from experiments import plots
+from experiments.config import RunConfig, configure
 from experiments.options import CONSTANT, THEORY
 from experiments.setup import Setup
 from experiments.training import Clock
@@ -21,6 +22,10 @@ _SHOWN = (
     ("test_accuracy", "test acc", "8.3f"),
     ("grad_norm", "‖mean grad‖", "11.4g"),
     ("median_mean_gap", "‖median-mean‖", "13.4g"),
+)
+_STAGES = (
+    *("participation", "local_steps", "local_lr", "worker_momentum", "weights", "compress"),
+    *("error_feedback", "attack", "byzantine", "mix", "server"),
 )
 _WORDS = {"zero": "0", "plus": "+1", "random": "±1 at random"}
 
@@ -95,7 +100,10 @@ def plan(config: RunConfig, setup: Setup) -> list[str]:
     data, values = setup.sizes, setup.values
     small, large = data["smallest_worker"], data["largest_worker"]
     each = f"{small}" if small == large else f"{small} to {large}"
-    settings = {"classes_per_worker": "classes", "shards_per_worker": "shards", "alpha": "α"}
+    settings = {
+        **{"classes_per_worker": "classes", "shards_per_worker": "shards", "alpha": "α"},
+        **{"similarity": "γ", "exponent": "exponent"},
+    }
     split = [f"{w} = {v}" for k, w in settings.items() if (v := getattr(config, k)) is not None]
     noise = "no noise"
     if config.b is not None:
@@ -111,12 +119,16 @@ def plan(config: RunConfig, setup: Setup) -> list[str]:
         details.append(f"f = {config.declared_byzantine}")
     if config.zero is not None and config.tie is not None:
         details.append(f"a zero votes {_WORDS[config.zero]}, a tie gives {_WORDS[config.tie]}")
+    usual = configure(rule=config.rule)
+    stages = [name for name in _STAGES if getattr(config, name) != getattr(usual, name)]
+    protocol = plots.named(vars(config), stages)
     validation = ""
     if config.validation:
         validation = f"{data['validation_examples']} validation, "
     batch = "full batch" if config.batch_size == "full" else f"batches of {config.batch_size}"
     return [
         f"algorithm  {config.rule}: {', '.join(details)}",
+        *([f"protocol   {protocol}"] if protocol else []),
         f"workers    {config.workers}, {each} examples each, of {config.dataset} "
         f"({data['train_examples']} training, {validation}{data['test_examples']} test, "
         f"{data['num_classes']} classes), {config.partition}"

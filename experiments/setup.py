@@ -18,7 +18,7 @@ from experiments import algorithms, models
 from experiments.algorithms import Protocol
 from experiments.config import RunConfig
 from experiments.data import Dataset, hold_out, load
-from experiments.interpret import number_in, partitioner
+from experiments.interpret import number_in, partitioner, server
 from experiments.options import THEORY
 from medjax import compressors
 from medjax.attacks import Attack, DataAttack
@@ -80,6 +80,9 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
         ValueError: if the settings don't fit each other or the data.
     """
     protocol, data_attacks = _protocol(config, dataset.num_classes)
+    for attack in data_attacks:
+        _check_data_attack(attack, dataset)
+    server(config, 1.0, config.momentum)  # says what its settings can't be
     train, validation = hold_out(dataset.train_x, dataset.train_y, config.validation)
     held_out = {"test": (dataset.test_x, dataset.test_y)}
     if validation is not None:
@@ -132,7 +135,7 @@ def _protocol(config: RunConfig, num_classes: int) -> tuple[Protocol, tuple[Data
         raise ValueError("--weights examples goes neither with --participation nor with --mix")
     attacks = []
     if config.attack is not None and byzantine:
-        attacks = algorithms.build_attacks(config.attack, rule, known)
+        attacks = algorithms.build_attacks(config.attack, rule, known, byzantine, asked)
     compressor = None
     if config.compress is not None:
         if algorithms.is_vote(config.rule):
@@ -145,6 +148,20 @@ def _protocol(config: RunConfig, num_classes: int) -> tuple[Protocol, tuple[Data
     on_vectors = tuple(attack for attack in attacks if isinstance(attack, Attack))
     protocol = Protocol(rule, asked, byzantine, on_vectors, compressor, feedback, n)
     return protocol, tuple(attack for attack in attacks if isinstance(attack, DataAttack))
+
+
+def _check_data_attack(attack: DataAttack, dataset: Dataset) -> None:
+    """Poison an example, so that what the attack can't do with such data is said now.
+
+    Raises:
+        ValueError: if it can't.
+    """
+    image, label = (jnp.asarray(x[None, :1]) for x in (dataset.train_x, dataset.train_y))
+    poisoned = int(attack.poison(image, label, jnp.ones((1, 1), bool))[1].max())
+    if poisoned >= dataset.num_classes:
+        raise ValueError(
+            f"{attack.name} gives label {poisoned}; valid: 0 to {dataset.num_classes - 1}"
+        )
 
 
 def _bits(protocol: Protocol, like: Any) -> Bits:

@@ -79,7 +79,7 @@ def bucketing(bucket_size: int = 2) -> Mixing:
 
     Raises:
         TypeError: if s isn't a static integer.
-        ValueError: if s is below 1, or, when traced, above n.
+        ValueError: if s is below 1, or, when traced, if s > n.
     """
     s = _checks.integer("bucket_size", bucket_size, minimum=1)
     name = f"bucketing(bucket_size={s})"
@@ -100,7 +100,8 @@ def bucketing(bucket_size: int = 2) -> Mixing:
 def clip(max_norm: float | Float[Array, ""]) -> Mixing:
     """Scale the vectors that are longer than c down to it: x_i · min(1, c/‖x_i‖).
 
-    A vector with NaN or ±∞ becomes 0, as one of infinite length does, that has no direction.
+    As gradients are (Pascanu et al., 2013), but each worker's by itself. A vector with NaN or ±∞
+    becomes 0, as one of infinite length does, that has no direction.
 
     Args:
         max_norm: c > 0; may be traced.

@@ -24,6 +24,8 @@ Number = float | Float[Array, ""]
 def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """x ← x - η u, where u is the aggregate.
 
+    After local steps and a mean it is FedAvg (McMahan et al., 2017).
+
     Args:
         learning_rate: η, a number (perhaps traced) or an optax schedule.
     """

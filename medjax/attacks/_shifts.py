@@ -19,7 +19,7 @@ Line = tuple[Row, Callable[[Real], Row]]
 
 
 def sign_flip() -> Attack:
-    """The negative mean: -μ. NaN and ±∞ of honest workers pass into it.
+    """The negative mean: -μ (Allen-Zhu et al., 2021). NaN and ±∞ of honest workers pass into it.
 
     >>> import jax.numpy as jnp
     >>> print(sign_flip()(jnp.array([[1.0], [3.0], [0.0]]), num_byzantine=1).ravel())
@@ -61,8 +61,8 @@ def alie(tau: Real | None = 1.5) -> Attack:
 
     Raises:
         TypeError: if τ isn't a real number.
-        ValueError: if it isn't finite, or, when traced, if there is only one honest worker, or τ is
-            None and 2f > n.
+        ValueError: if it isn't finite, or, when traced, if there is only one honest worker, or if
+            τ is None and more than half of the workers attack.
 
     >>> import jax.numpy as jnp
     >>> print(alie(2.0)(jnp.array([[1.0], [3.0], [5.0], [0.0]]), num_byzantine=1).ravel())

@@ -44,7 +44,9 @@ def mimic(worker: int = 0) -> Attack:
 
 
 def gaussian(scale: Real = 200.0) -> Attack:
-    """Noise alone: each coordinate of each Byzantine vector is normal, of mean 0 (Blanchard, 2017).
+    """Noise alone: each coordinate of each Byzantine vector is normal, of mean 0.
+
+    (Blanchard et al., 2017.)
 
     Args:
         scale: the standard deviation, 200 in the paper; may be traced.
@@ -72,6 +74,8 @@ def gaussian(scale: Real = 200.0) -> Attack:
 
 def nonfinite(value: Literal["nan", "inf", "-inf"] = "nan") -> Attack:
     """NaN, ∞ or -∞ in every coordinate: what a rule must survive that is to be called robust.
+
+    A Byzantine worker may send whatever it likes (Lamport et al., 1982), and so these too.
 
     Args:
         value: which of the three.

@@ -68,7 +68,7 @@ def random_k(k: int | None = None, *, fraction: float | None = None) -> Compress
         fraction: as in `top_k`.
 
     Raises:
-        TypeError, ValueError: as `top_k`.
+        TypeError, ValueError: as `top_k`; so too if k > d.
     """
     name = _checked("random_k", k, fraction)
 

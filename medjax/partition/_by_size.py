@@ -7,7 +7,10 @@ from medjax.partition._partition import Labels, Partition, Parts, in_order, star
 
 
 def iid() -> Partition:
-    """A uniformly random split into parts whose sizes differ by at most one."""
+    """A uniformly random split into parts whose sizes differ by at most one.
+
+    The IID of McMahan et al. (2017).
+    """
 
     def partition(labels: Labels, num_workers: int, seed: int) -> Parts:
         rng = start(labels, num_workers, seed)
@@ -53,7 +56,8 @@ def power_law(exponent: float, min_examples: int = 1) -> Partition:
     """Random examples for everyone, but of sizes in proportion to 1, 2^-a, 3^-a, ..., n^-a.
 
     Sizes are rounded to whole examples; which worker has which is random. a = 0 is `iid`. A worker
-    left with fewer than `min_examples` takes random ones from whoever has most.
+    left with fewer than `min_examples` takes random ones from whoever has most. In Li et al.
+    (2020), FedProx, too, the numbers of examples follow a power law.
 
     Args:
         exponent: a ≥ 0.

@@ -85,6 +85,9 @@ def _widened(x: Array) -> Array:
 def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> Additive:
     """The average (1/n) Σ_i x_i, or Σ_i w_i x_i / Σ_i w_i. Not robust: NaN and ±∞ pass through.
 
+    With local steps, and weighted by the workers' numbers of examples, it is the average of
+    federated averaging (McMahan et al., 2017).
+
     Args:
         weights: one non-negative number for each worker, such as its number of examples; perhaps
             traced. A weight of 0 doesn't shut out a worker's NaN or ±∞: 0 · ∞ is NaN.

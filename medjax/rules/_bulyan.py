@@ -22,7 +22,7 @@ class Bulyan(Premixed):
         return self.mixings[0].name
 
 
-def bulyan(num_byzantine: int) -> Bulyan:
+def bulyan(num_byzantine: int) -> Premixed:
     """Bulyan: select n - 2f vectors, then per coordinate average the n - 4f nearest their median.
 
     Those with the lowest scores of `krum` are selected, all by the same scores (that of

@@ -15,13 +15,13 @@ from medjax.rules._settings import settings_text, static_real
 
 
 def caf(num_byzantine: int) -> Geometric:
-    """The covariance-bound agnostic filter (Allouah et al., 2025).
+    """The covariance-bound agnostic filter: vectors far out where all vary most lose weight.
 
+    (Allouah et al., 2025, "Towards trustworthy federated learning with untrusted participants".)
     All weights c_i are 1 at first. While Σ c_i > n - 2f, μ is the weighted mean, v the top
     eigenvector of the weighted covariance, and c_i ← c_i (1 - p_i²/max_j p_j²) for p_i = ⟨x_i - μ,
     v⟩, with the maximum over c_j > 0. The result is the μ whose top eigenvalue was the smallest
-    (for f = 0, where there is none, the mean). From "Towards trustworthy federated learning with
-    untrusted participants". A vector with NaN or ±∞ has weight 0 from the start.
+    (for f = 0, where there is none, the mean). A vector with NaN or ±∞ has weight 0 from the start.
 
     Each turn sets a weight to 0, so that there are at most 2f.
 

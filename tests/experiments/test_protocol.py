@@ -1,0 +1,246 @@
+"""What a user does with the protocol's options: who lies, what crosses the wire, what is mixed."""
+
+import itertools
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from experiments import named, program, setup
+from experiments.config import configure
+from experiments.run import main
+from experiments.sweep.__main__ import main as sweep
+from medjax.attacks import ATTACKS
+from medjax.compressors import COMPRESSORS
+from medjax.mixing import MIXINGS
+from medjax.servers import SERVERS
+
+QUICK = ["--dataset", "digits", "--model", "logistic"]
+EIGHT = ["--workers", "8", "--classes-per-worker", "2", "--steps", "3", "--eval-every", "2"]
+
+# Every name once, several in a command, as each is compiled; test_run.py has every rule. With each,
+# the bits that a worker sends: the model has d = 650 parameters, a matrix (64, 10) and a vector.
+FULL = 32 * 650
+COMMANDS = {
+    "--rule mean --weights examples --local-steps 2 --attack backdoor:target=3+model_replacement "
+    "--compress qsgd:levels=4 --server momentum": 32 + 650 * (1 + 3),
+    "--rule median --attack sign_flip --compress sign:zero=random --error-feedback yes "
+    "--server adam:b1=0.5": 650,
+    "--rule sign --attack nonfinite:value=-inf --worker-momentum 0.9 --mix none": 650,
+    "--rule trimmed_mean --mix nnm --attack alie --compress scaled_sign --server yogi": 650 + 32,
+    "--rule geometric_median --mix bucketing --attack ipm:tau=0.5 --compress stochastic_sign "
+    "--server adagrad": 650 + 32,
+    "--rule phocas --attack fang --compress terngrad --server amsgrad": 8 * 130 + 2 * 32,
+    "--rule krum --mix arc --attack optimal_alie --compress top_k:k=13 --error-feedback yes "
+    "--local-steps 2 --local-lr 0.01": 13 * (32 + 10),
+    "--rule multi_krum:num_selected=3 --mix clip:max_norm=1+nnm --attack optimal_ipm:num_rounds=1 "
+    "--compress random_k:fraction=0.1 --server sgd": 32 * 65 + 32,
+    "--rule noisy_mean --b 0.1 --attack min_max:direction=unit --compress "
+    "random_mask:fraction=0.1 --worker-momentum undamped:0.5": 32 * (64 + 1) + 32,
+    "--rule centered_clipping_from_last:tau=1 --attack min_sum "
+    "--compress rotation_quantization:bits=2": 2 * 1024 + 96,
+    # B is (2, 10); the vector is sent as it is.
+    "--rule mean --attack mimic:worker=2 --compress low_rank:rank=2 --error-feedback yes": (
+        32 * 2 * 10 + 32 * 10 + 32
+    ),
+    "--rule caf --attack label_flip+gaussian:scale=10 --participation 6 "
+    "--worker-momentum 0.9": FULL,
+}
+
+
+def run(out, *arguments):
+    assert main([*QUICK, *arguments, "--out", str(out)]) == 0
+    return json.loads((out / "summary.json").read_text())
+
+
+def columns_of(out):
+    return pq.read_table(out / "metrics.parquet").to_pydict()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split()[1])
+def test_every_name_is_taken(command, tmp_path, capsys):
+    summary = run(tmp_path / "run", *EIGHT, *command.split())
+    asked = 6 if "--participation" in command else 8
+    up = asked * COMMANDS[command]
+    down = asked * (650 if "--rule sign" in command else FULL)
+    assert (summary["bits_up_per_step"], summary["bits_down_per_step"]) == (up, down)
+    columns = columns_of(tmp_path / "run")
+    assert columns["step"] == [0, 2, 3]
+    assert columns["bits_up"] == [0, 2 * up, 3 * up]
+    assert columns["bits_down"] == [0, 2 * down, 3 * down]
+    assert np.isfinite(columns["train_loss"]).all()
+    assert columns["train_loss"][0] != columns["train_loss"][-1]
+    (plan,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("protocol "))
+    for flag, value in itertools.pairwise(command.split()):
+        if flag in ("--attack", "--compress", "--mix", "--server", "--worker-momentum"):
+            assert value in plan or value in ("none", "sgd")
+
+
+def test_no_name_is_missing():
+    words = [command.split() for command in COMMANDS]
+
+    def names(flag):
+        given = [dict(itertools.pairwise(line)).get(flag, "none") for line in words]
+        return {named.split(part)[0] for text in given for part in named.links(text)} - {"none"}
+
+    assert names("--attack") == set(ATTACKS)
+    assert names("--compress") == set(COMPRESSORS)
+    assert names("--mix") == set(MIXINGS)
+    assert names("--server") == set(SERVERS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loss", "norm"),
+    # What these gave at commit 89054a5, before there were any of the options.
+    [
+        ("--rule mean", 1.970328688621521, 0.40199512243270874),
+        (
+            "--rule noisy_trimmed_mean --partition dirichlet --attack alie --byzantine 0 "
+            "--declared-byzantine 1",
+            2.2574450969696045,
+            0.586530327796936,
+        ),
+    ],
+)
+def test_without_them_nothing_has_changed(arguments, loss, norm, tmp_path):
+    summary = run(tmp_path / "run", *arguments.split(), "--steps", "20")
+    assert summary["train_loss"] == pytest.approx(loss, rel=1e-4)
+    assert summary["grad_norm"] == pytest.approx(norm, rel=1e-3)
+
+
+def test_byzantine_workers_are_not_measured(tmp_path):
+    settings = {"dataset": "digits", "model": "logistic", "rule": "median", "workers": 10}
+    config = configure(**settings, attack="label_flip", byzantine=3, steps=0, seed=4)
+    built = setup.build(config)
+    weights = program.one_run(built.task).init(built.values).params["params"]["Dense_0"]
+    losses = []
+    for k in range(10):
+        size = built.workers.sizes[k]
+        x, y = (np.asarray(part[k, :size], np.float64) for part in built.workers.examples)
+        logits = x.reshape(size, 64) @ weights["kernel"] + weights["bias"]
+        right = logits[np.arange(size), y.astype(int)]
+        losses.append((np.log(np.exp(logits).sum(axis=1)) - right).mean())
+    attacked = run(tmp_path / "a", "--rule", "median", "--attack", "label_flip", "--byzantine", "3",
+                   "--steps", "0", "--seed", "4")  # fmt: skip
+    assert attacked["train_loss"] == pytest.approx(np.mean(losses[:7]), rel=1e-5)
+    assert abs(np.mean(losses[:7]) - np.mean(losses)) > 1e-3
+
+
+def test_robust_rule_withstands_what_the_mean_does_not(tmp_path):
+    arguments = ("--partition", "iid", "--steps", "40", "--lr", "0.5", "--byzantine", "2")
+    attack = ("--attack", "gaussian", "--workers", "10")
+    mean = run(tmp_path / "mean", "--rule", "mean", *arguments, *attack)
+    krum = run(tmp_path / "krum", "--rule", "krum", *arguments, *attack)
+    assert krum["test_accuracy"] > 0.7 > 0.5 > mean["test_accuracy"]
+
+
+def test_sweep_over_attacks_and_rules(tmp_path, capsys):
+    grid = ("--rule", "krum", "median", "--attack", "none", "alie:tau=1", "ipm", "--byzantine", "2")
+    quick = [*QUICK, *EIGHT, "--validation", "0"]
+    assert sweep([*quick, *grid, "--lr", "0.1", "0.2", "--out", str(tmp_path / "sweep")]) == 0
+    table = pq.read_table(tmp_path / "sweep/results.parquet").to_pydict()
+    last = {
+        (table["rule"][k], table["attack"][k], table["lr"][k]): k
+        for k in range(len(table["run"]))
+        if table["step"][k] == 3
+    }
+    assert len(last) == 2 * 3 * 2
+    printed = capsys.readouterr().out
+    for rule, attack in itertools.product(("krum", "median"), ("none", "alie:tau=1", "ipm")):
+        assert any({rule, attack} <= set(line.split()) for line in printed.splitlines())
+    alone = run(tmp_path / "alone", *EIGHT, "--rule", "krum", "--attack", "ipm", "--byzantine", "2",
+                "--lr", "0.2")  # fmt: skip
+    for name in ("train_loss", "test_loss", "grad_norm", "bits_up", "bits_down"):
+        assert table[name][last["krum", "ipm", 0.2]] == pytest.approx(alone[name], rel=1e-5)
+
+
+STATEFUL = "byzantine_sgd:gradient_bound=1,product_threshold=1,sum_threshold=1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        # Names and settings as they are written.
+        ("--attack ailie", "unknown attack 'ailie': did you mean 'alie'? valid: sign_flip, ipm"),
+        ("--compress qsdg", "unknown compressor 'qsdg': did you mean 'qsgd'?"),
+        ("--server adm", "unknown server 'adm': did you mean 'adam'?"),
+        ("--mix nmn", "unknown mixing 'nmn': did you mean 'nnm'?"),
+        ("--mix arc+nmn", "unknown mixing 'nmn': did you mean 'nnm'?"),
+        ("--attack alie+", "unknown attack 'alie+': did you mean 'alie'?"),
+        ("--attack alie+ipn:tau=1", "unknown attack 'ipn': did you mean 'ipm'?"),
+        ("--attack alie:taw=2", "'alie:taw=2': attack alie takes tau, got 'taw'"),
+        ("--attack sign_flip:tau=2", "attack sign_flip takes no settings, got 'tau'"),
+        ("--attack alie:", "'alie:': attack alie takes tau, got ''"),
+        ("--attack alie:tau", "'alie:tau': a setting is written tau=VALUE"),
+        ("--attack alie:tau=", "'alie:tau=': a setting is written tau=VALUE"),
+        ("--attack alie:tau=x", "'alie:tau=x': tau must be a real number, got 'x'"),
+        ("--attack ipm:tau=nan", "'ipm:tau=nan': tau must be a real number, got 'nan'"),
+        ("--attack ipm:tau=-1", "'ipm:tau=-1': tau must be a finite number at least 0, got -1"),
+        ("--attack optimal_ipm:rule=mean", "takes max_tau, num_points, num_rounds, got 'rule'"),
+        ("--attack backdoor", "attack backdoor needs a value for target, as in backdoor:target="),
+        ("--attack nonfinite:value=1", "value must be one of nan, inf, -inf; got 1"),
+        ("--rule krum:num_byzantine=1", "rule krum takes num_neighbors, got 'num_byzantine'"),
+        ("--rule krum:num_neighbors=1.5", "num_neighbors must be an integer, got 1.5"),
+        ("--rule centered_clipping", "needs a value for tau, as in centered_clipping:tau=VALUE"),
+        ("--rule centered_clipping:tau=1,tau=2", "a setting is there twice"),
+        ("--mix clip", "mixing clip needs a value for max_norm"),
+        ("--mix clip:max_norm=0", "max_norm must be a finite number above 0, got 0"),
+        ("--compress random_mask", "needs a value for fraction"),
+        ("--compress random_mask:fraction=2", "fraction must be at most 1, got 2"),
+        ("--compress sign:zero=minus", "zero must be one of plus, random; got 'minus'"),
+        ("--server adam:b1=2", "'adam:b1=2': b1 must be below 1, got 2"),
+        ("--server adam:lr=2", "server adam takes b1, b2, eps, got 'lr'"),
+        ("--server momentum:momentum=0.9", "server momentum takes no settings"),
+        ("--local-steps 0", "'0' is not a whole number of at least 1"),
+        ("--local-lr 0 --local-steps 2", "'0' is not a finite number above 0"),
+        ("--worker-momentum 1", "'1' is not a finite number of at least 0 and below 1, nor undamp"),
+        ("--worker-momentum undamped:2", "'2' is not a finite number"),
+        ("--error-feedback maybe --compress sign", "unknown choice 'maybe': valid: yes, no"),
+        # What goes only with something else.
+        ("--byzantine 2", "--byzantine 2 goes only with --attack"),
+        ("--declared-byzantine 2", "--declared-byzantine 2 goes only with --rule trimmed_mean"),
+        ("--error-feedback yes", "--error-feedback yes goes only with --compress"),
+        ("--local-lr 0.1", "--local-lr 0.1 goes only with --local-steps"),
+        ("--momentum 0.9 --server adam", "--momentum 0.9 goes only with --server momentum"),
+        ("--weights examples --rule median", "goes only with --rule mean, noisy_mean"),
+        ("--similarity 0.5", "--similarity 0.5 goes only with --partition gamma_similarity"),
+        ("--exponent 1", "--exponent 1.0 goes only with --partition power_law"),
+        ("--weights examples --participation 5", "goes neither with --participation nor with"),
+        ("--weights examples --mix nnm", "goes neither with --participation nor with --mix"),
+        ("--compress qsgd --rule sign", "--compress qsgd can't precede --rule sign: a vote is one"),
+        ("--compress qsgd --rule noisy_sign", "can't precede --rule noisy_sign"),
+        (f"--rule {STATEFUL} --participation 5", "remembers the workers: all must take part"),
+        (f"--rule {STATEFUL} --mix nnm", "--mix nnm can't precede --rule byzantine_sgd"),
+        (f"--rule {STATEFUL} --attack optimal_alie", "--attack optimal_alie is on rules without"),
+        # What fits neither n nor d nor the data.
+        ("--attack alie --byzantine 10", "byzantine 10 leaves no honest one of the 10 workers"),
+        ("--attack alie --byzantine 9", "alie(tau=1.5) needs at least 2 honest workers"),
+        ("--attack alie:tau=none --byzantine 6", "alie(tau=None) needs 2f <= n, got f = 6"),
+        ("--attack mimic:worker=9", "needs honest worker 9, got only 9 honest workers"),
+        ("--attack ipm --byzantine 5 --participation 5", "no honest one of the 5 workers that t"),
+        ("--participation 11", "participation 11 is more than the 10 workers"),
+        ("--rule krum --declared-byzantine 5", "krum(num_byzantine=5) needs 2f < n, got f = 5 and"),
+        ("--rule krum --attack ipm --byzantine 5", "krum(num_byzantine=5) needs 2f < n"),
+        ("--mix arc --declared-byzantine 5", "arc(num_byzantine=5) needs 2f < n, got f = 5 and n"),
+        ("--rule cge --participation 4 --declared-byzantine 4", "cge(num_byzantine=4) needs f < n"),
+        ("--rule multi_krum:num_selected=11", "selects 11 vectors, got only n = 10 workers"),
+        ("--rule krum:num_neighbors=10", "needs 10 neighbours, n = 10 workers have 9"),
+        ("--rule bulyan --declared-byzantine 2", "needs n >= 4f + 3, got f = 2 and n = 10"),
+        ("--rule krum --mix bucketing:bucket_size=5", "krum(num_byzantine=1) needs 2f < n"),
+        ("--rule monna:reference=10", "needs worker 10, got only n = 10 workers"),
+        ("--mix bucketing:bucket_size=11", "needs at least 11 workers, got n = 10"),
+        ("--compress top_k:k=651", "top_k(k=651) keeps 651 coordinates, got an update of d = 650"),
+        ("--compress top_k", "top_k needs either k or a fraction, got k=None and fraction=None"),
+        ("--compress rotation_quantization:bits=9", "bits must be at most 8, got 9"),
+        ("--attack backdoor:target=10", "value=1) gives label 10; valid: 0 to 9"),
+        ("--attack backdoor:target=1,size=9", "a trigger of 9×9 pixels needs images"),
+        ("--examples-per-worker 1000", "1000 examples per worker are more than the 1"),
+    ],
+)
+def test_mistake_gets_one_clear_line(arguments, message, error_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rule = () if "--rule" in arguments else ("--rule", "mean")
+    for command in (main, sweep):
+        assert message in error_of(command, *QUICK, *rule, *arguments.split())
+        assert not list(tmp_path.iterdir()), "a mistake leaves nothing behind"
