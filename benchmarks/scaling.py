@@ -13,7 +13,7 @@ from dataclasses import asdict
 from benchmarks import report, workload
 from benchmarks._point import Measurement, Point, measure_apart
 from benchmarks.growth import WORDS, Row, Size, picture, rows
-from experiments import algorithms, cli, results
+from experiments import algorithms, cli, named, results
 
 WORKERS = (10, 100, 1000, 10_000)
 DIMS = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--rule",
         metavar="NAME",
-        type=cli.one_of("rule", algorithms.RULE_NAMES),
+        type=named.one_of("rule", algorithms.RULE_TABLE),
         default="noisy_sign",
         help="(default: noisy_sign)",
     )

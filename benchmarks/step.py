@@ -1,4 +1,4 @@
-"""Time of a whole training step by each rule, as a multiple of the bare gradients.
+"""Time of a whole training step by several rules, as a multiple of the bare gradients.
 
 Bare gradients are the n local gradients, all of them materialised, and nothing else. Beside it, for
 each rule: the obvious JAX code in the same jitted loop; a loop over workers in PyTorch; and the
@@ -18,7 +18,14 @@ import optax
 from benchmarks import report, steps, workload
 from benchmarks.timing import Figure, Prepare, Run, measure
 from benchmarks.workload import Workload
-from experiments import algorithms, cli, results
+from experiments import algorithms, cli, named, results
+
+RULES = (
+    *("mean", "median", "sign", "trimmed_mean"),
+    *("noisy_mean", "noisy_median", "noisy_sign", "noisy_trimmed_mean"),
+    *("meamed", "krum", "geometric_median", "centered_clipping:tau=1"),
+)
+"""Some of each family."""
 
 BARE = "bare gradients"
 EXACT = "noisy_sign, exact noise"
@@ -40,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--rules",
         metavar="RULE",
         nargs="+",
-        type=cli.one_of("rule", algorithms.RULE_NAMES),
-        default=algorithms.RULE_NAMES,
-        help=f"of {', '.join(algorithms.RULE_NAMES)} (default: all)",
+        type=named.one_of("rule", algorithms.RULE_TABLE),
+        default=RULES,
+        help=f"of {', '.join(algorithms.RULE_NAMES)} (default: {' '.join(RULES)})",
     )
     parser.add_argument(
         "--only-medjax", action="store_true", help="leave out the others, most of the time taken"

@@ -15,7 +15,7 @@ from benchmarks.libraries import JAX, TORCH, B, torch
 from benchmarks.report import optional
 from benchmarks.timing import Prepare, Run
 from benchmarks.workload import CLASSES, HIDDEN, STEP_SIZE, Workload
-from experiments import algorithms
+from experiments import algorithms, named
 
 
 def bare(work: Workload) -> Prepare:
@@ -115,7 +115,7 @@ def _worker_by_worker(work: Workload, rule_name: str, aggregate: Callable[[Any],
 
 
 def _base(rule_name: str) -> str:
-    return rule_name.removeprefix("noisy_")
+    return named.split(rule_name)[0].removeprefix("noisy_")
 
 
 def _camel_case(name: str) -> str:
