@@ -11,7 +11,11 @@ from medjax.mixing import MIXINGS
 
 @dataclass(frozen=True)
 class Conditional:
-    """A setting that only some runs have: its default there, and which runs those are."""
+    """A setting that only some runs have: its default there, and which runs those are.
+
+    The default may look at all settings as they were given, and whether it applies at those that
+    are always there or stand before it in the table.
+    """
 
     default: Callable[[argparse.Namespace], Any]
     applies: Callable[[argparse.Namespace], bool]
@@ -26,10 +30,11 @@ def _of_rule(option: str, default: Callable[[argparse.Namespace], Any]) -> Condi
     )
 
 
-def _default_byzantine(a: argparse.Namespace) -> int:
-    """A tenth of those who take part, at least 1 where 2f < n allows."""
-    n = a.participation or a.workers
-    return max(n // 10, min(1, (n - 1) // 2))
+def _default_byzantine(given: argparse.Namespace) -> int:
+    """As many as attack, or are declared; else a tenth of n, at least 1 where 2f < n allows."""
+    n = given.participation or given.workers
+    numbers = (given.byzantine, given.declared_byzantine, max(n // 10, min(1, (n - 1) // 2)))
+    return next(number for number in numbers if number is not None)
 
 
 def _takes_byzantine(a: argparse.Namespace) -> bool:
@@ -48,19 +53,17 @@ def _noisy(a: argparse.Namespace) -> bool:
     return algorithms.is_noisy(a.rule)
 
 
-# In an order in which each one's condition and default look only at those before it, or at what is
-# always there.
 CONDITIONAL = {
     "b": Conditional(lambda a: 0.01, _noisy, "a noisy rule, such as noisy_sign"),
     "noise": Conditional(lambda a: "normal", _noisy, "a noisy rule, such as noisy_sign"),
     "df": Conditional(lambda a: 5.0, lambda a: a.noise == "student_t", "--noise student_t"),
     "byzantine": Conditional(
-        lambda a: _default_byzantine(a) if a.declared_byzantine is None else a.declared_byzantine,
+        _default_byzantine,
         lambda a: a.attack is not None,
         "--attack",
     ),
     "declared_byzantine": Conditional(
-        lambda a: _default_byzantine(a) if a.byzantine is None else a.byzantine,
+        _default_byzantine,
         _takes_byzantine,
         f"--rule {algorithms.rules_with('num_byzantine')}, or --mix nnm, arc",
     ),

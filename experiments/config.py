@@ -64,7 +64,7 @@ def resolve(arguments: argparse.Namespace, *, drop: bool = False) -> RunConfig:
         ValueError: if a setting is given that doesn't apply to the run.
     """
     values = {field.name: getattr(arguments, field.name, None) for field in fields(RunConfig)}
-    a = argparse.Namespace(**values)
+    given, a = argparse.Namespace(**values), argparse.Namespace(**values)
     if a.server is None:
         a.server = "sgd" if a.momentum is None else "momentum"
     for name, setting in CONDITIONAL.items():
@@ -74,7 +74,7 @@ def resolve(arguments: argparse.Namespace, *, drop: bool = False) -> RunConfig:
                 raise ValueError(f"{flag} {getattr(a, name)} goes only with {setting.to}")
             setattr(a, name, None)
         elif getattr(a, name) is None:
-            setattr(a, name, setting.default(a))
+            setattr(a, name, setting.default(given))
     if a.b == AUTO:
         a.b = algorithms.auto_scale(a.rule)
         if a.b is None:
@@ -108,10 +108,14 @@ def _kind(setting: float | str | None) -> float | str | None:
     return setting.partition(":")[0] if isinstance(setting, str) and ":" in setting else 0.0
 
 
-def configure(**settings: Any) -> RunConfig:
+def configure(*, drop: bool = False, **settings: Any) -> RunConfig:
     """A run's settings from some of them, the others as on an empty command line.
+
+    Args:
+        drop: whether settings that don't apply to the run are left out, and no error.
+        settings: by name.
 
     Raises:
         ValueError: if a setting is given that doesn't apply to the run.
     """
-    return resolve(argparse.Namespace(**defaults() | settings))
+    return resolve(argparse.Namespace(**defaults() | settings), drop=drop)

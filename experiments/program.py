@@ -1,7 +1,7 @@
 """The programs of a task: for one run, or, under vmap, for seeds × hyper-parameters at once."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -118,16 +118,37 @@ def many_runs(task: Task) -> Program:
 
 
 def compile_program(
-    program: Program, values: Hyperparameters, workers: medjax.WorkerData, held_out: Any
+    program: Program,
+    values: Hyperparameters,
+    workers: medjax.WorkerData,
+    held_out: Any,
+    done: dict[Hashable, Any] | None = None,
 ) -> Compiled:
-    """Compile for arguments like these."""
+    """Compile for arguments like these.
+
+    Args:
+        program: what to compile.
+        values: hyper-parameters.
+        workers: the workers' data.
+        held_out: the held-out data.
+        done: what other programs were compiled to, to which this one's is added. Those that differ
+            only in the rule or the attack often have the same `init` and `evaluate`.
+    """
+    done = {} if done is None else done
+
+    def compile_once(lowered: Any) -> Any:
+        key = (lowered.as_text(), lowered.in_tree, lowered.out_tree)
+        if key not in done:
+            done[key] = lowered.compile()
+        return done[key]
+
     start = time.perf_counter()
-    init = jax.jit(program.init).lower(values).compile()
+    init = compile_once(jax.jit(program.init).lower(values))
     state = jax.eval_shape(program.init, values)
     # One program for chunks of every length; it takes over the old state's memory.
     advance = jax.jit(program.advance, donate_argnums=0)
     advance = advance.lower(state, values, workers, jnp.int32(0)).compile()
-    evaluate = jax.jit(program.evaluate).lower(state, workers, held_out).compile()
+    evaluate = compile_once(jax.jit(program.evaluate).lower(state, workers, held_out))
     compiled = Program(init, advance, evaluate)
     return Compiled(compiled, time.perf_counter() - start, max(map(_num_bytes, compiled)))
 

@@ -21,13 +21,17 @@ import numpy as np
 import optax
 
 SETTINGS = dict(
-    num_byzantine=1, num_workers=7, tau=1.0,
-    gradient_bound=1.0, product_threshold=1.0, sum_threshold=1.0, max_norm=1.0,
+    num_byzantine=1, num_workers=7, num_classes=5, rule=medjax.rules.krum(1), learning_rate=0.1,
+    gradient_bound=1.0, product_threshold=1.0, sum_threshold=1.0, max_norm=1.0, fraction=0.5,
+    target=1, classes_per_worker=1, alpha=0.5, similarity=0.5, exponent=1.0,
 )
 
 def build(factory):
     taken = inspect.signature(factory).parameters
-    return factory(**{k: value for k, value in SETTINGS.items() if k in taken})
+    given = {k: value for k, value in SETTINGS.items() if k in taken}
+    if "tau" in taken and taken["tau"].default is inspect.Parameter.empty:
+        given["tau"] = 1.0
+    return factory(**given)
 
 tree = {"w": jnp.ones((7, 3, 2)), "b": jnp.ones((7, 4), jnp.bfloat16)}
 array = np.random.default_rng(0).normal(size=(7, 2)).astype(np.float32)
@@ -48,6 +52,29 @@ for factory in medjax.mixing.MIXINGS.values():
     jax.jit(tx.update)(tree, tx.init(None))
     medjax.rules.premixed(medjax.rules.krum(1), stage)(array, 0)
 
+for factory in medjax.attacks.ATTACKS.values():
+    attack = build(factory)
+    if isinstance(attack, medjax.attacks.Attack):
+        for updates in (tree, array):
+            attack(updates, 2, 0)
+        tx = medjax.attack(attack, 2, 0, byzantine="random")
+        jax.jit(tx.update)(tree, tx.init(None))
+medjax.attack(medjax.attacks.alie(None), 1, byzantine=[3]).update(array, tx.init(None))
+medjax.attacks.ipm(jnp.float32(2))(tree, 1)
+
+one = jax.tree.map(lambda x: x[0], tree)
+for factory in medjax.compressors.COMPRESSORS.values():
+    compressor = build(factory)
+    compressor.compress(one, jax.random.key(0)), compressor.bits(one)
+    for tx in (medjax.compress(compressor, 0), medjax.error_feedback(compressor, 7, 0)):
+        jax.jit(tx.update)(tree, tx.init(one))
+medjax.compressors.top_k(3).compress(array[0])
+medjax.compressors.communication(one, 7, up=medjax.compressors.sign())
+
+for factory in medjax.servers.SERVERS.values():
+    tx = build(factory)
+    tx.update(one, tx.init(one), one)
+
 for factory in medjax.noise.NOISES.values():
     distribution = factory()
     distribution.sample(jax.random.key(0), (3, 2), jnp.bfloat16)
@@ -55,12 +82,14 @@ for factory in medjax.noise.NOISES.values():
     distribution.mean_sign(0.5), distribution.mean_sign(np.zeros(3))
 
 labels = np.repeat(np.arange(5), 4)
-SETTINGS = {"by_label": {"classes_per_worker": 1}, "dirichlet": {"alpha": 0.5}}
-for name, factory in medjax.partition.PARTITIONS.items():
-    parts = factory(**SETTINGS.get(name, {}))(labels, 5, 0)
+for factory in medjax.partition.PARTITIONS.values():
+    parts = build(factory)(labels, 5, 0)
 
 images = np.ones((20, 3), np.float32)
 data = medjax.stack_workers((images, labels.astype(np.int32)), parts)
+medjax.attacks.label_flip(5)(data, 2)
+pictures = medjax.stack_workers((np.ones((20, 4, 4, 1), np.float32), labels), parts)
+medjax.attacks.backdoor(1)(pictures, 2)
 objective = medjax.objectives.classification(lambda w, x: x @ w)
 schedule = optax.linear_schedule(1.0, 0.1, 5)
 for optimizer in (
@@ -77,6 +106,14 @@ for optimizer in (
         optax.adam(0.1),
     ),
     optax.chain(
+        medjax.worker_momentum(0.9, 5),
+        medjax.error_feedback(medjax.compressors.qsgd(2), 5, 1),
+        medjax.attack(medjax.attacks.mimic(), 1),
+        medjax.mix(medjax.mixing.bucketing(1), 2),
+        medjax.aggregate(medjax.rules.krum(1)),
+        medjax.servers.adam(0.1),
+    ),
+    optax.chain(
         medjax.noisy_sign(medjax.adaptive_scale()),
         medjax.aggregate(medjax.rules.mean([1, 2, 3, 4, 5])),
     ),
@@ -87,6 +124,14 @@ for optimizer in (
             num_steps=3, eval_every=2, batch_size=batch_size, worker_chunk=worker_chunk, key=0,
             test_data=(jnp.asarray(images), jnp.asarray(labels)),
         )
+medjax.simulate(
+    objective, jnp.zeros((3, 5)), data, medjax.median_sgd(0.1), num_steps=2, key=0, batch_size=2,
+    local_steps=2, local_lr=jnp.float32(0.1), participants=3, always=1,
+)
+medjax.multitask(
+    objective, jnp.zeros((3, 5)), data,
+    regularization=0.1, learning_rate=jnp.float32(0.1), num_steps=2, key=0, batch_size=2,
+)
 print("all annotations hold")
 """
 

@@ -1,6 +1,7 @@
 """What stands between the workers' gradients and the rule, and between the rule and the model."""
 
 import argparse
+from collections.abc import Callable
 
 from experiments import cli, named
 from experiments.options.words import UNDAMPED, Add
@@ -48,8 +49,9 @@ def add_protocol(add: Add) -> None:
     add(
         "--compress",
         metavar="NAME",
-        type=named.one_of("compressor", COMPRESSORS),
-        help=f"what the workers send of their vectors: {', '.join(COMPRESSORS)} (default: all)",
+        type=_or_none(named.one_of("compressor", COMPRESSORS)),
+        help=f"what the workers send of their vectors: {', '.join(COMPRESSORS)}; or none, all of "
+        "them (default: none)",
     )
     add(
         "--error-feedback",
@@ -60,9 +62,9 @@ def add_protocol(add: Add) -> None:
     add(
         "--attack",
         metavar="NAME+...",
-        type=named.chain_of("attack", ATTACKS),
-        help=f"what the Byzantine workers do: {', '.join(ATTACKS)}, or several joined by + "
-        "(default: nothing)",
+        type=_or_none(named.chain_of("attack", ATTACKS)),
+        help=f"what the Byzantine workers do: {', '.join(ATTACKS)}, several joined by +, or none "
+        "(default: none)",
     )
     add(
         "--byzantine",
@@ -80,9 +82,9 @@ def add_protocol(add: Add) -> None:
     add(
         "--mix",
         metavar="NAME+...",
-        type=named.chain_of("mixing", MIXINGS),
-        help=f"what the server does to the vectors before the rule: {', '.join(MIXINGS)}, or "
-        "several joined by + (default: nothing)",
+        type=_or_none(named.chain_of("mixing", MIXINGS)),
+        help=f"what the server does to the vectors before the rule: {', '.join(MIXINGS)}, several "
+        "joined by +, or none (default: none)",
     )
     add(
         "--server",
@@ -97,6 +99,11 @@ def add_protocol(add: Add) -> None:
         type=cli.number(0, below=1),
         help="of --server momentum, which it implies (default: 0.9)",
     )
+
+
+def _or_none(parse: Callable[[str], str]) -> Callable[[str], str | None]:
+    """A type for argparse: what `parse` takes, or none, which a sweep may have among others."""
+    return lambda text: None if text == "none" else parse(text)
 
 
 def _worker_momentum(text: str) -> float | str:

@@ -66,9 +66,15 @@ def show(
     measured = list(dict.fromkeys((criterion, "test_accuracy", "train_loss", "grad_norm")))
     if 1 < len(found) <= _MOST_ROWS:
         console.print(report.table(found, names, measured))
-    console.print(f"\nBest by {criterion.replace('_', ' ')}, mean ± standard error over seeds:")
+    attacked = "attack" in grid.varied(runs)
+    by = f"{'the worst ' * attacked}{criterion.replace('_', ' ')}{' over attacks' * attacked}"
+    console.print(f"\nBest by {by}, mean ± standard error over seeds:")
     console.print(report.table(chosen, names, measured))
     summary = {"criterion": criterion, "best": chosen, "settings": found}
+    if attacked:
+        summary["worst"] = select.worst_cases(chosen)
+        console.print("\nTheir worst cases, by test accuracy:")
+        console.print(report.table(summary["worst"], names, measured))
     results.write_json(folder / "summary.json", summary)
     for name, figure in pictures.draw(runs, columns, _title(runs)).items():
         results.write_figure(folder / f"{name}.png", figure)

@@ -1,6 +1,6 @@
 """Running a grid: program by program, chunk by chunk, leaving out what is finished."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,6 +60,7 @@ def unfinished(folder: Path, groups: Sequence[Group], at_once: Sequence[int]) ->
 
 def execute(folder: Path, work: Sequence[Work], stop: Stop) -> Iterator[Progress]:
     """Run what there is to do, writing each chunk when it is done, until `stop` is requested."""
+    done: dict[Hashable, Any] = {}
     for program, group, chunks in work:
         task, config = group.task, group.task.config
         compiled: Compiled | None = None
@@ -67,7 +68,7 @@ def execute(folder: Path, work: Sequence[Work], stop: Stop) -> Iterator[Progress
         for number, chunk in chunks.items():
             inputs = (_values(group, chunk), data.of(chunk.seeds), task.held_out)
             if compiled is None:
-                compiled = compile_program(many_runs(task), *inputs)
+                compiled = compile_program(many_runs(task), *inputs, done)
                 yield Progress(program, compiled=compiled)
             measured: list[tuple[int, dict[str, np.ndarray]]] = []
             step = 0

@@ -19,7 +19,7 @@ from experiments.sweep.select import Candidate, Columns, best
 
 _METRIC = "test_accuracy"
 _MOST_PANELS = 6
-_COLOURS = matplotlib.colormaps["viridis"].with_extremes(bad="#DDDDDD")
+COLOURS = matplotlib.colormaps["viridis"].with_extremes(bad="#DDDDDD")
 _OUTLINE = plots.COLOURS[1]
 # In inches: a cell; a letter; the colour bar and what is written beside it; a figure.
 _WIDTH, _HEIGHT, _LETTER, _BAR, _NARROWEST, _WIDEST = 0.6, 0.42, 0.08, 0.9, 5, 13
@@ -73,7 +73,7 @@ def figure(
         _outline(axis, panel, those if len(those) < len(panel.points) else [])
         axis.set_ylabel(lines.called(names[0]))
         axis.set_xlabel(lines.called(names[1]))
-    made.colorbar(ScalarMappable(scale, _COLOURS), cax=bar, label=plots.METRICS[_METRIC])
+    made.colorbar(ScalarMappable(scale, COLOURS), cax=bar, label=plots.METRICS[_METRIC])
     return made
 
 
@@ -135,15 +135,23 @@ def _values(panel: Line) -> tuple[list[Any], list[Any]]:
 def _draw(axis: Axes, panel: Line, scale: Normalize, digits: int) -> None:
     y, x = _values(panel)
     means = np.array([[_mean(panel.points.get((row, column))) for column in x] for row in y])
-    colours = axis.imshow(means, cmap=_COLOURS, norm=scale, origin="lower", aspect="auto")
-    for (row, column), mean in np.ndenumerate(means):
-        light = np.dot(colours.to_rgba(mean)[:3], (0.3, 0.6, 0.1)) > 0.5
-        text = f"{mean:.{digits}f}" if math.isfinite(mean) else "–"
-        colour = "black" if light else "white"
-        axis.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
+    texts = [[f"{x:.{digits}f}" if math.isfinite(x) else "–" for x in row] for row in means]
+    draw_cells(axis, means, texts, scale)
     axis.set_xticks(range(len(x)), [_text(value).replace(":", "\n") for value in x], fontsize=9)
     axis.set_yticks(range(len(y)), map(_text, y), fontsize=9)
     axis.set_title(panel.label, fontsize=10, loc="left")
+
+
+def draw_cells(
+    axis: Axes, values: np.ndarray, texts: Sequence[Sequence[str]], scale: Normalize, size: int = 9
+) -> None:
+    """Coloured cells, from the bottom up, each with its text in black or white."""
+    colours = axis.imshow(values, cmap=COLOURS, norm=scale, origin="lower", aspect="auto")
+    for row, (line, words) in enumerate(zip(values, texts, strict=True)):
+        for column, (value, word) in enumerate(zip(line, words, strict=True)):
+            light = np.dot(colours.to_rgba(value)[:3], (0.3, 0.6, 0.1)) > 0.5
+            text = axis.text(column, row, word, ha="center", va="center", fontsize=size)
+            text.set_color("black" if light else "white")
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
 
@@ -160,6 +168,11 @@ def _outline(axis: Axes, panel: Line, chosen: Sequence[Candidate]) -> None:
     y, x = _values(panel)
     for (row, column), candidate in panel.points.items():
         if candidate in chosen:
-            corner = (x.index(column) - 0.5, y.index(row) - 0.5)
-            cell = Rectangle(corner, 1, 1, fill=False, color=_OUTLINE, linewidth=2.5)
-            axis.add_patch(cell).set_clip_on(False)
+            outline(axis, y.index(row), x.index(column))
+
+
+def outline(axis: Axes, row: int, column: int) -> None:
+    """Draw a cell's outline."""
+    corner = (column - 0.5, row - 0.5)
+    cell = Rectangle(corner, 1, 1, fill=False, color=_OUTLINE, linewidth=2.5, zorder=3)
+    axis.add_patch(cell).set_clip_on(False)

@@ -11,12 +11,15 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from experiments import plots
+from experiments.conditions import CONDITIONAL
 from experiments.config import RunConfig
 from experiments.sweep.execute import Progress, Work
 from experiments.sweep.plan import estimate_bytes, free_bytes
 from experiments.sweep.select import Candidate
 
 _SECONDS_BETWEEN_LINES = 15.0
+# Of a program.
+_TOLD = ("rule", "mix", "attack", "byzantine", "workers", "dataset", "partition", "alpha", "model")
 
 
 def plan(runs: Sequence[RunConfig], num_programs: int, work: Sequence[Work]) -> list[str]:
@@ -99,9 +102,9 @@ class Reporter:
         assert compiled is not None
         new = sum(int(c.new.sum()) for c in item.chunks.values())
         return (
-            f"program {progress.program + 1}: {config.rule}, n = {config.workers}, {config.model}, "
-            f"{config.dataset}, {config.partition}: {_count(new, 'run')}; compiled in "
-            f"{compiled.seconds:.1f} s, {_bytes(compiled.num_bytes)}"
+            f"program {progress.program + 1}: {plots.named(vars(config), _TOLD)}: "
+            f"{_count(new, 'run')}; compiled in {compiled.seconds:.1f} s, "
+            f"{_bytes(compiled.num_bytes)}"
         )
 
 
@@ -113,12 +116,17 @@ def table(found: Sequence[Candidate], names: Sequence[str], columns: Sequence[st
     for name in columns:
         made.add_column(name.replace("_", " "), justify="right")
     for candidate in found:
-        settings = (getattr(candidate.run, name) for name in names)
         made.add_row(
-            *("-" if value is None else plots.short(value) for value in settings),
+            *(_text(name, getattr(candidate.run, name)) for name in names),
             *(f"{candidate.final[name]:.4g}" for name in columns),
         )
     return made
+
+
+def _text(name: str, value: object) -> str:
+    if value is None:
+        return "-" if name in CONDITIONAL else "none"
+    return plots.short(value)
 
 
 def _count(number: int, what: str) -> str:

@@ -67,12 +67,14 @@ def candidates(runs: Sequence[RunConfig], columns: Columns) -> list[Candidate]:
 
 
 def best(found: Sequence[Candidate], columns: Columns) -> list[Candidate]:
-    """Of each rule, in each of the problems, the candidate with the best criterion.
+    """Of each rule, in each of the problems, the setting with the best criterion.
 
-    Where several are equally good, the one with the least training loss.
+    Where several are equally good, the one with the least training loss. The server doesn't know
+    the attack: where there are several, a setting is as good as under the worst of them, and the
+    chosen one is given under each.
     """
-    runs = [candidate.run for candidate in found]
-    problem = ["rule", *(name for name in varied(runs) if name not in (*TUNED, "rule", "seed"))]
+    names = varied([candidate.run for candidate in found])
+    problem = ["rule", *(name for name in names if name not in (*TUNED, "rule"))]
 
     def badness(candidate: Candidate) -> tuple[float, float]:
         loss = candidate.final["train_loss"].mean
@@ -80,12 +82,20 @@ def best(found: Sequence[Candidate], columns: Columns) -> list[Candidate]:
         name = criterion(columns)
         return (loss if name == "train_loss" else -candidate.final[name].mean, loss)
 
-    chosen: dict[tuple[Any, ...], Candidate] = {}
-    for candidate in found:
-        key = _key(candidate.run, problem)
-        if key not in chosen or badness(candidate) < badness(chosen[key]):
-            chosen[key] = candidate
-    return list(chosen.values())
+    chosen = [
+        min(_under_attacks(these, names), key=lambda setting: max(map(badness, setting)))
+        for these in _under_attacks(found, problem)
+    ]
+    return list({candidate.runs: candidate for these in chosen for candidate in these}.values())
+
+
+def worst_cases(found: Sequence[Candidate]) -> list[Candidate]:
+    """Of each setting, that under the attack with the lowest test accuracy."""
+    names = varied([candidate.run for candidate in found])
+    return [
+        min(setting, key=lambda candidate: candidate.final["test_accuracy"].mean)
+        for setting in _under_attacks(found, names)
+    ]
 
 
 def final_rows(columns: Columns) -> np.ndarray:
@@ -97,6 +107,26 @@ def metric_names(columns: Columns) -> list[str]:
     """The table's columns that are measurements."""
     names = list(columns)
     return names[names.index("step") + 1 :]
+
+
+def _under_attacks(found: Sequence[Candidate], names: Sequence[str]) -> list[list[Candidate]]:
+    """Those together that differ, of some settings, only in the attack.
+
+    Without an attack there is no number of attackers: such a candidate is beside each that there
+    is.
+    """
+    names = [name for name in names if name not in ("attack", "byzantine", "seed")]
+    numbers: dict[tuple[Any, ...], dict[int | None, None]] = {}
+    for candidate in found:
+        if candidate.run.attack is not None:
+            numbers.setdefault(_key(candidate.run, names), {})[candidate.run.byzantine] = None
+    groups: dict[tuple[Any, ...], list[Candidate]] = {}
+    for candidate in found:
+        run, key = candidate.run, _key(candidate.run, names)
+        every = numbers.get(key, [None]) if run.attack is None else [run.byzantine]
+        for number in every:
+            groups.setdefault((key, number), []).append(candidate)
+    return list(groups.values())
 
 
 def _statistic(values: np.ndarray) -> Statistic:
