@@ -1,5 +1,9 @@
 """Settings and fixtures that all tests share."""
 
+import os
+import shutil
+import tempfile
+
 import pytest
 from hypothesis import settings
 
@@ -7,6 +11,18 @@ from hypothesis import settings
 # in every run, so that a failure can be repeated.
 settings.register_profile("medjax", deadline=None, derandomize=True, database=None)
 settings.load_profile("medjax")
+
+# Compiled programs are kept for the session, for the commands that run in processes of their own
+# too: many run the same ones. One folder for each process of tests, as JAX doesn't write the files
+# at once.
+_CACHE = tempfile.mkdtemp(prefix="medjax-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+
+def pytest_unconfigure():
+    """Remove the compiled programs."""
+    shutil.rmtree(_CACHE, ignore_errors=True)
 
 
 @pytest.fixture

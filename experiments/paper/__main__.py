@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--steps",
         metavar="T",
         type=cli.integer(1),
-        help="for fig2-subset, fig2 and fig3 (default: the paper's 50000, 50000 and 7000, fewer "
-        "with --quick)",
+        help="for fig2-subset, fig2 and fig3 (default: 10000, 10000 and 7000, fewer with --quick; "
+        "the paper's are 50000, 50000 and about 7000)",
     )
     parser.add_argument("--out", metavar="DIR", help="a folder (default: runs/paper/NAME)")
     arguments = parser.parse_args(argv)
