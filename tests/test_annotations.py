@@ -20,6 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+# Traced, which is what calls the functions: to compile them too would take minutes.
+trace = jax.eval_shape
+
 SETTINGS = dict(
     num_byzantine=1, num_workers=7, num_classes=5, rule=medjax.rules.krum(1), learning_rate=0.1,
     gradient_bound=1.0, product_threshold=1.0, sum_threshold=1.0, max_norm=1.0, fraction=0.5,
@@ -40,7 +43,7 @@ for factory in medjax.rules.RULES.values():
     for updates in (tree, array):
         params = jax.tree.map(lambda x: jnp.asarray(x[0]), updates)
         tx = medjax.aggregate(rule, 0)
-        jax.jit(tx.update)(updates, tx.init(params), params)
+        trace(tx.update, updates, tx.init(params), params)
 medjax.rules.majority_vote(zero="random", tie="random")(tree, jax.random.key(0))
 medjax.rules.mean([1, 2, 3, 4, 5, 6, 7])(tree)
 medjax.rules.dnc(1, num_iterations=2, sub_dim=3)(tree, 0)
@@ -49,31 +52,32 @@ medjax.rules.geometric_median(jnp.float32(0.1), tol=0.1)(tree)
 for factory in medjax.mixing.MIXINGS.values():
     stage = build(factory)
     tx = medjax.mix(stage, 0)
-    jax.jit(tx.update)(tree, tx.init(None))
-    medjax.rules.premixed(medjax.rules.krum(1), stage)(array, 0)
+    trace(tx.update, tree, tx.init(None))
+    trace(lambda: medjax.rules.premixed(medjax.rules.krum(1), stage)(array, 0))
 
 for factory in medjax.attacks.ATTACKS.values():
     attack = build(factory)
     if isinstance(attack, medjax.attacks.Attack):
         for updates in (tree, array):
-            attack(updates, 2, 0)
+            trace(lambda: attack(updates, 2, 0))
         tx = medjax.attack(attack, 2, 0, byzantine="random")
-        jax.jit(tx.update)(tree, tx.init(None))
+        trace(tx.update, tree, tx.init(None))
 medjax.attack(medjax.attacks.alie(None), 1, byzantine=[3]).update(array, tx.init(None))
 medjax.attacks.ipm(jnp.float32(2))(tree, 1)
 
 one = jax.tree.map(lambda x: x[0], tree)
 for factory in medjax.compressors.COMPRESSORS.values():
     compressor = build(factory)
-    compressor.compress(one, jax.random.key(0)), compressor.bits(one)
+    trace(compressor.compress, one, jax.random.key(0))
+    compressor.bits(one)
     for tx in (medjax.compress(compressor, 0), medjax.error_feedback(compressor, 7, 0)):
-        jax.jit(tx.update)(tree, tx.init(one))
-medjax.compressors.top_k(3).compress(array[0])
+        trace(tx.update, tree, tx.init(one))
+medjax.compressors.top_k(1).compress(jnp.asarray(array[0]))
 medjax.compressors.communication(one, 7, up=medjax.compressors.sign())
 
 for factory in medjax.servers.SERVERS.values():
     tx = build(factory)
-    tx.update(one, tx.init(one), one)
+    trace(tx.update, one, tx.init(one), one)
 
 for factory in medjax.noise.NOISES.values():
     distribution = factory()
@@ -119,19 +123,19 @@ for optimizer in (
     ),
 ):
     for batch_size, worker_chunk in ((None, None), (2, 2)):
-        medjax.simulate(
+        trace(lambda: medjax.simulate(
             objective, jnp.zeros((3, 5)), data, optimizer,
             num_steps=3, eval_every=2, batch_size=batch_size, worker_chunk=worker_chunk, key=0,
             test_data=(jnp.asarray(images), jnp.asarray(labels)),
-        )
-medjax.simulate(
+        ))
+trace(lambda: medjax.simulate(
     objective, jnp.zeros((3, 5)), data, medjax.median_sgd(0.1), num_steps=2, key=0, batch_size=2,
     local_steps=2, local_lr=jnp.float32(0.1), participants=3, always=1,
-)
-medjax.multitask(
+))
+trace(lambda: medjax.multitask(
     objective, jnp.zeros((3, 5)), data,
     regularization=0.1, learning_rate=jnp.float32(0.1), num_steps=2, key=0, batch_size=2,
-)
+))
 print("all annotations hold")
 """
 
