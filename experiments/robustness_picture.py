@@ -134,7 +134,7 @@ def _draw(axis: Axes, panel: _Panel, rules: Sequence[str], named: bool) -> None:
     # Families apart: with NNM before them, and without.
     mixed = ["+" in rule for rule in rules]
     edges = [k for k in range(1, len(rules)) if mixed[k] != mixed[k - 1]]
-    axis.hlines(np.array(edges) - 0.5, *axis.get_xlim(), color="white", linewidth=4)
+    axis.hlines(np.array(edges) - 0.5, *axis.get_xlim(), color="white", linewidth=2.5)
     for column, row in enumerate(panel.values.argmax(axis=0)):
         if panel.is_worst:
             heatmap.outline(axis, int(row), column)
