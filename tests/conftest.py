@@ -20,6 +20,18 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 
+def _take_one_core() -> None:
+    """Give each of pytest-xdist's processes a core: XLA's threads would wait for one another."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+_take_one_core()
+
+
 def pytest_unconfigure():
     """Remove the compiled programs."""
     shutil.rmtree(_CACHE, ignore_errors=True)
