@@ -3,6 +3,7 @@
 What differs only in numbers (`Hyperparameters`) shares one `Task`, and so one compiled program.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -220,13 +221,17 @@ def _seat(parts: list[np.ndarray], config: RunConfig, seed: int) -> list[np.ndar
 
 
 def worker_data(task: Task, indices: medjax.WorkerData) -> medjax.WorkerData:
-    """The examples themselves, of the Byzantine workers perhaps with something done to them."""
+    """The examples themselves, of the Byzantine workers perhaps with something done to them.
+
+    The indices are of one seed, or of several, with an axis for them in front.
+    """
     rows = np.asarray(indices.examples)
     data = medjax.WorkerData(
         tuple(jnp.asarray(x[rows]) for x in task.train), jnp.asarray(indices.sizes)
     )
     for attack in task.data_attacks:
-        data = attack(data, task.protocol.num_byzantine)
+        poison = functools.partial(attack, num_byzantine=task.protocol.num_byzantine)
+        data = (jax.vmap(poison) if data.sizes.ndim == 2 else poison)(data)
     return data
 
 
