@@ -31,7 +31,7 @@ def output_of(snippet: str) -> str:
 
 
 def test_optax_example_trains():
-    (snippet,) = (s for s in SNIPPETS if "optax.chain" in s)
+    (snippet,) = (s for s in SNIPPETS if "medjax.perturb" in s)
     loss = float(re.fullmatch(r"loss (\d\.\d+)\n", output_of(snippet))[1])
     assert loss < 0.2  # from ln 10 = 2.303, where 1.76 is as far as it comes without noise
 
@@ -50,8 +50,20 @@ def test_grid_example():
     assert grid == pytest.approx([2, 3.17, 4.161], abs=0.15)
 
 
+def test_attack_example():
+    (snippet,) = (s for s in SNIPPETS if "medjax.attack" in s)
+    robust, average = (float(x) for x in output_of(snippet).split(", "))
+    # With x's distance r from the honest mean: the mean of 16 honest and 4 forged vectors is
+    # (16 - 40)/20 of the honest one, so that r grows by about 1 + 0.1 · 1.2 a step (less at first,
+    # with the momentum), from √50 = 7.
+    assert average > 1e4
+    # Honest workers' optima have a standard deviation of 0.1 in 50 coordinates: their average over
+    # the 16 that nearest-neighbour mixing takes can't be farther off than one of them, 0.1 · √50.
+    assert robust < 0.71
+
+
 def test_every_snippet_is_tested():
-    assert len(SNIPPETS) == 3
+    assert len(SNIPPETS) == 4
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "--help" not in c])
@@ -73,8 +85,10 @@ def test_sweeps_are_those_that_they_seem(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (toml,) = re.findall(r"```toml\n(.*?)```", EXPERIMENTS, re.DOTALL)
     Path("grid.toml").write_text(toml, encoding="utf-8")
-    assert len(SWEEPS) == 3
-    first, *others = (grid_of(*shlex.split(command)) for command in SWEEPS)
+    assert len(SWEEPS) == 4
+    attacks, first, *others = (grid_of(*shlex.split(command)) for command in SWEEPS)
+    # Two rules, with and without a mixing, under two attacks and none, of two numbers of workers.
+    assert len(attacks) == 2 * 2 * 3 * 2
     # Five seeds and two step sizes, of sign and of noisy_sign with three values of b.
     assert len(first) == 5 * 2 * (1 + 3)
     assert others == [first, first]
