@@ -1,5 +1,6 @@
 """Settings and fixtures that all tests share."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -18,6 +19,9 @@ settings.load_profile("medjax")
 _CACHE = tempfile.mkdtemp(prefix="medjax-tests-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+# Compiled programs hold many objects that stay, which Python's collector goes through every time.
+gc.set_threshold(100_000, 50, 50)
 
 
 def _take_one_core() -> None:

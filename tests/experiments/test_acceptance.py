@@ -9,6 +9,8 @@ import pytest
 from experiments.run import main
 from experiments.sweep.__main__ import main as sweep
 
+pytestmark = pytest.mark.optimized
+
 SETTINGS = (
     "--workers 10 --classes-per-worker 1 --batch-size full --dataset mnist5k --steps 400 "
     "--eval-every 400"

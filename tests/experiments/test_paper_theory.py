@@ -15,6 +15,8 @@ from experiments.paper.claims import Claim
 from experiments.paper.options import Options
 from medjax.noise import NOISES
 
+pytestmark = pytest.mark.optimized
+
 TOY = np.array([1.0, 2.0, 10.0])
 SIGMA = TOY.std()
 SIGMAS = 5  # a normal deviate beyond it has probability 6e-7
