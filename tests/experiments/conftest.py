@@ -22,8 +22,8 @@ FORMATS = {
 def compiled_quickly(request):
     """Commands are compiled without optimizations, which takes 2/3 of the time.
 
-    Files marked `optimized` aren't: their programs run for longer than they take to compile. How
-    the optimized programs compute is for tests/medjax, which doesn't have this.
+    Files marked `optimized` aren't: their programs run for longer than they take to compile, or
+    are looked at. How optimized programs compute is for tests/medjax, which doesn't have this.
     """
     if request.node.get_closest_marker("optimized"):
         yield

@@ -16,6 +16,9 @@ from experiments.sweep.plan import (
     runs_at_once,
 )
 
+# What is foreseen is the memory of the programs that users have.
+pytestmark = pytest.mark.optimized
+
 DATASETS = {"digits": load("digits")}
 BASE = {"dataset": ["digits"], "model": ["logistic"]}
 
