@@ -12,6 +12,7 @@ from medjax import objectives as objectives
 from medjax import partition as partition
 from medjax import rules as rules
 from medjax import servers as servers
+from medjax import sharding as sharding
 from medjax import theory as theory
 from medjax._aggregate import AggregateState as AggregateState
 from medjax._aggregate import aggregate as aggregate

@@ -1,6 +1,7 @@
 """The workers' gradients: all of them, some of them, or only their weighted sum."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from medjax._promised import Promised
+from medjax._shards import over_shards
 from medjax._stacked import Stacked, Updates
 from medjax._worker_data import WorkerData
 from medjax.objectives import Objective
@@ -22,8 +24,11 @@ _EXAMPLES_AT_ONCE = 8192
 # Below it, fewer at a time are slower: the matrix products of a few workers are small.
 _NUMBERS_AT_ONCE = 1 << 24
 
-Batches = Callable[[int | Int[Array, ""], int], WorkerData]
-"""(first, count) to what `count` workers from `first` on compute their gradients of."""
+Batches = Callable[[PyTree, int | Int[Array, ""], int], WorkerData]
+"""(inputs, first, count) to what `count` of the workers from `first` on compute their gradients of.
+
+The inputs, leaves (n, ...), are what each worker has, perhaps only those of a part of the workers.
+"""
 
 
 def local_gradients(
@@ -75,9 +80,17 @@ def map_workers(
 
 def _over_workers(f: Callable[[PyTree], PyTree], inputs: PyTree, at_once: int) -> PyTree:
     """f of each worker's part of the inputs, stacked; 0 workers at once are taken for 1."""
-    if at_once >= jax.tree.leaves(inputs)[0].shape[0]:
-        return jax.vmap(f)(inputs)
-    return lax.map(f, inputs, batch_size=max(1, at_once))
+
+    def local(inputs: PyTree, *_: Any) -> PyTree:
+        if at_once >= _num_workers(inputs):
+            return jax.vmap(f)(inputs)
+        return lax.map(f, inputs, batch_size=max(1, at_once))
+
+    return over_shards(local, inputs, _num_workers(inputs), "workers")
+
+
+def _num_workers(inputs: PyTree) -> int:
+    return jax.tree.leaves(inputs)[0].shape[0]
 
 
 def _worker_gradient(
@@ -159,28 +172,32 @@ def weighted_gradient(
 
 
 def promised_gradients(
-    objective: Objective, params: PyTree, batches: Batches, num_workers: int, at_once: int | None
+    objective: Objective, params: PyTree, inputs: PyTree, batches: Batches, at_once: int | None
 ) -> Promised:
     """The n local gradients, computed when a rule asks for them and as it asks for them.
 
     Args:
         objective: what to take the gradients of.
         params: where.
-        batches: the workers' examples.
-        num_workers: n.
+        inputs: what each worker has.
+        batches: which examples that makes.
         at_once: how many workers' gradients are to exist at a time where the rule can do with a
             part; None for as many as are fastest.
     """
+    num_workers = _num_workers(inputs)
     if at_once is None:
-        data = jax.eval_shape(lambda: batches(0, num_workers))
+        data = jax.eval_shape(lambda: batches(inputs, 0, num_workers))
         at_once = _even_parts(num_workers, workers_at_once(params, data))
     return Promised(
         like=jax.eval_shape(lambda: params),
         num_workers=num_workers,
         at_once=min(at_once, num_workers),
-        compute=lambda first, count: local_gradients(objective, params, batches(first, count))[1],
-        weighted_sum=lambda weights: weighted_gradient(
-            objective, params, batches(0, num_workers), weights
+        inputs=inputs,
+        compute=lambda own, first, count: local_gradients(
+            objective, params, batches(own, first, count)
+        )[1],
+        weighted=lambda own, weights: weighted_gradient(
+            objective, params, batches(own, 0, len(weights)), weights
         ),
     )
 
@@ -204,15 +221,9 @@ def _even_parts(n: int, limit: int) -> int:
 
 
 def take_workers(
-    data: WorkerData,
-    first: int | Int[Array, ""],
-    count: int,
-    cohort: Int[Array, " m"] | None = None,
+    data: WorkerData, first: int | Int[Array, ""], count: int
 ) -> WorkerData:
-    """The data of `count` of the workers from `first` on, or of so many of the cohort."""
-    if cohort is not None:
-        workers = _indices(first, count, cohort)
-        return jax.tree.map(lambda x: x[workers], data)
+    """The data of `count` of the workers from `first` on."""
     if count == len(data.sizes):
         return data
     return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, count), data)
@@ -222,13 +233,19 @@ def sample_batches(
     data: WorkerData,
     batch_size: int,
     key: Key[Array, ""],
-    first: int | Int[Array, ""],
-    count: int,
-    cohort: Int[Array, " m"] | None = None,
+    places: Int[Array, " m"],
+    workers: Int[Array, " m"] | None = None,
 ) -> WorkerData:
     """Mini-batches of some of the workers, each drawn with replacement from its own examples.
 
     A worker's draw is a function of the key and its index, whoever else draws.
+
+    Args:
+        data: the examples.
+        batch_size: how many to draw.
+        key: the step's.
+        places: whose rows of the data to draw from.
+        workers: the indices of these workers, if they aren't the places.
 
     Raises:
         ValueError: if the batch is larger than the largest worker's number of examples.
@@ -239,23 +256,13 @@ def sample_batches(
             f"batch_size {batch_size} is more than the {rows} examples of the largest worker"
         )
 
-    def draw(worker: Array) -> Array:
+    def draw(place: Array, worker: Array) -> Array:
         worker_key = jax.random.fold_in(key, worker)
-        return jax.random.randint(worker_key, (batch_size,), 0, data.sizes[worker])
+        return jax.random.randint(worker_key, (batch_size,), 0, data.sizes[place])
 
-    workers = _indices(first, count, cohort)
-    drawn = jax.vmap(draw)(workers)
-    batches = jax.tree.map(lambda array: array[workers[:, None], drawn], data.examples)
-    return WorkerData(batches, jnp.full((count,), batch_size, jnp.int32))
-
-
-def _indices(
-    first: int | Int[Array, ""], count: int, cohort: Int[Array, " m"] | None
-) -> Int[Array, " count"]:
-    """Which workers are the `count` from `first` on: of all, or of the cohort."""
-    if cohort is None:
-        return first + jnp.arange(count)
-    return lax.dynamic_slice_in_dim(cohort, first, count)
+    drawn = jax.vmap(draw)(places, places if workers is None else workers)
+    batches = jax.tree.map(lambda array: array[places[:, None], drawn], data.examples)
+    return WorkerData(batches, jnp.full(places.shape, batch_size, jnp.int32))
 
 
 def _num_rows(data: WorkerData) -> int:

@@ -61,7 +61,7 @@ def with_local_steps(
     promised: Promised,
     objective: Objective,
     params: PyTree,
-    batches: Callable[[int | Int[Array, ""], int, Int[Array, ""]], WorkerData],
+    batches: Callable[[PyTree, int | Int[Array, ""], int, Int[Array, ""]], WorkerData],
     *,
     num_steps: int,
     learning_rate: float | Float[Array, ""],
@@ -72,25 +72,25 @@ def with_local_steps(
         promised: the gradients.
         objective: what to take the gradients of.
         params: where the workers start.
-        batches: (first, count, k) to the examples of `count` workers from `first` on at their k-th
-            local step.
+        batches: (inputs, first, count, k) to the examples of `count` workers from `first` on at
+            their k-th local step.
         num_steps: K.
         learning_rate: γ.
     """
     if num_steps == 1:
         return promised
 
-    def compute(first: int | Array, count: int) -> Stacked:
+    def compute(inputs: PyTree, first: int | Array, count: int) -> Stacked:
         return local_updates(
             objective,
             params,
-            lambda k: batches(first, count, k),
+            lambda k: batches(inputs, first, count, k),
             count,
             num_steps=num_steps,
             learning_rate=learning_rate,
         )
 
-    return replace(promised, compute=compute, weighted_sum=None)
+    return replace(promised, compute=compute, weighted=None)
 
 
 def batch_key(

@@ -78,7 +78,7 @@ def multitask(
     def step(t: Array, models: Stacked) -> Stacked:
         batches = data
         if batch_size is not None:
-            batches = sample_batches(data, batch_size, jax.random.fold_in(key, t), 0, n)
+            batches = sample_batches(data, batch_size, jax.random.fold_in(key, t), jnp.arange(n))
         _, gradients = own_gradients(objective, models, batches)
 
         def descend(w: Array, g: Array) -> Array:

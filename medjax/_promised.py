@@ -9,7 +9,7 @@ it is then given the stacked gradients.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Never, TypeAlias
+from typing import Any, Literal, Never, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from medjax._kernels.sums import Row, Worker, sum_over_workers
+from medjax._shards import Axes, here, over_shards, total
 from medjax._stacked import Promise, Stacked, Updates, flatten
+from medjax._votes import total_sign
 
 Stage: TypeAlias = Callable[[Row, Worker], Row]
 """What a worker does to its update before it sends it."""
@@ -35,9 +37,12 @@ class Promised(Promise):
         like: one worker's update, as shapes and dtypes.
         num_workers: n.
         at_once: how many workers' updates are to exist at a time where that is enough.
-        compute: (first, count) to the updates of `count` workers from `first` on, leaves
-            (count, *shape).
-        weighted_sum: (n,) weights w to Σ_i w_i x_i by a cheaper way than computing all x_i, if
+        inputs: what each worker computes its update of, leaves (n, ...). Of several devices each
+            has a part of them.
+        compute: (inputs, first, count) to the updates of `count` workers from `first` on, leaves
+            (count, *shape). The inputs are perhaps those of a part of the workers, of which `first`
+            then counts.
+        weighted: (inputs, weights w) to Σ_i w_i x_i by a cheaper way than computing all x_i, if
             there is one.
         stages: what the workers do to them, in order.
     """
@@ -45,13 +50,14 @@ class Promised(Promise):
     like: PyTree
     num_workers: int
     at_once: int
-    compute: Callable[[int | Int[Array, ""], int], Stacked]
-    weighted_sum: Callable[[Float[Array, " n"]], Updates] | None = None
+    inputs: PyTree
+    compute: Callable[[PyTree, int | Int[Array, ""], int], Stacked]
+    weighted: Callable[[PyTree, Float[Array, " n"]], Updates] | None = None
     stages: tuple[Stage, ...] = ()
 
     def then(self, stage: Stage) -> "Promised":
         """The same with one more stage; a weighted sum of what comes out can't be shortened."""
-        return replace(self, stages=(*self.stages, stage), weighted_sum=None)
+        return replace(self, stages=(*self.stages, stage), weighted=None)
 
     def one_by_one(self, stage: Stage) -> "Promised":
         """`then`, for a stage that isn't elementwise: one worker at a time, before the rule's sum.
@@ -59,45 +65,100 @@ class Promised(Promise):
         A worker's vector then stays in cache; and a rule that takes several workers in a turn would
         have the stage compiled as many times.
         """
+        inputs = (jnp.arange(self.num_workers, dtype=jnp.int32), self.inputs)
 
-        def compute(first: int | Array, count: int) -> Stacked:
-            index = first + jnp.arange(count, dtype=jnp.int32)
-            workers = Worker(index - index % 2, index % 2)
+        def compute(inputs: PyTree, first: int | Array, count: int) -> Stacked:
+            indices, rest = inputs
+            index = lax.dynamic_slice_in_dim(indices, first, count)
+            workers = Worker.of(index)
 
             def one(row: Row, worker: Worker) -> Row:
                 return stage(self._staged(row, worker), worker)
 
-            rows = _flat(self.compute(first, count), count)
+            rows = _flat(self.compute(rest, first, count), count)
             return self.unflatten(lax.map(lambda each: one(*each), (rows, workers)), count)
 
-        return replace(self, compute=compute, stages=(), weighted_sum=None)
+        return replace(self, inputs=inputs, compute=compute, stages=(), weighted=None)
+
+    def map(
+        self,
+        f: Callable[[list[Float[Array, "w _"]], Axes], PyTree],
+        out: Literal["workers", "all"],
+    ) -> PyTree:
+        """f of the updates of the workers on each device, as `over_shards`."""
+
+        def local(inputs: PyTree, first: int | Array, names: Axes) -> PyTree:
+            count = _count(inputs)
+            rows = _flat(self.compute(inputs, 0, count), count)
+            if self.stages:
+                rows = jax.vmap(self._staged)(rows, Worker.of(first + jnp.arange(count, dtype=jnp.int32)))
+            return f(rows, names)
+
+        return over_shards(local, self.inputs, self.num_workers, out)
 
     def rows(self) -> list[Float[Array, "n _"]]:
         """All workers' updates, a matrix for each leaf."""
-        rows = _flat(self.compute(0, self.num_workers), self.num_workers)
-        workers = Worker.all(self.num_workers)
-        return jax.vmap(self._staged)(rows, workers) if self.stages else rows
+        return self.map(lambda rows, names: rows, "workers")
 
     def stacked(self) -> Stacked:
         """All workers' updates, leaves (n, *shape)."""
         return self.unflatten(self.rows(), self.num_workers)
 
-    def sum(self, encode: Callable[[Row, Worker], Row]) -> Row:
-        """Σ_i encode(x_i, i), worker by worker in order, from `at_once` updates at a time."""
-        n, at_once = self.num_workers, self.at_once
+    def sum(
+        self, encode: Callable[[Row, Worker], Row], *, votes: bool = False
+    ) -> Row:
+        """Σ_i encode(x_i, i), worker by worker in order, from `at_once` updates at a time.
+
+        Args:
+            encode: one worker's update, leaf by leaf, to what it contributes to each leaf's sum.
+            votes: whether that is -1, 0 or 1, and the sign of the sum is all that is needed: sums
+                of other devices' workers are then no more than it.
+        """
+        add_up = total_sign if votes else lambda x, w, n, names: total(x, names)
+
+        def local(inputs: PyTree, first: int | Array, names: Axes) -> Row:
+            return add_up(self._sum(encode, inputs, first), _count(inputs), self.num_workers, names)
+
+        return over_shards(local, self.inputs, self.num_workers, "all")
+
+    def weighted_sum(self, weights: Float[Array, " n"]) -> Updates:
+        """Σ_i w_i x_i by the cheaper way."""
+        assert self.weighted is not None
+
+        def local(inputs: PyTree, first: int | Array, names: Axes) -> Updates:
+            assert self.weighted is not None
+            own = here(weights, first, _count(inputs))
+            return total(self.weighted(inputs, own), names)
+
+        return over_shards(local, self.inputs, self.num_workers, "all")
+
+    def _sum(
+        self, encode: Callable[[Row, Worker], Row], inputs: PyTree, offset: int | Array
+    ) -> Row:
+        """The sum over the workers here, of index `offset` on."""
+        n = _count(inputs)
+        at_once = min(self.at_once, n)
         row = [
             jax.ShapeDtypeStruct((leaf.size,), leaf.dtype) for leaf in jax.tree.leaves(self.like)
         ]
         sums = jax.eval_shape(encode, row, Worker(jnp.int32(0), 0))
 
+        def encode_own(row: Row, worker: Worker) -> Row:
+            encoded = encode(self._staged(row, worker), worker)
+            if isinstance(offset, int):
+                return encoded
+            # Of index n on there are copies of the last worker.
+            return [jnp.where(worker.index < self.num_workers, x, 0) for x in encoded]
+
         def add(first: int | Array, count: int, total: Row) -> Row:
-            rows = _flat(self.compute(first, count), count)
+            rows = _flat(self.compute(inputs, first, count), count)
+            even = isinstance(offset, int) or n % 2 == 0
             return sum_over_workers(
-                lambda row, worker: encode(self._staged(row, worker), worker),
+                encode_own,
                 rows,
-                first,
+                offset + first,
                 total,
-                paired=at_once % 2 == 0 or at_once == n,
+                paired=even and (at_once % 2 == 0 or at_once == n),
             )
 
         total = [jnp.zeros(x.shape, x.dtype) for x in sums]
@@ -132,7 +193,13 @@ def promise(updates: Stacked | Promised) -> Promised:
     n, leaves, treedef = flatten(updates)
     like = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
     stacked = jax.tree.unflatten(treedef, leaves)
-    return Promised(jax.tree.unflatten(treedef, like), n, n, lambda first, count: stacked)
+    return Promised(
+        jax.tree.unflatten(treedef, like), n, n, stacked, lambda stacked, first, count: stacked
+    )
+
+
+def _count(inputs: PyTree) -> int:
+    return jax.tree.leaves(inputs)[0].shape[0]
 
 
 def _flat(updates: Stacked, count: int) -> list[Float[Array, "count _"]]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from medjax import _checks
@@ -17,6 +18,7 @@ from medjax._local_steps import batch_key, check_local_steps, with_local_steps
 from medjax._metrics import measure_workers
 from medjax._participation import check_participants, draw_participants
 from medjax._random import Seed, stage_key
+from medjax._shards import on_mesh
 from medjax._stacked import Updates
 from medjax._worker_data import WorkerData
 from medjax.objectives import Objective
@@ -73,6 +75,7 @@ def simulation(
     local_lr: float | Float[Array, ""] | None = None,
     participants: int | None = None,
     always: int = 0,
+    mesh: Mesh | None = None,
 ) -> Simulation:
     """The parts of a run; `simulate` puts them together. Arguments and errors are its own.
 
@@ -98,14 +101,25 @@ def simulation(
             cohort = draw_participants(state.key, state.step, n, participants, always)
             extra_args = {"workers": cohort, "num_workers": n}
 
-        def batches(first: int | Array, count: int, local_step: int | Array = 0) -> WorkerData:
+        # Who has what: all workers their data; of a cohort, who they are.
+        everyone = jnp.arange(n, dtype=jnp.int32)
+        inputs = (data, everyone) if cohort is None else cohort
+
+        def batches(
+            inputs: PyTree, first: int | Array, count: int, local_step: int | Array = 0
+        ) -> WorkerData:
+            own, workers = inputs if cohort is None else (data, inputs)
+            workers = lax.dynamic_slice_in_dim(workers, first, count)
+            if batch_size is None and cohort is None:
+                return take_workers(own, first, count)
             if batch_size is None:
-                return take_workers(data, first, count, cohort)
+                return jax.tree.map(lambda x: x[workers], own)
+            places = first + jnp.arange(count) if cohort is None else workers
             key = batch_key(state.key, state.step, local_step)
-            return sample_batches(data, batch_size, key, first, count, cohort)
+            return sample_batches(own, batch_size, key, places, workers)
 
         promised = with_local_steps(
-            promised_gradients(objective, state.params, batches, participants or n, worker_chunk),
+            promised_gradients(objective, state.params, inputs, batches, worker_chunk),
             objective,
             state.params,
             batches,
@@ -141,7 +155,7 @@ def simulation(
             metrics |= {f"{part}_{name}": x.mean() for name, x in values.items()}
         return metrics
 
-    return Simulation(init, advance, evaluate)
+    return Simulation(on_mesh(init, mesh), on_mesh(advance, mesh), on_mesh(evaluate, mesh))
 
 
 def simulate(
@@ -160,6 +174,7 @@ def simulate(
     always: int = 0,
     eval_every: int | None = None,
     test_data: PyTree | None = None,
+    mesh: Mesh | None = None,
 ) -> Result:
     """Train on n workers' data: one `lax.scan`, to be jitted, and vmapped over what is traced.
 
@@ -207,6 +222,7 @@ def simulate(
             Byzantine workers would; the others are drawn from the rest.
         eval_every: k, the number of steps between metrics; None for before and after the run only.
         test_data: a batch as the objective takes it, for the test metrics.
+        mesh: the devices to spread the workers over; see `medjax.sharding`. None for one device.
 
     Returns:
         The final parameters, and the metrics at steps 0, k, 2k, ..., and after the last.
@@ -228,6 +244,7 @@ def simulate(
         local_lr=local_lr,
         participants=participants,
         always=always,
+        mesh=mesh,
     )
     held_out = {} if test_data is None else {"test": test_data}
     steps = np.append(np.arange(0, num_steps, every), num_steps)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from medjax._kernels.sums import Row, Worker, sum_over_workers
 from medjax._promised import Promised
+from medjax._shards import Axes, here, over_shards, to_columns, total
 
 Rows = list[Float[Array, "n _"]]
 """The workers' vectors in parts, a matrix for each leaf."""
@@ -92,25 +93,34 @@ class Vectors:
     def weighted_sum(self, weights: Float[Array, " n"]) -> Row:
         """Σ_i w_i x_i, in which a vector of weight 0 has no part, whatever is in it."""
 
-        def weigh(row: Row, worker: Worker) -> Row:
-            w = weights[worker.index]
-            return [jnp.where(w == 0, 0, w.astype(x.dtype) * x) for x in row]
+        def local(rows: Rows, first: int | Array, names: Axes) -> Row:
+            own = here(weights, first, rows[0].shape[0])
 
-        zeros = [jnp.zeros(x.shape[1:], x.dtype) for x in self.rows]
-        return sum_over_workers(weigh, self.rows, 0, zeros, paired=True)
+            def weigh(row: Row, worker: Worker) -> Row:
+                w = own[worker.index]
+                return [jnp.where(w == 0, 0, w.astype(x.dtype) * x) for x in row]
+
+            zeros = [jnp.zeros(x.shape[1:], x.dtype) for x in rows]
+            return total(sum_over_workers(weigh, rows, 0, zeros, paired=True), names)
+
+        return over_shards(local, self.rows, len(weights), "all")
 
 
 def vectors_of(promised: Promised) -> Vectors:
     """The vectors of stacked updates."""
     leaves = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in promised.rows()]
 
-    def gram() -> Array:
+    n, dtype = promised.num_workers, jnp.result_type(*leaves)
+
+    def local(leaves: Rows, first: int | Array, names: Axes) -> Array:
         # A row of a matrix product with NaN or ∞ in it spoils its own row and column only.
-        dtype = jnp.result_type(*leaves)
-        return sum(
-            (dot(x, x.T).astype(dtype) for x in leaves),
-            jnp.zeros((promised.num_workers,) * 2, dtype),
+        columns = (to_columns(x, n, names) for x in leaves)
+        return total(
+            sum((dot(x, x.T).astype(dtype) for x in columns), jnp.zeros((n, n), dtype)), names
         )
+
+    def gram() -> Array:
+        return over_shards(local, leaves, n, "all")
 
     return Vectors(lambda: leaves, gram)
 

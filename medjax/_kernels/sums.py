@@ -31,9 +31,8 @@ class Worker:
     offset: int | Int[Array, "..."]
 
     @classmethod
-    def all(cls, n: int) -> "Worker":
-        """The workers 0, ..., n - 1, to be vmapped over."""
-        index = jnp.arange(n, dtype=jnp.int32)
+    def of(cls, index: Int[Array, " n"]) -> "Worker":
+        """The workers of these indices, to be vmapped over."""
         return cls(index - index % 2, index % 2)
 
     @property

@@ -1,10 +1,13 @@
 """Coordinate-wise statistics of the honest vectors, one pass over them each."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from medjax._kernels.rows import fold_rows
-from medjax._kernels.sums import Row, sum_over_workers
+from medjax._kernels.sums import Row
+from medjax._promised import promise
 from medjax.attacks._attack import Honest
 
 _ROWS_AT_ONCE = 8
@@ -12,8 +15,8 @@ _ROWS_AT_ONCE = 8
 
 def mean(honest: Honest) -> Row:
     """μ = (1/h) Σ_i x_i."""
-    total = sum_over_workers(lambda row, worker: row, honest, 0, _zeros(honest), paired=True)
-    return [t / x.shape[0] for t, x in zip(total, honest, strict=True)]
+    sums = _sum(lambda row: row, honest)
+    return [t / x.shape[0] for t, x in zip(sums, honest, strict=True)]
 
 
 def mean_and_std(name: str, honest: Honest) -> tuple[Row, Row]:
@@ -26,13 +29,7 @@ def mean_and_std(name: str, honest: Honest) -> tuple[Row, Row]:
     if h < 2:
         raise ValueError(f"{name} needs at least 2 honest workers for a sample deviation, got {h}")
     center = mean(honest)
-    squares = sum_over_workers(
-        lambda row, worker: [(x - m) ** 2 for x, m in zip(row, center, strict=True)],
-        honest,
-        0,
-        _zeros(honest),
-        paired=True,
-    )
+    squares = _sum(lambda row: [(x - m) ** 2 for x, m in zip(row, center, strict=True)], honest)
     return center, [jnp.sqrt(s / (h - 1)) for s in squares]
 
 
@@ -48,5 +45,5 @@ def total_and_range(
     return fold_rows(look, [x[1:]], (x[0], x[0], x[0]), unroll=_ROWS_AT_ONCE)
 
 
-def _zeros(honest: Honest) -> Row:
-    return [jnp.zeros(x.shape[1:], x.dtype) for x in honest]
+def _sum(f: Callable[[Row], Row], honest: Honest) -> Row:
+    return promise(honest).sum(lambda row, worker: f(row))

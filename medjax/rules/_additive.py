@@ -32,8 +32,9 @@ class Additive:
         needs_key: whether encode or decode draw random numbers.
         weights: n to the (n,) weights w of a rule that is Σ_i w_i x_i; None for any other. Of plain
             gradients such a sum is the gradient of Σ_i w_i f_i, which costs less than all of them.
-        signs_only: whether encode looks at nothing but the sign of x_i, so that `noisy_sign` may
-            stand in for `perturb`.
+        signs_only: whether it is a vote: encode looks at nothing but the sign of x_i, so that
+            `noisy_sign` may stand in for `perturb`, and gives -1, 0 or 1; decode looks at nothing
+            but the sign of the sum, so that devices need exchange no more than bits.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Additive:
         n = promised.num_workers
         if self.needs_key and key is None:
             raise ValueError(f"{self.name} draws random numbers: give it a key")
-        if self.weights is not None and promised.weighted_sum is not None:
+        if self.weights is not None and promised.weighted is not None:
             return promised.weighted_sum(self.weights(n))
         leaves = jax.tree.leaves(promised.like)
         keys: list[Draw] = [None] * len(leaves)
@@ -70,7 +71,7 @@ class Additive:
                 for x, k in zip(row, keys, strict=True)
             ]
 
-        totals = promised.sum(encode)
+        totals = promised.sum(encode, votes=self.signs_only)
         aggregate = [
             self.decode(total, n, None if k is None else k[n])
             for total, k in zip(totals, keys, strict=True)

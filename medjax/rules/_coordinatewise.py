@@ -12,6 +12,7 @@ from medjax._kernels import order_statistics
 from medjax._kernels.nearest import mean_nearest
 from medjax._promised import Promised, promise
 from medjax._random import Seed
+from medjax._shards import Axes, from_columns, to_columns
 from medjax._stacked import Stacked, Updates
 
 
@@ -42,15 +43,21 @@ class CoordinateWise:
         """
         del key
         promised = promise(updates)
-        leaves = promised.rows()
-        aggregate: list[Array] = list(leaves)
-        for group in _groups(leaves):
-            columns = [leaves[i].astype(_working_dtype(leaves[i])) for i in group]
-            reduced = self.reduce(jnp.concatenate(columns, axis=1))
-            ends = np.cumsum([x.shape[1] for x in columns])[:-1]
-            for i, part in zip(group, jnp.split(reduced, ends), strict=True):
-                aggregate[i] = part
-        return promised.unflatten(aggregate)
+
+        def reduce_leaves(leaves: list[Array], names: Axes) -> list[Array]:
+            aggregate: list[Array] = list(leaves)
+            for group in _groups(leaves):
+                columns = [leaves[i].astype(_working_dtype(leaves[i])) for i in group]
+                ends = np.cumsum([x.shape[1] for x in columns])
+                matrix = to_columns(
+                    jnp.concatenate(columns, axis=1), promised.num_workers, names
+                )
+                reduced = from_columns(self.reduce(matrix), ends[-1], names)
+                for i, part in zip(group, jnp.split(reduced, ends[:-1]), strict=True):
+                    aggregate[i] = part
+            return aggregate
+
+        return promised.unflatten(promised.map(reduce_leaves, "all"))
 
 
 def _groups(leaves: list[Float[Array, "n _"]]) -> list[list[int]]:

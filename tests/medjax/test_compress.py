@@ -27,10 +27,10 @@ def promised(stacked: Any, at_once: int) -> Promised:
     n = len(jax.tree.leaves(stacked)[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stacked)
 
-    def compute(first: Any, count: int) -> Any:
-        return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, count), stacked)
+    def compute(inputs: Any, first: Any, count: int) -> Any:
+        return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, count), inputs)
 
-    return Promised(like, n, at_once, compute)
+    return Promised(like, n, at_once, stacked, compute)
 
 
 def equal(a: Any, b: Any) -> None:

@@ -70,8 +70,7 @@ def test_the_gradient_of_the_mean(at_once: int, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("at_once", [None, 1, 4, 100])
 def test_promised_gradients_are_the_local_ones(at_once: int | None):
     def promise() -> Any:
-        batches = lambda first, count: take_workers(DATA, first, count)  # noqa: E731
-        return promised_gradients(objective, PARAMS, batches, N, at_once)
+        return promised_gradients(objective, PARAMS, DATA, take_workers, at_once)
 
     _, local = local_gradients(objective, PARAMS, DATA)
     jax.tree.map(np.testing.assert_array_equal, promise().stacked(), local)
@@ -87,8 +86,7 @@ def test_as_many_at_once_as_fit(monkeypatch: pytest.MonkeyPatch):
     def at_once(examples: int, numbers: int) -> int:
         monkeypatch.setattr("medjax._gradients._EXAMPLES_AT_ONCE", examples)
         monkeypatch.setattr("medjax._gradients._NUMBERS_AT_ONCE", numbers)
-        batches = lambda first, count: take_workers(DATA, first, count)  # noqa: E731
-        return promised_gradients(objective, PARAMS, batches, N, None).at_once
+        return promised_gradients(objective, PARAMS, DATA, take_workers, None).at_once
 
     # Of 7 examples and 32 + 24 + 3 = 59 numbers each; 2 at least, so that pairs share words.
     assert at_once(42, 6 * 59) == 6

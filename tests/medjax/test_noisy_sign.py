@@ -161,8 +161,8 @@ def streamed(tx: optax.GradientTransformation, g: np.ndarray, at_once: int) -> j
     n, d = g.shape
     index = jnp.arange(n)[:, None]
     like, rows = jax.ShapeDtypeStruct((d,), g.dtype), jnp.asarray(g)
-    compute = lambda first, count: jax.lax.dynamic_slice_in_dim(rows, first, count)  # noqa: E731
-    signs, _ = tx.update(Promised(like, n, at_once, compute), tx.init(None))
+    compute = jax.lax.dynamic_slice_in_dim
+    signs, _ = tx.update(Promised(like, n, at_once, rows, compute), tx.init(None))
     own_place = lambda row, worker: [jnp.where(index == worker.index, row[0], 0)]  # noqa: E731
     return signs.sum(own_place)[0]
 

@@ -175,7 +175,7 @@ def uniform(counts):
 def test_batches_are_uniform_and_independent_draws_of_own_examples():
     parts, data = names()
     keys = jax.random.split(jax.random.key(0), 4000)
-    batches = jax.vmap(lambda key: sample_batches(data, 4, key, 0, 4))(keys)
+    batches = jax.vmap(lambda key: sample_batches(data, 4, key, jnp.arange(4)))(keys)
     assert batches.sizes.tolist() == [[4] * 4] * 4000
     drawn = np.asarray(batches.examples)  # (4000, n, 4)
     for worker, part in enumerate(parts):
@@ -194,7 +194,7 @@ def test_batches_depend_on_the_key_and_the_worker_alone():
 
     @partial(jax.jit, static_argnums=3)
     def draw(data, seed, first, count):
-        batches = sample_batches(data, 6, jax.random.key(seed), first, count)
+        batches = sample_batches(data, 6, jax.random.key(seed), first + jnp.arange(count))
         assert batches.sizes.shape == (count,)
         return batches.examples
 

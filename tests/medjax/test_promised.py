@@ -49,12 +49,12 @@ def promised(stacked: Any, at_once: int) -> Promised:
     """A promise of updates that are sliced when they are asked for."""
     n = len(jax.tree.leaves(stacked)[0])
 
-    def compute(first: int | jax.Array, count: int) -> Any:
+    def compute(inputs: Any, first: int | jax.Array, count: int) -> Any:
         assert count in (at_once, n % at_once, n)
-        return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, count), stacked)
+        return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, count), inputs)
 
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stacked)
-    return Promised(like, n, at_once, compute)
+    return Promised(like, n, at_once, stacked, compute)
 
 
 def run(before: str, make: Callable[[int], rules.Rule], n: int, at_once: int | None) -> Any:
@@ -167,7 +167,7 @@ def test_rows_and_stacked_go_through_the_stages_in_order():
 
 def test_a_weighted_sum_takes_the_cheaper_way_unless_something_stands_before_it():
     g = {"w": jnp.arange(8.0).reshape(4, 2)}
-    cheaper = replace(promised(g, 2), weighted_sum=lambda w: {"w": 100 * w})
+    cheaper = replace(promised(g, 2), weighted=lambda g, w: {"w": 100 * w})
     np.testing.assert_allclose(rules.mean()(cheaper)["w"], np.full(4, 25))
     np.testing.assert_allclose(rules.mean([1, 2, 3, 4])(cheaper)["w"], [10, 20, 30, 40], rtol=1e-6)
     with pytest.raises(ValueError, match="mean has 2 weights, got updates of 4 workers"):

@@ -56,7 +56,7 @@ def test_a_worker_is_the_first_or_second_of_a_pair():
 
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_all_workers_at_once(n: int):
-    index, pair, second = jax.vmap(lambda w: (w.index, w.pair, w.second))(Worker.all(n))
+    index, pair, second = jax.vmap(lambda w: (w.index, w.pair, w.second))(Worker.of(jnp.arange(n)))
     np.testing.assert_array_equal(index, np.arange(n))
     np.testing.assert_array_equal(pair, np.arange(n) // 2)
     np.testing.assert_array_equal(second, np.arange(n) % 2 == 1)

@@ -1,0 +1,89 @@
+"""Many devices: the same algorithm, its workers spread over a mesh.
+
+>>> import jax, medjax
+>>> mesh = medjax.sharding.make_mesh(workers=1)  # of as many devices as there are
+>>> tx = medjax.sharding.sharded(medjax.noisy_sign_sgd(0.1, 1.0), mesh)
+>>> x = jax.numpy.ones((10, 3))
+>>> updates, state = tx.update(x, tx.init(x[0]))
+
+`simulate(..., mesh=mesh)` does so with a whole run. What crosses between devices is as the family of
+the rule has it: sums; for votes, bits; for coordinate-wise rules all workers' numbers at a part of
+the coordinates each; for geometric ones the same, of which each device adds its part of the Gram
+matrix. Other stages are left to XLA. Noise doesn't depend on the mesh: it is a function of the
+worker, not of where it is.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh
+
+from medjax import _checks
+from medjax._shards import COORDINATES, GRID, WORKERS, on_mesh
+from medjax._stacked import Promise
+
+def make_mesh(
+    workers: int | None = None,
+    coordinates: int = 1,
+    grid: int = 1,
+    devices: list[jax.Device] | None = None,
+) -> Mesh:
+    """A mesh for `simulate` and `sharded`.
+
+    Args:
+        workers: over how many devices to spread the workers of one run; None for all there are.
+        coordinates: into how many parts to cut the server's vectors, the parameters and what the
+            optimizer keeps. The workers are spread over these devices too.
+        grid: over how many devices to spread the runs of a sweep, each of them with all workers.
+        devices: the devices; None for the first of JAX's.
+
+    Raises:
+        TypeError: if a size isn't a static integer.
+        ValueError: if one is below 1, or if there aren't so many devices.
+
+    >>> make_mesh(workers=1).shape
+    OrderedDict({'grid': 1, 'workers': 1, 'coordinates': 1})
+    """
+    devices = jax.devices() if devices is None else devices
+    coordinates = _checks.integer("coordinates", coordinates, minimum=1)
+    grid = _checks.integer("grid", grid, minimum=1)
+    if workers is None:
+        workers = max(1, len(devices) // (coordinates * grid))
+    shape = (grid, _checks.integer("workers", workers, minimum=1), coordinates)
+    size = int(np.prod(shape))
+    if size > len(devices):
+        raise ValueError(
+            f"a mesh of grid={grid}, workers={workers}, coordinates={coordinates} needs {size} "
+            f"devices, there are {len(devices)}"
+        )
+    names = (GRID, WORKERS, COORDINATES)
+    return jax.make_mesh(shape, names, devices=devices[:size], axis_types=(AxisType.Auto,) * 3)
+
+
+def sharded(
+    tx: optax.GradientTransformation, mesh: Mesh
+) -> optax.GradientTransformationExtraArgs:
+    """A chain over stacked updates, leaves (n, *shape), with the workers spread over the mesh.
+
+    Its state and what it gives are those of the chain itself: bit for bit where a vote or a
+    coordinate-wise rule aggregates, to rounding with sums.
+
+    Args:
+        tx: the chain.
+        mesh: see `make_mesh`.
+    """
+    tx = optax.with_extra_args_support(tx)
+    update = on_mesh(tx.update, mesh)
+    jitted = jax.jit(update)
+
+    def sharded_update(
+        updates: Any, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        # Promised updates are no argument of a jitted function, but are in one already.
+        return (update if isinstance(updates, Promise) else jitted)(
+            updates, state, params, **extra_args
+        )
+
+    return optax.GradientTransformationExtraArgs(tx.init, sharded_update)
