@@ -3,17 +3,20 @@
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 import medjax
 from experiments import algorithms
 from experiments.interpret import noise_distribution, noise_scale, server, worker_momentum
 from experiments.setup import Hyperparameters, Task
+from medjax import sharding
+from medjax.sharding import GRID
 
 
 class Program(NamedTuple):
@@ -99,21 +102,43 @@ def one_run(task: Task) -> Program:
     return Program(init, advance, evaluate)
 
 
-def many_runs(task: Task) -> Program:
+def many_runs(
+    task: Task, mesh: Mesh | None = None, by: Literal["seed", "setting"] = "setting"
+) -> Program:
     """The program of a rectangle of runs: S seeds, each with its data, by H hyper-parameters.
 
     The leaves of the hyper-parameters are (S, H), those of the workers' data (S, ...), and those of
     the state and of the metrics (S, H, ...). The H runs of a seed share its data.
+
+    Args:
+        task: what they have in common.
+        mesh: the devices, if there are several. Along its grid axis each has some of the runs.
+        by: whether the seeds or the settings are cut for it; their number must divide.
     """
-    one = one_run(task)
+    one, spread = one_run(task), mesh is not None and mesh.shape[GRID] > 1
+    alone = spread and mesh is not None and mesh.size == mesh.shape[GRID]
 
     def over_both(f: Callable[..., Any], by_seed: Any, by_setting: Any) -> Callable[..., Any]:
-        return jax.vmap(jax.vmap(f, in_axes=by_setting), in_axes=by_seed)
+        # Where the workers are spread too, the maps over them have to know of the runs'.
+        names = {by: GRID} if spread and not alone else {}
+        inner = jax.vmap(f, in_axes=by_setting, spmd_axis_name=names.get("setting"))
+        return jax.vmap(inner, in_axes=by_seed, spmd_axis_name=names.get("seed"))
+
+    runs = PartitionSpec(GRID) if by == "seed" else PartitionSpec(None, GRID)
+    data = PartitionSpec(GRID) if by == "seed" else PartitionSpec()
+    every = PartitionSpec()
+
+    def each(f: Callable[..., Any], *inputs: PartitionSpec) -> Callable[..., Any]:
+        if not alone:
+            return f
+        return jax.shard_map(f, in_specs=inputs, out_specs=runs, axis_names={GRID}, check_vma=False)
 
     return Program(
-        init=over_both(one.init, 0, 0),
-        advance=over_both(one.advance, (0, 0, 0, None), (0, 0, None, None)),
-        evaluate=over_both(one.evaluate, (0, 0, None), (0, None, None)),
+        init=each(over_both(one.init, 0, 0), runs),
+        advance=each(
+            over_both(one.advance, (0, 0, 0, None), (0, 0, None, None)), runs, runs, data, every
+        ),
+        evaluate=each(over_both(one.evaluate, (0, 0, None), (0, None, None)), runs, data, every),
     )
 
 
@@ -123,6 +148,7 @@ def compile_program(
     workers: medjax.WorkerData,
     held_out: Any,
     done: dict[Hashable, Any] | None = None,
+    mesh: Mesh | None = None,
 ) -> Compiled:
     """Compile for arguments like these.
 
@@ -133,7 +159,9 @@ def compile_program(
         held_out: the held-out data.
         done: what other programs were compiled to, to which this one's is added. Those that differ
             only in the rule or the attack often have the same `init` and `evaluate`.
+        mesh: the devices that the workers are spread over; None for one.
     """
+    program = Program(*(sharding.on_mesh(f, mesh) for f in program))
     done = {} if done is None else done
 
     def compile_once(lowered: Any) -> Any:
@@ -144,9 +172,14 @@ def compile_program(
 
     start = time.perf_counter()
     init = compile_once(jax.jit(program.init).lower(values))
-    state = jax.eval_shape(program.init, values)
+    state, layout = jax.eval_shape(program.init, values), None
+    if mesh is not None:  # the state stays where it is
+        layout = init.output_shardings
+        state = jax.tree.map(
+            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), state, layout
+        )
     # One program for chunks of every length; it takes over the old state's memory.
-    advance = jax.jit(program.advance, donate_argnums=0)
+    advance = jax.jit(program.advance, donate_argnums=0, out_shardings=layout)
     advance = advance.lower(state, values, workers, jnp.int32(0)).compile()
     evaluate = compile_once(jax.jit(program.evaluate).lower(state, workers, held_out))
     compiled = Program(init, advance, evaluate)

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
 from rich.console import Console
 
-from experiments import cli, plots, results
+from experiments import cli, machine, plots, results
 from experiments.config import RunConfig, resolve
 from experiments.options import add_options, add_out
 from experiments.program import compile_program, one_run
 from experiments.report import Reporter
 from experiments.setup import Setup, build
 from experiments.training import Clock, Stop, stop_on_signal, train
+from medjax import sharding
 
 _DESCRIPTION = """\
 Train one model on the heterogeneous data of n workers, all simulated in one program.
@@ -31,16 +33,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns 0, or 130 if stopped. A mistake in the settings exits with 2."""
     parser = cli.Parser("python -m experiments.run", _DESCRIPTION)
     add_options(parser)
+    machine.add_machine(parser)
     add_out(parser)
     console = Console(highlight=False)
     try:
-        config = resolve(parser.parse_args(argv))
+        arguments = parser.parse_args(argv)
+        config = resolve(arguments)
         out = Path(config.out) if config.out else None
         results.check_folder(out)  # before anything slow
+        mesh = machine.make_mesh(arguments, default="workers")
         with console.status("loading the data, building the model"):
             setup = build(config)
         record = {"config": config, "data": setup.sizes, "num_params": setup.task.num_params}
-        folder = results.claim_folder(out, _stem(config), record | results.provenance())
+        folder = results.claim_folder(
+            out, _stem(config), record | results.provenance() | machine.described(mesh)
+        )
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
@@ -48,20 +55,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _STOPPED
     try:
         with stop_on_signal() as stop:
-            _run(console, config, setup, folder, stop)
+            _run(console, config, setup, folder, stop, mesh)
     except OSError as error:
         print(f"error: {folder}: {error.strerror or error}", file=sys.stderr)
         return 1
     return _STOPPED if stop.requested else 0
 
 
-def _run(console: Console, config: RunConfig, setup: Setup, folder: Path, stop: Stop) -> None:
+def _run(
+    console: Console,
+    config: RunConfig,
+    setup: Setup,
+    folder: Path,
+    stop: Stop,
+    mesh: Mesh | None,
+) -> None:
     columns: dict[str, list[float]] = {}
     clock = Clock()
     with Reporter(console, config, setup, folder) as reporter:
         try:
-            inputs = (setup.values, setup.workers, setup.task.held_out)
-            compiled = compile_program(one_run(setup.task), *inputs)
+            workers = sharding.place_workers(setup.workers, mesh)
+            inputs = (setup.values, workers, setup.task.held_out)
+            compiled = compile_program(one_run(setup.task), *inputs, mesh=mesh)
             for progress in train(
                 compiled,
                 *inputs,

@@ -220,9 +220,7 @@ def _even_parts(n: int, limit: int) -> int:
     return next(divisors, limit)
 
 
-def take_workers(
-    data: WorkerData, first: int | Int[Array, ""], count: int
-) -> WorkerData:
+def take_workers(data: WorkerData, first: int | Int[Array, ""], count: int) -> WorkerData:
     """The data of `count` of the workers from `first` on."""
     if count == len(data.sizes):
         return data

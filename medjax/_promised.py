@@ -91,7 +91,9 @@ class Promised(Promise):
             count = _count(inputs)
             rows = _flat(self.compute(inputs, 0, count), count)
             if self.stages:
-                rows = jax.vmap(self._staged)(rows, Worker.of(first + jnp.arange(count, dtype=jnp.int32)))
+                rows = jax.vmap(self._staged)(
+                    rows, Worker.of(first + jnp.arange(count, dtype=jnp.int32))
+                )
             return f(rows, names)
 
         return over_shards(local, self.inputs, self.num_workers, out)
@@ -104,9 +106,7 @@ class Promised(Promise):
         """All workers' updates, leaves (n, *shape)."""
         return self.unflatten(self.rows(), self.num_workers)
 
-    def sum(
-        self, encode: Callable[[Row, Worker], Row], *, votes: bool = False
-    ) -> Row:
+    def sum(self, encode: Callable[[Row, Worker], Row], *, votes: bool = False) -> Row:
         """Σ_i encode(x_i, i), worker by worker in order, from `at_once` updates at a time.
 
         Args:

@@ -24,13 +24,17 @@ Result = TypeVar("Result")
 
 def axes() -> Axes:
     """The axes of the ambient mesh over which the workers are spread."""
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    mesh, kinds = jax.sharding.get_abstract_mesh(), _kinds()
     return tuple(
         name
         for name in (WORKERS, COORDINATES)
         if kinds.get(name) == AxisType.Auto and mesh.shape[name] > 1
     )
+
+
+def _kinds() -> dict[str, AxisType]:
+    mesh = jax.sharding.get_abstract_mesh()
+    return dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
 
 
 def over_shards(
@@ -64,12 +68,14 @@ def over_shards(
     def local(inputs: PyTree) -> PyTree:
         return f(inputs, lax.axis_index(names) * each, names)
 
+    # Of runs side by side, vmapped with `spmd_axis_name=GRID`, each device has its own.
+    grid = {GRID} if _kinds().get(GRID) == AxisType.Auto else set()
     spread = PartitionSpec(names)
     result = jax.shard_map(
         local,
         in_specs=(spread,),
         out_specs=spread if out == "workers" else PartitionSpec(),
-        axis_names=set(names),
+        axis_names={*names, *grid},
         check_vma=False,  # what all_gather gives is the same everywhere, which it can't know
     )(jax.tree.map(pad, inputs))
     return jax.tree.map(lambda x: x[:num_workers], result) if out == "workers" else result

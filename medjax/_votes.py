@@ -64,7 +64,9 @@ def _pack(bits: Bool[Array, "k d"]) -> UInt32[Array, "k _"]:
     rows = bits.reshape(bits.shape[0], _WORD, -1).astype(jnp.uint32)
 
     def add(i: Array, words: Array) -> Array:
-        return words | (lax.dynamic_index_in_dim(rows, i, 1, keepdims=False) << i.astype(jnp.uint32))
+        return words | (
+            lax.dynamic_index_in_dim(rows, i, 1, keepdims=False) << i.astype(jnp.uint32)
+        )
 
     return lax.fori_loop(0, _WORD, add, jnp.zeros_like(rows[:, 0]))
 

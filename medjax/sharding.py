@@ -13,16 +13,23 @@ matrix. Other stages are left to XLA. Noise doesn't depend on the mesh: it is a 
 worker, not of where it is.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from medjax import _checks
-from medjax._shards import COORDINATES, GRID, WORKERS, on_mesh
+from medjax._shards import COORDINATES as COORDINATES
+from medjax._shards import GRID as GRID
+from medjax._shards import WORKERS as WORKERS
+from medjax._shards import on_mesh as on_mesh
 from medjax._stacked import Promise
+
+Tree = TypeVar("Tree", bound=PyTree)
+
 
 def make_mesh(
     workers: int | None = None,
@@ -62,9 +69,29 @@ def make_mesh(
     return jax.make_mesh(shape, names, devices=devices[:size], axis_types=(AxisType.Auto,) * 3)
 
 
-def sharded(
-    tx: optax.GradientTransformation, mesh: Mesh
-) -> optax.GradientTransformationExtraArgs:
+def place_workers(data: Tree, mesh: Mesh | None, axis: int = 0) -> Tree:
+    """The workers' data where `simulate` on the mesh computes with them: each its own's device.
+
+    Where the number of workers doesn't divide, or the mesh is None, they are left as they are.
+
+    Args:
+        data: leaves with the workers along `axis`.
+        mesh: see `make_mesh`.
+        axis: which axis that is.
+    """
+    if mesh is None:
+        return data
+    parts = mesh.shape[WORKERS] * mesh.shape[COORDINATES]
+    names = (*[None] * axis, (WORKERS, COORDINATES))
+
+    def place(x: Any) -> jax.Array:
+        spec = PartitionSpec(*names) if x.shape[axis] % parts == 0 else PartitionSpec()
+        return jax.device_put(x, NamedSharding(mesh, spec))
+
+    return jax.tree.map(place, data)
+
+
+def sharded(tx: optax.GradientTransformation, mesh: Mesh) -> optax.GradientTransformationExtraArgs:
     """A chain over stacked updates, leaves (n, *shape), with the workers spread over the mesh.
 
     Its state and what it gives are those of the chain itself: bit for bit where a vote or a

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments import cli, plots, results
+from experiments import cli, machine, plots, results
 from experiments.config import RunConfig
 from experiments.options import add_out
 from experiments.sweep import grid, pictures, report, select, store
@@ -29,17 +29,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns 0, or 130 if stopped. A mistake in the settings exits with 2."""
     parser = cli.Parser("python -m experiments.sweep", _DESCRIPTION)
     grid.add_grid_options(parser)
+    machine.add_machine(parser)
     add_out(parser)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     try:
         arguments, axes = grid.read_axes(parser, argv)
         runs = grid.expand(axes, yes=arguments.yes)
+        mesh = machine.make_mesh(arguments, default="grid")
     except ValueError as error:
         parser.error(str(error))
     folder = Path(arguments.out) if arguments.out else _default_folder(runs)
     try:
         with stop_on_signal() as stop:
-            columns = run_grid(console, folder, runs, stop)
+            columns = run_grid(console, folder, runs, stop, mesh)
             if columns is not None:
                 stop.finishing = True
                 show(console, folder, runs, columns)

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 import medjax
-from experiments import results
+from experiments import machine, results
 from experiments.program import Compiled, compile_program, many_runs
 from experiments.setup import Hyperparameters, hyperparameters, worker_data
 from experiments.sweep import store
-from experiments.sweep.plan import Chunk, Group, make_chunks
+from experiments.sweep.plan import Chunk, Group, grid_axis, make_chunks
 from experiments.training import Stop, train
 
 
@@ -47,18 +48,22 @@ class Work(NamedTuple):
     chunks: dict[int, Chunk]
 
 
-def unfinished(folder: Path, groups: Sequence[Group], at_once: Sequence[int]) -> list[Work]:
-    """Of each program, what isn't finished."""
+def unfinished(
+    folder: Path, groups: Sequence[Group], at_once: Sequence[int], parts: int = 1
+) -> list[Work]:
+    """Of each program, what isn't finished, in chunks that are spread over so many devices."""
     work = []
     for number, (group, most) in enumerate(zip(groups, at_once, strict=True)):
-        chunks = dict(enumerate(make_chunks(group, most)))
+        chunks = dict(enumerate(make_chunks(group, most, parts)))
         chunks = {k: c for k, c in chunks.items() if not store.part(folder, number, k).exists()}
         if chunks:
             work.append(Work(number, group, chunks))
     return work
 
 
-def execute(folder: Path, work: Sequence[Work], stop: Stop) -> Iterator[Progress]:
+def execute(
+    folder: Path, work: Sequence[Work], stop: Stop, mesh: Mesh | None = None
+) -> Iterator[Progress]:
     """Run what there is to do, writing each chunk when it is done, until `stop` is requested."""
     done: dict[Hashable, Any] = {}
     for program, group, chunks in work:
@@ -68,7 +73,8 @@ def execute(folder: Path, work: Sequence[Work], stop: Stop) -> Iterator[Progress
         for number, chunk in chunks.items():
             inputs = (_values(group, chunk), data.of(chunk.seeds), task.held_out)
             if compiled is None:
-                compiled = compile_program(many_runs(task), *inputs, done)
+                runs = many_runs(task, mesh, grid_axis(group, machine.parts(mesh)))
+                compiled = compile_program(runs, *inputs, done, mesh)
                 yield Progress(program, compiled=compiled)
             measured: list[tuple[int, dict[str, np.ndarray]]] = []
             step = 0

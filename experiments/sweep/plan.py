@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -78,11 +79,18 @@ def make_groups(runs: Sequence[RunConfig], datasets: Mapping[str, Dataset]) -> l
     return groups
 
 
-def make_chunks(group: Group, runs_at_once: int) -> list[Chunk]:
-    """Cut a group into rectangles of at most so many runs, all of one shape."""
+def make_chunks(group: Group, runs_at_once: int, parts: int = 1) -> list[Chunk]:
+    """Cut a group into rectangles of at most so many runs, all of one shape.
+
+    Args:
+        group: the runs.
+        runs_at_once: the most of a chunk, but for filling up.
+        parts: over how many devices a chunk is spread, along `grid_axis`, whose length divides.
+    """
     num_seeds, num_settings = group.runs.shape
-    by_setting = _even_parts(num_settings, runs_at_once)
-    by_seed = _even_parts(num_seeds, max(1, runs_at_once // len(by_setting[0][0])))
+    seeds, settings = (parts, 1) if grid_axis(group, parts) == "seed" else (1, parts)
+    by_setting = _even_parts(num_settings, max(1, runs_at_once // seeds), settings)
+    by_seed = _even_parts(num_seeds, max(1, runs_at_once // len(by_setting[0][0])), seeds)
     return [
         Chunk(seeds, settings, new_seed[:, None] & new_setting)
         for seeds, new_seed in by_seed
@@ -90,19 +98,34 @@ def make_chunks(group: Group, runs_at_once: int) -> list[Chunk]:
     ]
 
 
-def _even_parts(count: int, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def grid_axis(group: Group, parts: int) -> Literal["seed", "setting"]:
+    """Whether the seeds or the settings of a chunk are spread over devices: which fills them."""
+    num_seeds, num_settings = group.runs.shape
+    return "seed" if num_settings < parts and num_seeds > num_settings else "setting"
+
+
+def _even_parts(count: int, most: int, multiple: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
     """0, ..., count-1 in parts of one size, the largest up to `most` that wastes no tenth.
+
+    Args:
+        count: how many there are.
+        most: how many there may be in a part.
+        multiple: what the size of a part must be a multiple of, whatever that wastes.
 
     Returns:
         Each part's numbers, the last filled up with the last number, and whether they are new.
     """
     size = next(s for s in range(min(most, count), 0, -1) if -count % s <= count // 10)
+    size += -size % multiple
     numbers = np.arange(count + -count % size).reshape(-1, size)
     return [(np.minimum(part, count - 1), part < count) for part in numbers]
 
 
 def runs_at_once(group: Group, budget: int) -> int:
-    """How many of the group's runs go side by side: as many as are fast, and fit the memory."""
+    """How many of the group's runs go side by side: as many as are fast, and fit the memory.
+
+    On one device: of several each has so many.
+    """
     one = _numbers_per_run(group)
     fit = max(1, (budget - _data_bytes(group, 1)) // (4 * one))
     if jax.default_backend() == "cpu":

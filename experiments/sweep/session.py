@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
 from rich.console import Console
 
-from experiments import results
+from experiments import machine, results
 from experiments.config import RunConfig
 from experiments.data import load
 from experiments.sweep import execute, grid, report, select, store
@@ -15,7 +16,11 @@ from experiments.training import Stop
 
 
 def run_grid(
-    console: Console, folder: Path, runs: Sequence[RunConfig], stop: Stop
+    console: Console,
+    folder: Path,
+    runs: Sequence[RunConfig],
+    stop: Stop,
+    mesh: Mesh | None = None,
 ) -> select.Columns | None:
     """Run what isn't finished of a grid.
 
@@ -23,8 +28,8 @@ def run_grid(
         The table's columns; None if stopped.
 
     Raises:
-        ValueError: if the runs' settings don't fit each other or the data, or if the folder holds
-            something else.
+        ValueError: if the runs' settings don't fit each other or the data, if the folder holds
+            something else, or was begun on a mesh with another grid axis.
     """
     purpose = {"grid": store.fingerprint(runs)}
     results.check_own_folder(folder, **purpose)
@@ -32,26 +37,33 @@ def run_grid(
         datasets = {name: load(name) for name in sorted({run.dataset for run in runs})}
         groups = make_groups(runs, datasets)
     with store.alone_in(folder):
-        budget = free_bytes()
+        budget, parts = free_bytes(), machine.parts(mesh)
         record = results.read_config(folder) or {
             "folder": str(folder),
             **purpose,
             **_described(runs),
             # Kept, so that a sweep that goes on cuts its grid as before: the same numbers.
-            "runs_at_once": [runs_at_once(group, budget) for group in groups],
+            "runs_at_once": [parts * runs_at_once(group, budget) for group in groups],
+            "devices_of_grid": parts,
             "sessions": [],
         }
-        work = execute.unfinished(folder, groups, record["runs_at_once"])
+        at_once, begun = record["runs_at_once"], record.get("devices_of_grid", 1)
+        if parts != begun:
+            raise ValueError(
+                f"{folder} was begun with grid={begun} devices, and goes on with as many, "
+                f"got {parts}"
+            )
+        work = execute.unfinished(folder, groups, at_once, parts)
         for line in report.plan(runs, len(groups), work):
             console.print(line, soft_wrap=True, markup=False)
         console.print(f"results    {folder}\n", soft_wrap=True, markup=False)
         if work:
-            record["sessions"].append(results.provenance())
+            record["sessions"].append(results.provenance() | machine.described(mesh))
             results.write_json(folder / results.CONFIG, record)
             with report.Reporter(console, work) as reporter:
-                for progress in execute.execute(folder, work, stop):
+                for progress in execute.execute(folder, work, stop, mesh):
                     reporter.update(progress)
-        if execute.unfinished(folder, groups, record["runs_at_once"]):
+        if execute.unfinished(folder, groups, at_once, parts):
             return None
         return store.write_table(folder, runs)
 

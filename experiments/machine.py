@@ -1,0 +1,106 @@
+"""On which devices a command computes: how many, and how runs and workers are spread over them."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from experiments import cli
+from medjax import sharding
+
+AUTO = "auto"
+_AXES = ("workers", "coordinates", "grid")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """The flags. They change nothing of what is computed, but for rounding."""
+    group = parser.add_argument_group("devices")
+    group.add_argument(
+        "--devices",
+        metavar="auto|N",
+        type=cli.integer_or(AUTO, 1),
+        default=AUTO,
+        help="how many to use; on a CPU, N makes so many of its cores (default: auto, all there "
+        "are, and one on a CPU)",
+    )
+    group.add_argument(
+        "--mesh",
+        metavar="AXIS=N,...",
+        type=_mesh,
+        default={},
+        help="over how many of them to spread the workers of a run (workers), its parameters "
+        "(coordinates), and the runs of a sweep (grid), such as workers=4,grid=2 (default: all to "
+        "workers; in a sweep, all to grid)",
+    )
+
+
+def make_mesh(arguments: argparse.Namespace, *, default: str) -> Mesh | None:
+    """The mesh that the flags ask for; None for one device. To be called before JAX is used.
+
+    Args:
+        arguments: those of the command.
+        default: the axis that takes all devices that are asked for where the axes aren't named.
+
+    Raises:
+        ValueError: if there aren't so many devices.
+    """
+    axes: dict[str, int] = arguments.mesh
+    wanted = arguments.devices
+    size = 1
+    for length in axes.values():
+        size *= length
+    if wanted == AUTO and size > 1:
+        wanted = size
+    if wanted != AUTO:
+        _make_cpu_devices(wanted)
+    devices = jax.devices()
+    if wanted == AUTO and devices[0].platform == "cpu":
+        wanted = 1
+    if wanted != AUTO and wanted > len(devices):
+        raise ValueError(f"{wanted} devices are asked for, there are {len(devices)}")
+    devices = devices if wanted == AUTO else devices[:wanted]
+    if axes and size > len(devices):
+        text = ",".join(f"{name}={length}" for name, length in axes.items())
+        raise ValueError(f"--mesh {text} needs {size} devices, --devices gives {len(devices)}")
+    if not axes:
+        axes = {default: len(devices)}
+    if size == 1 and len(devices) == 1:
+        return None
+    return sharding.make_mesh(**{"workers": 1, **axes}, devices=devices)
+
+
+def parts(mesh: Mesh | None) -> int:
+    """Over how many devices the runs of a sweep are spread."""
+    return 1 if mesh is None else mesh.shape[sharding.GRID]
+
+
+def described(mesh: Mesh | None) -> dict[str, Any]:
+    """The mesh, for the record."""
+    return {"mesh": None if mesh is None else dict(mesh.shape)}
+
+
+def _make_cpu_devices(count: int) -> None:
+    """So many devices of a CPU, where that is what JAX will use."""
+    if os.environ.get("JAX_PLATFORMS", "cpu").split(",")[0] == "cpu":
+        try:
+            jax.config.update("jax_num_cpu_devices", count)
+        except RuntimeError:  # JAX is in use already, with as many as there are
+            return
+
+
+def _mesh(text: str) -> Mapping[str, int]:
+    """A type for argparse: axes of the mesh and their lengths."""
+    axes: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, length = part.partition("=")
+        if name not in _AXES:
+            raise argparse.ArgumentTypeError(
+                f"unknown axis {name!r}: valid: {', '.join(_AXES)}, as in workers=4,grid=2"
+            )
+        if name in axes:
+            raise argparse.ArgumentTypeError(f"{name} is there twice")
+        axes[name] = cli.integer(1)(length)
+    return axes
