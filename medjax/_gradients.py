@@ -100,7 +100,7 @@ def _worker_gradient(
     own = jnp.arange(jax.tree.leaves(examples)[0].shape[0]) < size
 
     def average(values: Array) -> Array:
-        return jnp.sum(jnp.where(own, values, 0)) / size
+        return jnp.sum(jnp.where(own, values, 0)) / jnp.maximum(size, 1)
 
     def average_loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
         metrics = evaluate_examples(objective, params, examples)
@@ -140,7 +140,7 @@ def weighted_gradient(
     """∇ Σ_i w_i f_i, the gradient of one loss over all workers' examples."""
     n, rows = len(data.sizes), _num_rows(data)
     own = jnp.arange(rows) < data.sizes[:, None]
-    shares = jnp.where(own, (weights / data.sizes)[:, None], 0).reshape(-1)
+    shares = jnp.where(own, (weights / jnp.maximum(data.sizes, 1))[:, None], 0).reshape(-1)
     examples = jax.tree.map(lambda x: x.reshape(n * rows, *x.shape[2:]), data.examples)
 
     def gradient(examples: PyTree, shares: Array) -> Updates:

@@ -147,7 +147,7 @@ class Promised(Promise):
             encoded = encode(self._staged(row, worker), worker)
             if isinstance(offset, int):
                 return encoded
-            # Of index n on there are copies of the last worker.
+            # There is nobody of index n on.
             return [jnp.where(worker.index < self.num_workers, x, 0) for x in encoded]
 
         def add(first: int | Array, count: int, total: Row) -> Row:

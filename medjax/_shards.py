@@ -48,7 +48,7 @@ def over_shards(
     Args:
         f: (leaves (w, ...) of the w workers here, the index of the first, the axes of the mesh that
             they are spread over) to leaves (w, ...), or to what is the same on all devices.
-            If n doesn't divide, the last devices have copies of the last worker: of index n on.
+            If n doesn't divide, the last devices have workers of index n on, of zeros.
         inputs: leaves (n, ...).
         num_workers: n.
         out: which of the two f gives.
@@ -61,9 +61,8 @@ def over_shards(
     missing = each * math.prod(mesh.shape[name] for name in names) - num_workers
 
     def pad(x: Array) -> Array:
-        if not missing:
-            return x
-        return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)])
+        # XLA keeps what doesn't divide as if it were filled up: nothing has to move.
+        return jnp.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))) if missing else x
 
     def local(inputs: PyTree) -> PyTree:
         return f(inputs, lax.axis_index(names) * each, names)
@@ -79,6 +78,25 @@ def over_shards(
         check_vma=False,  # what all_gather gives is the same everywhere, which it can't know
     )(jax.tree.map(pad, inputs))
     return jax.tree.map(lambda x: x[:num_workers], result) if out == "workers" else result
+
+
+def cut(server: PyTree) -> PyTree:
+    """What the server keeps, each leaf cut along its longest axis that divides by `coordinates`."""
+    parts = _kinds().get(COORDINATES) == AxisType.Auto and _length(COORDINATES)
+
+    def cut_leaf(x: Array) -> Array:
+        lengths = [length if length % parts == 0 else 0 for length in x.shape]
+        if not any(lengths):
+            return x
+        names: list[str | None] = [None] * x.ndim
+        names[lengths.index(max(lengths))] = COORDINATES
+        return lax.with_sharding_constraint(x, PartitionSpec(*names))
+
+    return jax.tree.map(cut_leaf, server) if parts and parts > 1 else server
+
+
+def _length(name: str) -> int:
+    return jax.sharding.get_abstract_mesh().shape[name]
 
 
 def total(x: PyTree, names: Axes) -> PyTree:

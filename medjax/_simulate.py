@@ -18,7 +18,7 @@ from medjax._local_steps import batch_key, check_local_steps, with_local_steps
 from medjax._metrics import measure_workers
 from medjax._participation import check_participants, draw_participants
 from medjax._random import Seed, stage_key
-from medjax._shards import on_mesh
+from medjax._shards import cut, on_mesh
 from medjax._stacked import Updates
 from medjax._worker_data import WorkerData
 from medjax.objectives import Objective
@@ -139,7 +139,7 @@ def simulation(
         with contextlib.suppress(Exception):
             result = updated(promised)
         updates, opt_state = updated(promised.stacked()) if result is None else result
-        params = optax.apply_updates(state.params, updates)
+        params = cut(optax.apply_updates(state.params, updates))
         return SimulationState(state.step + 1, params, opt_state, state.key)
 
     def advance(

@@ -35,10 +35,6 @@ def total_sign(
     ends = np.cumsum([x.size for x in counts])
     flat = jnp.concatenate([x.astype(jnp.int32) for x in counts])
     flat = jnp.pad(flat, (0, -flat.size % (devices * _WORD)), constant_values=here)
-    # Copies of the last worker, where the number of workers doesn't divide, count as abstaining.
-    whole = num_workers == here * devices
-    nobody_abstains = jnp.all((flat + here) % 2 == 0) & whole
-    everywhere = lax.psum(nobody_abstains.astype(jnp.int32), names) == devices
 
     def exchange(halved: bool) -> Int[Array, " d"]:
         shifted = (flat + here) // 2 if halved else flat + here
@@ -54,7 +50,12 @@ def total_sign(
         up, down = (_unpack(both[:, i]).astype(jnp.int32) for i in (0, 1))
         return (up - down).reshape(-1)
 
-    sign = lax.cond(everywhere, lambda: exchange(True), lambda: exchange(False))
+    if num_workers == here * devices:
+        nobody_abstains = jnp.all((flat + here) % 2 == 0)
+        everywhere = lax.psum(nobody_abstains.astype(jnp.int32), names) == devices
+        sign = lax.cond(everywhere, lambda: exchange(True), lambda: exchange(False))
+    else:  # who is missing on the last devices abstains
+        sign = exchange(False)
     parts = jnp.split(sign[: ends[-1]], ends[:-1])
     return [part.astype(x.dtype) for part, x in zip(parts, counts, strict=True)]
 

@@ -6,20 +6,20 @@
 >>> x = jax.numpy.ones((10, 3))
 >>> updates, state = tx.update(x, tx.init(x[0]))
 
-`simulate(..., mesh=mesh)` does so with a whole run. What crosses between devices is as the family of
-the rule has it: sums; for votes, bits; for coordinate-wise rules all workers' numbers at a part of
-the coordinates each; for geometric ones the same, of which each device adds its part of the Gram
-matrix. Other stages are left to XLA. Noise doesn't depend on the mesh: it is a function of the
-worker, not of where it is.
+`simulate(..., mesh=mesh)` does so with a whole run. What crosses between devices is what the family
+of the rule has it: sums; for votes, bits; for coordinate-wise rules all workers' numbers at a part
+of the coordinates each; for geometric ones the same, of which each device makes its part of the
+Gram matrix. Other stages are left to XLA. Noise doesn't depend on the mesh: it is a function of the
+worker, not of where the worker is.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import PyTree
 
 from medjax import _checks
 from medjax._shards import COORDINATES as COORDINATES
@@ -28,21 +28,21 @@ from medjax._shards import WORKERS as WORKERS
 from medjax._shards import on_mesh as on_mesh
 from medjax._stacked import Promise
 
-Tree = TypeVar("Tree", bound=PyTree)
+Tree = TypeVar("Tree")
 
 
 def make_mesh(
     workers: int | None = None,
     coordinates: int = 1,
     grid: int = 1,
-    devices: list[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Mesh:
     """A mesh for `simulate` and `sharded`.
 
     Args:
         workers: over how many devices to spread the workers of one run; None for all there are.
-        coordinates: into how many parts to cut the server's vectors, the parameters and what the
-            optimizer keeps. The workers are spread over these devices too.
+        coordinates: into how many parts to cut what the server keeps, the parameters and the
+            optimizer's state, where an axis divides. The workers are spread over these devices too.
         grid: over how many devices to spread the runs of a sweep, each of them with all workers.
         devices: the devices; None for the first of JAX's.
 
@@ -53,7 +53,7 @@ def make_mesh(
     >>> make_mesh(workers=1).shape
     OrderedDict({'grid': 1, 'workers': 1, 'coordinates': 1})
     """
-    devices = jax.devices() if devices is None else devices
+    devices = list(jax.devices() if devices is None else devices)
     coordinates = _checks.integer("coordinates", coordinates, minimum=1)
     grid = _checks.integer("grid", grid, minimum=1)
     if workers is None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 
+import jax
 import pytest
 from hypothesis import settings
 
@@ -19,6 +20,9 @@ settings.load_profile("medjax")
 _CACHE = tempfile.mkdtemp(prefix="medjax-tests-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+# For what is spread over devices; whatever isn't takes the first.
+jax.config.update("jax_num_cpu_devices", 8)
 
 # Compiled programs hold many objects that stay, which Python's collector goes through every time.
 gc.set_threshold(100_000, 50, 50)

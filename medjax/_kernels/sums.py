@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from medjax._kernels.rows import fold_rows

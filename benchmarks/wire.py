@@ -1,0 +1,102 @@
+"""Bits that cross between devices in one aggregation, read from the compiled program.
+
+For each rule: what every device sends for each coordinate of the model, as the collectives of the
+compiled program say, and the closed form: of a mean 32 bits each way; of a vote, of w workers on
+each device, as many bits as the number of its ayes has, and back the sign; of a coordinate-wise
+rule all numbers of its workers, and back one; of a geometric rule these for the Gram matrix, and
+the mean of the chosen. All but for the share, 1/k of k devices, that a device keeps. Of a vote the
+first number is that where nobody abstains, and the second the most that it takes.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+import medjax
+from benchmarks import report
+from benchmarks.collectives import Bytes, bytes_sent
+from experiments import cli, results
+from medjax import rules, sharding
+
+WORD = 32
+RULES: dict[str, Callable[[int], rules.Rule]] = {
+    "mean": lambda n: rules.mean(),
+    "majority_vote": lambda n: rules.majority_vote(),
+    "median": lambda n: rules.median(),
+    "trimmed_mean": lambda n: rules.trimmed_mean(n // 4),
+    "krum": lambda n: rules.krum(n // 4),
+    "geometric_median": lambda n: rules.geometric_median(),
+}
+"""Some of each family, for n workers."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 1 if a program sends more than its closed form."""
+    parser = cli.Parser("python -m benchmarks.wire", __doc__ or "")
+    for flag, default, what in (
+        ("--devices", 7, "k, of a CPU"),
+        ("--workers", 7, "n, on all of them"),
+        ("--dimension", 1_000_000, "d"),
+    ):
+        parser.add_argument(
+            flag, metavar="N", type=cli.integer(1), default=default, help=f"{what} ({default})"
+        )
+    parser.add_argument("--json", metavar="FILE", type=report.file, help="also write all here")
+    arguments = parser.parse_args(argv)
+    k, n, d = arguments.devices, arguments.workers, arguments.dimension
+    if k < 2:
+        parser.error(f"between {k} devices nothing crosses; valid: 2 or more")
+    jax.config.update("jax_num_cpu_devices", k)
+    measured = {name: per_coordinate(make(n), n, d, k) for name, make in RULES.items()}
+    forms = {name: closed_form(RULES[name](n), n, d, k) for name in RULES}
+    record = report.provenance()
+    print(f"{n} workers on {k} devices, d = {d:,}: bits that a device sends for each coordinate")
+    report.print_machine(record)
+    rows = [
+        [
+            name,
+            *(f"{x:.4g}" for x in (*bits, forms[name])),
+            f"{bits.least / measured['mean'].least:.3g}",
+        ]
+        for name, bits in measured.items()
+    ]
+    report.print_table(("rule", "usually", "at most", "closed form", "× the mean's"), rows)
+    if arguments.json is not None:
+        results.write_json(
+            arguments.json, record | {"bits": {k: b._asdict() for k, b in measured.items()}}
+        )
+    return int(any(bits.least > 1.01 * forms[name] for name, bits in measured.items()))
+
+
+def per_coordinate(rule: rules.Rule, n: int, d: int, k: int) -> Bytes:
+    """The bits that a device sends for each coordinate, by the compiled program."""
+    mesh = sharding.make_mesh(workers=k)
+    tx = sharding.sharded(medjax.aggregate(rule), mesh)
+    updates = sharding.place_workers(jnp.zeros((n, d)), mesh)
+    state = tx.init(jnp.zeros(d))
+    compiled = jax.jit(lambda x: tx.update(x, state)[0]).lower(updates).compile()
+    least, most = bytes_sent(compiled.as_text() or "", k)
+    return Bytes(8 * least / d, 8 * most / d)
+
+
+def closed_form(rule: rules.Rule, n: int, d: int, k: int) -> float:
+    """The same by what the rule's family has to exchange."""
+    w = -(-n // k)
+    if isinstance(rule, rules.CoordinateWise):
+        bits = w * WORD + WORD
+    elif isinstance(rule, rules.Geometric):
+        bits = w * WORD + 2 * WORD * n**2 / d + 2 * WORD
+    elif isinstance(rule, rules.Additive) and rule.signs_only:
+        everybody = w * k == n
+        bits = math.ceil(math.log2((w if everybody else 2 * w) + 1))
+        bits += 1 if everybody and n % 2 else 2
+    else:
+        bits = 2 * WORD
+    return (k - 1) / k * bits
+
+
+if __name__ == "__main__":
+    sys.exit(main())
