@@ -45,6 +45,23 @@ def pytest_unconfigure():
     shutil.rmtree(_CACHE, ignore_errors=True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly(request):
+    """Programs are compiled without LLVM's optimizations, which takes 2/3 of the time.
+
+    Files marked `optimized` aren't: how the kernels compute as users have them is what they test,
+    or their programs run for longer than they take to compile, or are looked at.
+    """
+    if request.node.get_closest_marker("optimized"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for commands in other processes
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def error_of(capsys):
     """The line that a mistake gives a command, after checking that it is one and the code is 2."""

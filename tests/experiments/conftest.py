@@ -3,7 +3,6 @@
 import gzip
 import struct
 
-import jax
 import numpy as np
 import pytest
 
@@ -16,23 +15,6 @@ FORMATS = {
     "float32": (0x0D, "f"),
     "float64": (0x0E, "d"),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(request):
-    """Commands are compiled without optimizations, which takes 2/3 of the time.
-
-    Files marked `optimized` aren't: their programs run for longer than they take to compile, or
-    are looked at. How optimized programs compute is for tests/medjax, which doesn't have this.
-    """
-    if request.node.get_closest_marker("optimized"):
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for commands in other processes
-        jax.config.update("jax_disable_most_optimizations", True)
-        yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

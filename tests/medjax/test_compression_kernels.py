@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from medjax._kernels.hadamard import hadamard
 from medjax._kernels.largest import largest
 
+pytestmark = pytest.mark.optimized
+
 HIGHEST = 2**31 - 1
 
 

@@ -1,10 +1,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import lax
 from scipy import special
 
 from medjax._kernels.erf_inv import erf_inv
+
+pytestmark = pytest.mark.optimized
 
 
 def grid() -> np.ndarray:

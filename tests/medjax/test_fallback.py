@@ -9,6 +9,8 @@ import pytest
 import medjax
 from medjax import _gradients
 
+pytestmark = pytest.mark.optimized
+
 A = np.float32([[1.0, 2.0], [4.0, -1.0], [7.0, 5.0]])  # worker i's one example
 
 

@@ -12,6 +12,8 @@ from scipy import stats
 
 from medjax.noise import NOISES, student_t
 
+pytestmark = pytest.mark.optimized
+
 # scipy's distributions of variance 1.
 EXPECTED: dict[str, Any] = {
     "normal": stats.norm(),

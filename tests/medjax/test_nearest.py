@@ -14,6 +14,8 @@ from medjax import rules
 from medjax._kernels import nearest as kernel
 from medjax._kernels.nearest import mean_nearest
 
+pytestmark = pytest.mark.optimized
+
 # By sorting; by the limit; 131 rows are more than a network sorts.
 SIZES = (1, 2, 5, 8, 13, 131)
 ROWS = hnp.arrays(np.float32, (5, 3), elements=st.floats(-(2**10), 2**10, width=32))

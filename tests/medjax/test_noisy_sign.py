@@ -17,6 +17,8 @@ from medjax._kernels.threefry import pair_words
 from medjax._promised import Promised
 from medjax.noise import NOISES
 
+pytestmark = pytest.mark.optimized
+
 SIGMAS = 5  # a normal deviate beyond it has probability 6e-7
 # g/b, and scipy's distributions of variance 1.
 RATIOS = np.array([0, 0.01, -0.01, 0.5, -0.5, 2, -2, 30, -30])

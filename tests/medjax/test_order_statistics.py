@@ -7,6 +7,8 @@ import pytest
 
 from medjax._kernels import order_statistics as kernel
 
+pytestmark = pytest.mark.optimized
+
 # Every small size, both sides of the powers of two, and both sides of the largest network.
 SIZES = (1, 2, 3, 4, 5, 8, 11, 64, 100, 127, 128, 129, 257)
 NETWORK_SIZES = tuple(n for n in SIZES if n <= kernel.NETWORK_MAX_ROWS)

@@ -13,6 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from medjax import rules
 
+pytestmark = pytest.mark.optimized
+
 # Each rule's settings for n workers, if any; how many may be arbitrary; what it should give.
 SETTINGS: dict[str, Callable[[int], dict]] = {
     name: lambda n: {"num_byzantine": n // 3} for name in ("trimmed_mean", "meamed", "phocas")
@@ -70,7 +72,8 @@ def assert_close(actual: Any, expected: Any, *inputs: Any) -> None:
 @each_rule
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 10, 129])
 def test_equals_reference(name: str, n: int):
-    for shape in ((n,), (n, 5), (n, 2, 3)):
+    # Each shape is a program; those of many workers take seconds to compile.
+    for shape in ((n,), (n, 5), (n, 2, 3)) if n < 100 else ((n, 5),):
         x = normals(*shape)
         actual = jitted(name, n)(x)
         assert actual.shape == shape[1:]

@@ -45,14 +45,6 @@ def mesh(workers: int, coordinates: int = 1, grid: int = 1) -> Any:
     return sharding.make_mesh(workers=workers, coordinates=coordinates, grid=grid)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
-    """Many programs, each run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def gradients(n: int = N) -> dict[str, Any]:
     """Leaves of several shapes and precisions, with zeros and ties."""
     rng = np.random.default_rng(n)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from medjax._kernels.signs import draw_sign
 
+pytestmark = pytest.mark.optimized
+
 ENDS = np.array([0, 1, 2**31 - 1, 2**31, 2**32 - 1], np.uint32)
 draw = jax.jit(draw_sign)
 

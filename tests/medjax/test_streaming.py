@@ -14,6 +14,8 @@ import medjax
 from medjax import aggregate, noise, noisy_sign, per_worker, perturb, rules
 from medjax.objectives import classification
 
+pytestmark = pytest.mark.optimized
+
 N, CHUNK = 64, 4
 # 2 examples of 3 numbers for each worker, and many more parameters: the data are small beside them.
 SHAPES = {"w": (3, 50), "b": (50,), "v": (50, 2), "c": (2,)}

@@ -8,6 +8,8 @@ import pytest
 
 from medjax._kernels.sums import Row, Worker, sum_over_workers
 
+pytestmark = pytest.mark.optimized
+
 WORKERS = np.arange(32)
 
 

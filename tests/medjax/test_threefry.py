@@ -7,6 +7,8 @@ import pytest
 
 from medjax._kernels.threefry import pair_words, random_bits, random_words, threefry_2x32
 
+pytestmark = pytest.mark.optimized
+
 KEYS = {
     "zero": jax.random.key(0),
     "large": jax.random.key(2**31 - 1),
