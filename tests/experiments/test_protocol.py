@@ -177,6 +177,8 @@ STATEFUL = "byzantine_sgd:gradient_bound=1,product_threshold=1,sum_threshold=1"
         ("--attack alie:tau=x", "'alie:tau=x': tau must be a real number, got 'x'"),
         ("--attack ipm:tau=nan", "'ipm:tau=nan': tau must be a real number, got 'nan'"),
         ("--attack ipm:tau=-1", "'ipm:tau=-1': tau must be a finite number at least 0, got -1"),
+        ("--attack alie:tau=3.5e38", "'alie:tau=3.5e38': tau must be at most 3.402823e+38, got 3"),
+        ("--attack mimic:worker=2147483648", "worker must be below 2^31, got 2147483648"),
         ("--attack optimal_ipm:rule=mean", "takes max_tau, num_points, num_rounds, got 'rule'"),
         ("--attack backdoor", "attack backdoor needs a value for target, as in backdoor:target="),
         ("--attack nonfinite:value=1", "value must be one of nan, inf, -inf; got 1"),
