@@ -12,10 +12,14 @@ from medjax.noise import NOISES, Noise
 from medjax.partition import PARTITIONS, Partition
 
 
+def is_adaptive(config: RunConfig) -> bool:
+    """Whether the noise's scale follows the gradients."""
+    return isinstance(config.b, str) and config.b.startswith(ADAPTIVE)
+
+
 def noise_scale(config: RunConfig, value: Any) -> Any:
     """What `medjax.perturb` takes for b, given the number, perhaps traced, that there is in it."""
-    adaptive = isinstance(config.b, str) and config.b.startswith(ADAPTIVE)
-    return medjax.adaptive_scale(value) if adaptive else value
+    return medjax.adaptive_scale(value) if is_adaptive(config) else value
 
 
 def step_size(config: RunConfig, lr: Any) -> optax.ScalarOrSchedule:
