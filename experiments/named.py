@@ -17,13 +17,16 @@ from experiments import cli
 Table = Mapping[str, Callable[..., Any]]
 
 KNOWN: Mapping[str, frozenset[str]] = {
-    "rule": frozenset({"num_byzantine", "num_workers", "weights", "zero", "tie"}),
+    "rule": frozenset({"num_byzantine", "num_workers", "weights", "zero", "tie", "start"}),
     "mixing": frozenset({"num_byzantine"}),
     "attack": frozenset({"num_classes", "rule"}),
     "compressor": frozenset(),
     "server": frozenset({"learning_rate", "momentum"}),
 }
-"""By kind, arguments of factories that a run gives, and that so aren't written after the name."""
+"""By kind, arguments of factories that a run gives, and that so aren't written after the name.
+
+A vector to start from has no place on a command line.
+"""
 
 
 def one_of(kind: str, table: Table) -> Callable[[str], str]:
