@@ -12,7 +12,6 @@ ones, with FedOpt's defaults. They compute in float32 at least.
 
 from collections.abc import Callable, Mapping
 
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
@@ -125,9 +124,7 @@ def adagrad(
         ValueError, TypeError: if ε isn't a number in its range.
     """
     _checks.real("eps", eps, minimum=0.0, exclusive=True)
-    return in_float32(
-        optax.adagrad(learning_rate, initial_accumulator_value=jnp.square(eps), eps=0.0)
-    )
+    return in_float32(optax.adagrad(learning_rate, initial_accumulator_value=eps**2, eps=0.0))
 
 
 SERVERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {

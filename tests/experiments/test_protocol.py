@@ -258,7 +258,10 @@ STATEFUL = "byzantine_sgd:gradient_bound=1,product_threshold=1,sum_threshold=1"
         ("--attack alie --byzantine 10", "byzantine 10 leaves no honest one of the 10 workers"),
         ("--attack alie --byzantine 9", "alie(tau=1.5) needs at least 2 honest workers"),
         ("--attack alie:tau=none --byzantine 6", "alie(tau=None) needs 2f <= n, got f = 6"),
-        ("--attack alie:tau=none --workers 2", "needs n >= 3, got f = 1 and n = 2 workers"),
+        (
+            "--attack alie:tau=none --workers 2 --byzantine 1",
+            "needs n >= 3, got f = 1 and n = 2 workers",
+        ),
         ("--attack mimic:worker=9", "needs honest worker 9, got only 9 honest workers"),
         ("--attack ipm --byzantine 5 --participation 5", "no honest one of the 5 workers that t"),
         ("--participation 11", "participation 11 is more than the 10 workers"),
