@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from experiments import cli, results
+from experiments import cli, communication, results
 from experiments.config import RunConfig
 from experiments.data import load
 from experiments.program import compile_program, one_run
@@ -112,7 +112,7 @@ def one_by_one(runs: Sequence[RunConfig]) -> Callable[[], float]:
                 *inputs,
                 steps=run.steps,
                 eval_every=run.eval_every,
-                bits=setup.task.bits,
+                bits=communication.per_step(setup.task, setup.values.b),
                 stop=Stop(),
             ):
                 pass

@@ -75,7 +75,7 @@ def optimizer(rule_name: str, n: int) -> optax.GradientTransformationExtraArgs:
         ValueError: if the rule can't have so many workers.
     """
     known = {"num_byzantine": num_byzantine(n), "num_workers": n}
-    protocol = algorithms.Protocol(algorithms.build_rule(rule_name, None, known, n), n)
+    protocol = algorithms.Protocol(algorithms.build_rule(rule_name, None, known, n)[0], n)
     b = B if algorithms.is_noisy(rule_name) else None
     server = optax.sgd(STEP_SIZE)
     return algorithms.build_optimizer(protocol, server, b, None, jax.random.key(3))

@@ -13,7 +13,7 @@ from experiments import named
 from medjax import theory
 from medjax.attacks import ATTACKS, Attack, DataAttack
 from medjax.compressors import COMPRESSORS, Compressor
-from medjax.mixing import MIXINGS
+from medjax.mixing import MIXINGS, Mixing
 from medjax.noise import Noise
 from medjax.rules import RULES, Additive, Rule, StatefulRule
 from medjax.servers import SERVERS
@@ -77,13 +77,14 @@ class Protocol:
     """What the workers send, who lies, and what the server makes of it.
 
     Attributes:
-        rule: the server's, with the mixing before it.
+        rule: the server's; if it has no memory, with the mixing before it.
         num_workers: how many send something at each step.
         num_byzantine: how many of them, the last, send what the attack makes.
         attacks: theirs on the vectors, one after the other.
         compressor: the workers'; None if they send all.
         error_feedback: whether they keep what was not sent.
         all_workers: how many there are, be they asked at this step or not.
+        mixings: what stands before a rule with a memory.
     """
 
     rule: Rule | StatefulRule
@@ -93,24 +94,34 @@ class Protocol:
     compressor: Compressor | None = None
     error_feedback: bool = False
     all_workers: int = 0
+    mixings: tuple[Mixing, ...] = ()
 
 
 def build_rule(
     rule: str, mix: str | None, known: Mapping[str, Any], num_workers: int
-) -> Rule | StatefulRule:
-    """The rule and the mixing before it, checked against the number of workers.
+) -> tuple[Rule | StatefulRule, tuple[Mixing, ...]]:
+    """The rule, and what is to be mixed before it if it has a memory; else it does so itself.
 
     Raises:
         ValueError: if one of them can't have these settings, or so many workers.
     """
     built = named.build(rule, RULE_TABLE, **known)
-    if mix is not None:
-        if isinstance(built, StatefulRule):
-            raise ValueError(f"--mix {mix} can't precede --rule {rule}, which remembers workers")
-        mixings = [named.build(part, MIXINGS, **known) for part in named.links(mix)]
-        built = medjax.rules.premixed(built, *mixings)
-    check(medjax.aggregate(built, 0), num_workers)
-    return built
+    parts = named.links(mix) if mix is not None else []
+    mixings = tuple(named.build(part, MIXINGS, **known) for part in parts)
+    if not isinstance(built, StatefulRule):
+        built, mixings = medjax.rules.premixed(built, *mixings), ()
+    elif mixings and built.knows_workers:
+        raise ValueError(f"--mix {mix} can't precede --rule {rule}, which remembers workers")
+    check(optax.chain(*server_stages(built, mixings, jax.random.key(0))), num_workers)
+    return built, mixings
+
+
+def server_stages(
+    rule: Rule | StatefulRule, mixings: tuple[Mixing, ...], key: jax.Array
+) -> list[optax.GradientTransformation]:
+    """What the server does to the workers' vectors."""
+    stages = [medjax.mix(x, jax.random.fold_in(key, i)) for i, x in enumerate(mixings)]
+    return [*stages, medjax.aggregate(rule, key)]
 
 
 def check(stage: optax.GradientTransformation, num_workers: int) -> None:
@@ -123,6 +134,11 @@ def check(stage: optax.GradientTransformation, num_workers: int) -> None:
     stacked = jax.ShapeDtypeStruct((num_workers, 2), jnp.float32)
     update = optax.with_extra_args_support(stage).update
     jax.eval_shape(lambda x: update(x, stage.init(params), params), stacked)
+
+
+def takes_rule(attack: str) -> bool:
+    """Whether the attack is one on a rule that it knows."""
+    return "rule" in named.parameters(ATTACKS[named.split(attack)[0]])
 
 
 def build_attacks(
@@ -139,8 +155,7 @@ def build_attacks(
     """
     built = []
     for part in named.links(attack):
-        takes_rule = "rule" in named.parameters(ATTACKS[named.split(part)[0]])
-        if takes_rule and isinstance(rule, StatefulRule):
+        if takes_rule(part) and isinstance(rule, StatefulRule):
             raise ValueError(f"--attack {part} is on rules without memory, got {rule.name}")
         built.append(named.build(part, ATTACKS, rule=rule, **known))
         if isinstance(built[-1], Attack):
@@ -157,6 +172,15 @@ def build_compressor(compress: str) -> Compressor:
     return named.build(compress, COMPRESSORS)
 
 
+def draws_signs(protocol: Protocol) -> bool:
+    """Whether, if there is noise, the sign of the noisy gradient is drawn, and not the noise.
+
+    A vote looks at signs alone; but nothing may stand between.
+    """
+    signs_only = isinstance(protocol.rule, Additive) and protocol.rule.signs_only
+    return signs_only and protocol.compressor is None and not protocol.attacks
+
+
 def build_optimizer(
     protocol: Protocol,
     server: optax.GradientTransformation,
@@ -167,15 +191,13 @@ def build_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """In the order of the protocol: worker, wire, adversary, mixing and rule, server.
 
-    A vote looks at signs alone, so where nothing stands between, the sign of the noisy gradient is
-    drawn, not the noise (unless b is None, which is none).
+    b is None where there is no noise.
     """
     rule, compressor = protocol.rule, protocol.compressor
     stages = [] if worker_momentum is None else [worker_momentum]
     if b is not None:
-        alone = compressor is None and not protocol.attacks
-        signs_only = isinstance(rule, Additive) and rule.signs_only and alone
-        stages.append((medjax.noisy_sign if signs_only else medjax.perturb)(b, noise, key))
+        stage = medjax.noisy_sign if draws_signs(protocol) else medjax.perturb
+        stages.append(stage(b, noise, key))
     if compressor is not None and protocol.error_feedback:
         stages.append(medjax.error_feedback(compressor, protocol.all_workers, key))
     elif compressor is not None:
@@ -184,7 +206,7 @@ def build_optimizer(
         medjax.attack(attack, protocol.num_byzantine, jax.random.fold_in(key, i))
         for i, attack in enumerate(protocol.attacks)
     ]
-    return optax.chain(*stages, medjax.aggregate(rule, key), server)
+    return optax.chain(*stages, *server_stages(rule, protocol.mixings, key), server)
 
 
 def build_server(server: str, learning_rate: Any, **settings: Any) -> optax.GradientTransformation:

@@ -6,7 +6,12 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
+import numpy as np
+
 T = TypeVar("T")
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+"""The largest number of those that runs are computed with."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,7 +69,7 @@ def integer(minimum: int) -> Callable[[str], int]:
 
 
 def number(
-    minimum: float, *, exclusive: bool = False, below: float = math.inf, most: float = math.inf
+    minimum: float, *, exclusive: bool = False, below: float = math.inf, most: float = FLOAT32_MAX
 ) -> Callable[[str], float]:
     """A type for argparse: a finite number of at least, or above, `minimum`, and below a limit.
 
@@ -84,7 +89,7 @@ def number(
         if not (above and value < below and value <= most):
             bound = f"{'above' if exclusive else 'of at least'} {minimum:g}"
             bound += "" if below == math.inf else f" and below {below:g}"
-            bound += "" if most == math.inf else f" and at most {most:g}"
+            bound += f" and at most {most:.7g}" if value > most or most < FLOAT32_MAX else ""
             raise argparse.ArgumentTypeError(f"{text!r} is not a finite number {bound}")
         return value
 

@@ -7,27 +7,39 @@ import optax
 import medjax
 from experiments import algorithms
 from experiments.config import RunConfig
-from experiments.options import ADAPTIVE, CONSTANT, UNDAMPED, schedule_pairs
+from experiments.options import ADAPTIVE, CONSTANT, UNDAMPED, read_schedule
 from medjax.noise import NOISES, Noise
 from medjax.partition import PARTITIONS, Partition
 
 
+def is_adaptive(config: RunConfig) -> bool:
+    """Whether the noise's scale follows the gradients."""
+    return isinstance(config.b, str) and config.b.startswith(ADAPTIVE)
+
+
 def noise_scale(config: RunConfig, value: Any) -> Any:
     """What `medjax.perturb` takes for b, given the number, perhaps traced, that there is in it."""
-    adaptive = isinstance(config.b, str) and config.b.startswith(ADAPTIVE)
-    return medjax.adaptive_scale(value) if adaptive else value
+    return medjax.adaptive_scale(value) if is_adaptive(config) else value
 
 
 def step_size(config: RunConfig, lr: Any) -> optax.ScalarOrSchedule:
-    """The step size, or its schedule, from that of the first step, perhaps traced."""
+    """The step size, or its schedule, from its full length, perhaps traced.
+
+    A warm-up is linear, as that of Goyal et al. (2017): of length K, it takes (t + 1)/K at step t.
+    """
     if config.lr_schedule == CONSTANT:
         return lr
-    pairs = schedule_pairs(config.lr_schedule)
-    divisors = list(pairs.values())
-    # optax's factors multiply up, our divisors are all of the first step's.
-    factors = [old / new for old, new in zip([1.0, *divisors], divisors, strict=False)]
-    scale = optax.piecewise_constant_schedule(1.0, dict(zip(pairs, factors, strict=True)))
-    return lambda step: lr * scale(step)
+    warmup, divisors, cosine = read_schedule(config.lr_schedule)
+    # optax's factors multiply up, our divisors are all of the full length.
+    numbers = list(divisors.values())
+    factors = [old / new for old, new in zip([1.0, *numbers], numbers, strict=False)]
+    scale = optax.piecewise_constant_schedule(1.0, dict(zip(divisors, factors, strict=True)))
+    if cosine:
+        scale = optax.cosine_decay_schedule(1.0, max(1, config.steps - warmup))
+        scale = optax.join_schedules([optax.constant_schedule(1.0), scale], [warmup])
+    # With K - 1 transitions for K steps, none is lost at 0.
+    rise = optax.linear_schedule(1 / max(1, warmup), 1.0, warmup - 1)
+    return lambda step: lr * rise(step) * scale(step)
 
 
 def noise_distribution(config: RunConfig) -> Noise | None:

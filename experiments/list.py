@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     kinds = [KINDS[arguments.kind]] if arguments.kind else list(KINDS.values())
     # No terminal is wide enough for a line for each name, which is what one greps in.
-    shape, width = (folded, None) if sys.stdout.isatty() else (table, 400)
+    shape, width = (folded, None) if sys.stdout.isatty() else (table, 1000)
     console = Console(highlight=False, markup=False, width=width)
     if arguments.name is None:
         for kind in kinds:
@@ -159,14 +159,17 @@ def page(kind: Kind, name: str) -> str:
 
 
 def summary(docstring: str) -> str:
-    """The first sentence, without the source."""
-    first = " ".join(docstring.partition("\n\n")[0].split())
-    return re.sub(r" \([^()]*\b(?:19|20)\d\d\b[^()]*\)", "", first)
+    """The first sentence, without the source, and the formula that stands by itself."""
+    first, *others = docstring.partition("Args:")[0].split("\n\n")
+    formula = next((text for text in others if text.startswith("    ")), "")
+    what = re.sub(r" \([^()]*\b(?:19|20)\d\d\b[^()]*\)", "", first)
+    return " ".join(f"{what} {formula}".split())
 
 
 def family(factory: Callable[..., Any]) -> str:
-    """What the factory makes, by its return annotation."""
+    """What the factory makes, by its return annotation; the first of several."""
     made = inspect.signature(factory).return_annotation
+    made = next(iter(get_args(made)), made)
     return "stateful" if made is StatefulRule else getattr(made, "__name__", "")
 
 

@@ -10,20 +10,23 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from experiments import cli
 
 Table = Mapping[str, Callable[..., Any]]
 
 KNOWN: Mapping[str, frozenset[str]] = {
-    "rule": frozenset({"num_byzantine", "num_workers", "weights", "zero", "tie"}),
+    "rule": frozenset({"num_byzantine", "num_workers", "weights", "zero", "tie", "start"}),
     "mixing": frozenset({"num_byzantine"}),
     "attack": frozenset({"num_classes", "rule"}),
     "compressor": frozenset(),
     "server": frozenset({"learning_rate", "momentum"}),
 }
-"""By kind, arguments of factories that a run gives, and that so aren't written after the name."""
+"""By kind, arguments of factories that a run gives, and that so aren't written after the name.
+
+A vector to start from has no place on a command line.
+"""
 
 
 def one_of(kind: str, table: Table) -> Callable[[str], str]:
@@ -96,19 +99,32 @@ def build(text: str, table: Table, **known: Any) -> Any:
     factory = table[name]
     given = {key: known[key] for key in parameters(factory) if known.get(key) is not None}
     try:
-        return factory(**given, **{key: _value(value) for key, value in settings})
+        hints = get_type_hints(factory)
+        own = {key: _value(key, value, hints[key]) for key, value in settings}
+        return factory(**given, **own)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{text!r}: {error}") from None
 
 
-def _value(text: str) -> int | float | str | None:
+def _value(key: str, text: str, hint: Any) -> int | float | str | None:
+    """What is written, as the factory's annotation has it: of a real setting 1 is 1.0.
+
+    Raises:
+        ValueError: if the number doesn't fit into the 32 bits that it is computed with.
+    """
     if text == "none":
         return None
-    for kind in (int, float):
+    real = float in (hint, *get_args(hint))
+    for kind in (float,) if real else (int, float):
         try:
             value = kind(text)
         except ValueError:
             continue
-        # No setting is such a number, but these are words: nonfinite:value=inf.
-        return value if math.isfinite(value) else text
+        if isinstance(value, float) and not math.isfinite(value):
+            return text  # no setting is such a number, but these are words: nonfinite:value=inf
+        if real and abs(value) > cli.FLOAT32_MAX:
+            raise ValueError(f"{key} must be at most {cli.FLOAT32_MAX:.7g}, got {text}")
+        if isinstance(value, int) and not -(2**31) <= value < 2**31:
+            raise ValueError(f"{key} must be below 2^31, got {text}")
+        return value
     return text

@@ -112,7 +112,7 @@ def plan(config: RunConfig, setup: Setup) -> list[str]:
         noise = f"{config.noise} noise, b = {config.b}{by_theory}{df}"
     details = [f"step size {values.lr:g}", noise]
     if config.lr_schedule != CONSTANT:
-        details[0] += f" divided by {config.lr_schedule}"
+        details[0] += f" by schedule {config.lr_schedule}"
     if config.momentum is not None:
         details.append(f"momentum {config.momentum:g}")
     if config.declared_byzantine is not None:

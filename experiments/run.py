@@ -10,7 +10,7 @@ from typing import Any
 from jax.sharding import Mesh
 from rich.console import Console
 
-from experiments import cli, machine, plots, results
+from experiments import cli, communication, machine, plots, results
 from experiments.config import RunConfig, resolve
 from experiments.options import add_options, add_out
 from experiments.program import compile_program, one_run
@@ -18,6 +18,7 @@ from experiments.report import Reporter
 from experiments.setup import Setup, build
 from experiments.training import Clock, Stop, stop_on_signal, train
 from medjax import sharding
+from medjax.compressors import Bits
 
 _DESCRIPTION = """\
 Train one model on the heterogeneous data of n workers, all simulated in one program.
@@ -72,6 +73,7 @@ def _run(
 ) -> None:
     columns: dict[str, list[float]] = {}
     clock = Clock()
+    bits = communication.per_step(setup.task, setup.values.b)
     with Reporter(console, config, setup, folder) as reporter:
         try:
             workers = sharding.place_workers(setup.workers, mesh)
@@ -82,7 +84,7 @@ def _run(
                 *inputs,
                 steps=config.steps,
                 eval_every=config.eval_every,
-                bits=setup.task.bits,
+                bits=bits,
                 stop=stop,
             ):
                 clock = progress.clock
@@ -101,14 +103,14 @@ def _run(
         folder.rmdir()
         print("stopped before the first measurement", file=sys.stderr)
     else:
-        results.write_json(folder / "summary.json", _summary(columns, clock, setup, stop))
+        results.write_json(folder / "summary.json", _summary(columns, clock, setup, bits, stop))
         curves = plots.Curves(plots.describe(dataclasses.asdict(config)), columns)
         results.write_figure(folder / "curves.png", plots.run_figure(curves))
         reporter.finish(columns, clock)
 
 
 def _summary(
-    columns: dict[str, list[float]], clock: Clock, setup: Setup, stop: Stop
+    columns: dict[str, list[float]], clock: Clock, setup: Setup, bits: Bits, stop: Stop
 ) -> dict[str, Any]:
     """The last measurement, the speed, and how the run ended."""
     losses = zip(columns["step"], columns["train_loss"], strict=True)
@@ -116,7 +118,7 @@ def _summary(
         **{name: values[-1] for name, values in columns.items()},
         "steps_per_second": clock.steps_per_second,
         "num_params": setup.task.num_params,
-        **{f"bits_{name}_per_step": bits for name, bits in setup.task.bits._asdict().items()},
+        **{f"bits_{name}_per_step": int(each) for name, each in bits._asdict().items()},
         "compile_seconds": clock.compile_seconds,
         "train_seconds": clock.train_seconds,
         "stopped_early": stop.requested,

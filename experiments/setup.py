@@ -15,16 +15,14 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 import medjax
-from experiments import algorithms, models
+from experiments import algorithms, models, named
 from experiments.algorithms import Protocol
 from experiments.config import RunConfig
 from experiments.data import Dataset, hold_out, load
 from experiments.interpret import number_in, partitioner, server
 from experiments.options import THEORY
-from medjax import compressors
 from medjax.attacks import Attack, DataAttack
-from medjax.compressors import Bits, communication
-from medjax.rules import Additive, StatefulRule
+from medjax.rules import StatefulRule
 
 
 class Hyperparameters(NamedTuple):
@@ -59,7 +57,7 @@ class Task:
         train: the images and labels that the workers share out.
         held_out: images and labels that they don't: "test" and perhaps "validation".
         num_params: d.
-        bits: what one step sends, up to the server and down from it.
+        like: the shapes and dtypes of the parameters.
         sizes: those of the data set, for the record.
     """
 
@@ -70,7 +68,7 @@ class Task:
     train: tuple[np.ndarray, np.ndarray]
     held_out: dict[str, tuple[jax.Array, jax.Array]]
     num_params: int
-    bits: Bits
+    like: Any
     sizes: dict[str, Any]
 
 
@@ -90,6 +88,8 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
         held_out["validation"] = validation
     model = models.MODELS[config.model](num_classes=dataset.num_classes)
     like = jax.eval_shape(model.init, jax.random.key(0), train[0][:1])
+    if protocol.compressor is not None:
+        protocol.compressor.bits(like)  # likewise
     return Task(
         config,
         protocol,
@@ -98,7 +98,7 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
         train,
         {name: (jnp.asarray(x), jnp.asarray(y)) for name, (x, y) in held_out.items()},
         sum(leaf.size for leaf in jax.tree.leaves(like)),
-        _bits(protocol, like),
+        like,
         {
             "train_examples": len(train[1]),
             **{f"{name}_examples": len(y) for name, (_, y) in held_out.items()},
@@ -129,11 +129,16 @@ def _protocol(config: RunConfig, num_classes: int) -> tuple[Protocol, tuple[Data
         "zero": config.zero,
         "tie": config.tie,
     }
-    rule = algorithms.build_rule(config.rule, config.mix, known, asked)
-    if isinstance(rule, StatefulRule) and asked < n:
+    rule, mixings = algorithms.build_rule(config.rule, config.mix, known, asked)
+    if isinstance(rule, StatefulRule) and rule.knows_workers and asked < n:
         raise ValueError(f"--rule {config.rule} remembers the workers: all must take part")
-    if config.weights == "examples" and (asked < n or config.mix is not None):
-        raise ValueError("--weights examples goes neither with --participation nor with --mix")
+    parts = named.links(config.attack) if config.attack is not None else []
+    if config.weights == "examples":
+        # Mixed vectors are nobody's, and the weights aren't known until the data are shared out.
+        if config.mix is not None:
+            raise ValueError(f"--weights examples doesn't go with --mix {config.mix}")
+        for part in filter(algorithms.takes_rule, parts):
+            raise ValueError(f"--attack {part} is on rules without --weights examples")
     attacks = []
     if config.attack is not None and byzantine:
         attacks = algorithms.build_attacks(config.attack, rule, known, byzantine, asked)
@@ -147,7 +152,7 @@ def _protocol(config: RunConfig, num_classes: int) -> tuple[Protocol, tuple[Data
         compressor = algorithms.build_compressor(config.compress)
     feedback = config.error_feedback == "yes"
     on_vectors = tuple(attack for attack in attacks if isinstance(attack, Attack))
-    protocol = Protocol(rule, asked, byzantine, on_vectors, compressor, feedback, n)
+    protocol = Protocol(rule, asked, byzantine, on_vectors, compressor, feedback, n, mixings)
     return protocol, tuple(attack for attack in attacks if isinstance(attack, DataAttack))
 
 
@@ -163,14 +168,6 @@ def _check_data_attack(attack: DataAttack, dataset: Dataset) -> None:
         raise ValueError(
             f"{attack.name} gives label {poisoned}; valid: 0 to {dataset.num_classes - 1}"
         )
-
-
-def _bits(protocol: Protocol, like: Any) -> Bits:
-    """What those who take part in a step send, and get: of a vote one bit for each coordinate."""
-    up, down = protocol.compressor, None
-    if isinstance(protocol.rule, Additive) and protocol.rule.signs_only:
-        up = down = compressors.sign()
-    return communication(like, protocol.num_workers, up=up, down=down)
 
 
 def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:

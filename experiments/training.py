@@ -101,7 +101,9 @@ def train(
         metrics = program.evaluate(state, workers, held_out)
         found = {name: np.asarray(value) for name, value in metrics.items()}
         for name, each in bits._asdict().items():
-            found[f"bits_{name}"] = np.full(found["train_loss"].shape, float(step * each))
+            found[f"bits_{name}"] = np.full(
+                found["train_loss"].shape, step * np.asarray(each, float)
+            )
         return Progress(step, clock, found)
 
     step = measured = 0

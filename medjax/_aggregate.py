@@ -11,7 +11,8 @@ from optax.experimental import aggregating
 from medjax._promised import promise
 from medjax._random import Seed, stage_key
 from medjax._stacked import Stacked, Updates
-from medjax.rules import Rule, StatefulRule
+from medjax.rules import Additive, Rule, StatefulRule
+from medjax.rules._rule import check_rule
 
 
 class AggregateState(NamedTuple):
@@ -46,12 +47,14 @@ def aggregate(rule: Rule | StatefulRule, key: Seed | None = None) -> aggregating
                 promise(updates).stacked(), state, params
             ),
         )
-    if not isinstance(rule, Rule):
-        raise TypeError(f"rule must be built, such as medjax.rules.median(); got {rule!r}")
+    check_rule(rule)
     if not rule.needs_key:
         return aggregating.Aggregator(
             init=lambda params: optax.EmptyState(),
-            update=lambda updates, state, params=None, **extra_args: (rule(updates), state),
+            update=lambda updates, state, params=None, **extra_args: (
+                _of_those_present(rule, **extra_args)(updates),
+                state,
+            ),
         )
     if key is None:
         raise ValueError(f"{rule.name} draws random numbers: give aggregate a key")
@@ -71,3 +74,17 @@ def aggregate(rule: Rule | StatefulRule, key: Seed | None = None) -> aggregating
         return aggregated, AggregateState(state.step + 1, state.key)
 
     return aggregating.Aggregator(init=init, update=update)
+
+
+def _of_those_present(
+    rule: Rule,
+    *,
+    workers: Int[Array, " m"] | None = None,
+    num_workers: int | None = None,
+    **extra_args: Any,
+) -> Rule:
+    """The rule of these workers, whose vectors it is to be given."""
+    del extra_args
+    if not isinstance(rule, Additive) or rule.of is None or workers is None or num_workers is None:
+        return rule
+    return rule.of(workers, num_workers)

@@ -40,6 +40,10 @@ def compress(compressor: Compressor, key: Seed | None = None) -> optax.GradientT
     seeds that are sent: workers draw independently. Before an additive rule the messages are
     decoded and summed a few at a time.
 
+    A vote after it takes the signs of what is decoded, which makes sense of `sign` and, with a
+    given bound, of `stochastic_sign` (Jin et al., 2020); of others it is nowhere refused, as stages
+    see arrays alone, but more than a vote's one bit is sent for nothing.
+
     Args:
         compressor: one of `medjax.compressors`, such as `compressors.qsgd(4)`.
         key: a JAX key or an integer seed, for a compressor that draws random numbers; a second one

@@ -190,8 +190,9 @@ def simulate(
 
     With m participants a step is one of m workers, drawn anew each time: the optimizer is given
     their updates alone, leaves (m, *shape) in the order of their indices, and the extra arguments
-    `workers`, those indices (m,), and `num_workers`, n, of which `per_worker` makes use. The other
-    stages see m workers, whose i-th is their worker i; the last f are those who are `always` there.
+    `workers`, those indices (m,), and `num_workers`, n, of which `per_worker` and a weighted mean
+    make use. The other stages see m workers, whose i-th is their worker i; the last f are those who
+    are `always` there.
 
     Metrics are of all training examples, whatever the mini-batch: `train_loss` is f, and
     `train_NAME` the like for the objective's other metrics; `test_loss`, `test_NAME` are averages

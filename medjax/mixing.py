@@ -42,6 +42,8 @@ class Mixing:
 def nnm(num_byzantine: int) -> Mixing:
     """Nearest-neighbour mixing: each vector becomes the mean of the n - f nearest to it.
 
+        y_i = (1/(n - f)) Σ_{j ∈ N(i)} x_j, N(i) the n - f nearest to i.
+
     Itself included (Allouah et al., 2023, "Fixing by mixing"). Of equally near ones the lowest
     index is taken. A vector with NaN or ±∞ is infinitely far from all: while at most f are, it has
     no part in any other's mean, and its own stays non-finite.
@@ -71,6 +73,8 @@ def nnm(num_byzantine: int) -> Mixing:
 
 def bucketing(bucket_size: int = 2) -> Mixing:
     """Means of s consecutive vectors of a random order; the last may be of fewer.
+
+        y_k = (1/s) (x_π((k-1)s+1) + ... + x_π(ks)), π a random permutation.
 
     n vectors become ⌈n/s⌉, of which at most f have a Byzantine part (Karimireddy et al., 2022).
 
@@ -118,8 +122,9 @@ def clip(max_norm: float | Float[Array, ""]) -> Mixing:
 def arc(num_byzantine: int) -> Mixing:
     """Adaptive robust clipping: the k = ⌊2f(n-f)/n⌋ longest are clipped to the next length.
 
-    That is to the (k + 1)-th largest norm (Allouah et al., 2025). A vector with NaN or ±∞ becomes
-    0, while that length is finite.
+        x_i · min(1, c/‖x_i‖), c the (k + 1)-th largest norm.
+
+    (Allouah et al., 2025.) A vector with NaN or ±∞ becomes 0, while that length is finite.
 
     Args:
         num_byzantine: f, with 2f < n.

@@ -137,6 +137,8 @@ def triangular() -> Noise:
 def student_t(df: float = 5.0) -> Noise:
     """Student's t-distribution with df degrees of freedom, scaled by √((df - 2)/df).
 
+        f(x) ∝ (1 + x²/(df - 2))^(-(df + 1)/2).
+
     Drawn by the polar method of Bailey (1994): t = √(df (U^(-2/df) - 1)) cos(2πV), U and V uniform.
     Beyond a million degrees of freedom it is the normal distribution, to the last digit of float32.
 

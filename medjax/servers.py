@@ -74,6 +74,8 @@ def amsgrad(
 ) -> optax.GradientTransformation:
     """As `adam`, with the largest v̂ so far in place of v̂ (Reddi et al., 2018).
 
+        v̂ ← max(v̂, v/(1 - β₂ᵗ)), x ← x - η m̂/(√v̂ + ε).
+
     Args:
         learning_rate: η, a number (perhaps traced) or an optax schedule.
         b1: β₁ in [0, 1); may be traced.

@@ -14,7 +14,7 @@ from experiments.options.words import AUTO as AUTO
 from experiments.options.words import CONSTANT as CONSTANT
 from experiments.options.words import THEORY as THEORY
 from experiments.options.words import UNDAMPED as UNDAMPED
-from experiments.options.words import schedule_pairs as schedule_pairs
+from experiments.options.words import read_schedule as read_schedule
 
 
 def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:

@@ -1,10 +1,7 @@
 """What the workers do to their gradients, and how the server aggregates them."""
 
-import argparse
-import math
-
 from experiments import algorithms, cli, named
-from experiments.options.words import ADAPTIVE, AUTO, CONSTANT, THEORY, Add, schedule_pairs
+from experiments.options.words import ADAPTIVE, AUTO, CONSTANT, THEORY, Add, read_schedule
 from medjax.noise import NOISES
 
 
@@ -27,11 +24,13 @@ def add_algorithm(add: Add) -> None:
     )
     add(
         "--lr-schedule",
-        metavar="STEP:DIVISOR,...",
+        metavar="SCHEDULE",
         type=_schedule,
         default=CONSTANT,
-        help="divide the step size from each STEP on: 1000:2,3000:10,5000:20 is the paper's for "
-        "CIFAR-10 (default: constant)",
+        help="STEP:DIVISOR,...: divide the step size from each STEP on, as the paper's "
+        "1000:2,3000:10,5000:20 for CIFAR-10; or cosine: let it fall to 0 at the last step. Either "
+        "may stand after warmup:K, as in warmup:100,cosine: in the first K steps 1/K of it, 2/K, "
+        "..., all (default: constant)",
     )
     add(
         "--b",
@@ -78,17 +77,6 @@ def _noise_scale(text: str) -> float | str:
 
 
 def _schedule(text: str) -> str:
-    """A type for argparse: constant, or STEP:DIVISOR pairs in the order of the steps."""
-    if text == CONSTANT:
-        return text
-    try:
-        pairs = schedule_pairs(text)
-    except ValueError:
-        pairs = {}
-    steps = list(pairs)
-    if not steps or sorted(steps) != steps or not all(0 < d < math.inf for d in pairs.values()):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not {CONSTANT}, nor steps in order, each with what to divide by from "
-            "there on, such as 1000:2,3000:10"
-        )
+    """A type for argparse: a schedule, as it is written."""
+    read_schedule(text)
     return text

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 import medjax
-from experiments import machine, results
+from experiments import communication, machine, results
 from experiments.program import Compiled, compile_program, many_runs
 from experiments.setup import Hyperparameters, hyperparameters, worker_data
 from experiments.sweep import store
@@ -83,7 +83,7 @@ def execute(
                 *inputs,
                 steps=config.steps,
                 eval_every=config.eval_every,
-                bits=task.bits,
+                bits=communication.per_step(task, inputs[0].b),
                 stop=stop,
             ):
                 if progress.metrics is not None:

@@ -19,10 +19,12 @@ Direction: TypeAlias = Literal["std", "unit", "sign"]
 def min_max(direction: Direction = "std") -> Attack:
     """μ + γp, as far along p as no honest vector is farther off than two honest ones are apart.
 
-    max_i ‖μ + γp - x_i‖ <= max_{i,j} ‖x_i - x_j‖ (Shejwalkar & Houmansadr, 2021, "Manipulating the
-    Byzantine"). The paper halves the step of a search for γ; here it is solved for: each honest
-    vector bounds γ by the positive root of a quadratic equation, and γ is the least of these. NaN
-    and ±∞ of honest workers pass into what is sent.
+        γ = max{γ : max_i ‖μ + γp - x_i‖ ≤ max_{i,j} ‖x_i - x_j‖}.
+
+    (Shejwalkar & Houmansadr, 2021, "Manipulating the Byzantine".) The paper halves the step of a
+    search for γ; here it is solved for: each honest vector bounds γ by the positive root of a
+    quadratic equation, and γ is the least of these. NaN and ±∞ of honest workers pass into what is
+    sent.
 
     Args:
         direction: p, from the mean μ and the sample standard deviation σ of the honest vectors,
@@ -45,9 +47,11 @@ def min_max(direction: Direction = "std") -> Attack:
 def min_sum(direction: Direction = "std") -> Attack:
     """μ + γp, as far along p as its squared distances sum to no more than any honest vector's.
 
-    Σ_i ‖μ + γp - x_i‖² <= max_i Σ_j ‖x_i - x_j‖² (Shejwalkar & Houmansadr, 2021). The paper halves
-    the step of a search for γ; as deviations from the mean sum to 0, it has a closed form:
-    γ = max_i ‖x_i - μ‖/‖p‖. NaN and ±∞ of honest workers pass into what is sent.
+        γ = max{γ : Σ_i ‖μ + γp - x_i‖² ≤ max_i Σ_j ‖x_i - x_j‖²}.
+
+    (Shejwalkar & Houmansadr, 2021.) The paper halves the step of a search for γ; as deviations from
+    the mean sum to 0, it has a closed form: γ = max_i ‖x_i - μ‖/‖p‖. NaN and ±∞ of honest workers
+    pass into what is sent.
 
     Args:
         direction: p, as in `min_max`.

@@ -15,6 +15,8 @@ from medjax.rules._settings import Real, settings_text
 def fang(factor: Real = 2.0) -> Attack:
     """Beyond all honest values, against the sign of their mean (Fang et al., 2020, section 4.3).
 
+        Uniform in [min, min/b] or [b·min, min] where μ ≥ 0, else in [max, b·max] or [max/b, max].
+
     The directed deviation attack on coordinate-wise rules, of those who know all honest vectors.
     Where μ >= 0 each Byzantine worker draws its coordinate uniformly from [min, min/b] or
     [b·min, min], whichever lies below the least honest value min, and else from [max, b·max] or

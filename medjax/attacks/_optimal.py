@@ -13,6 +13,7 @@ from medjax._kernels.sums import Row
 from medjax.attacks._attack import Attack, Draw, Honest, Own
 from medjax.attacks._shifts import Line, along_mean, along_std
 from medjax.rules import Rule
+from medjax.rules._rule import check_rule
 from medjax.rules._settings import Real
 
 
@@ -32,14 +33,16 @@ def optimal_ipm(
 
     Args:
         rule: the rule under attack, of `medjax.rules`; `rules.premixed(...)` if vectors are mixed
-            before it. One that draws is given one key for all τ, not the server's.
+            before it. One that draws is given one key for all τ, not the server's. A
+            `StatefulRule` isn't taken: what it gives depends on the steps before.
         max_tau: the end of the search, positive; may be traced.
         num_points: k, the number of τ in a round, at least 3. The first are max_tau · 100^(i/k-1)
             for i = 1, ..., k.
         num_rounds: how many rounds; each spaces them k/2 times more closely.
 
     Raises:
-        TypeError: if `rule` isn't a rule, or a setting isn't a number, or a static one.
+        TypeError: if `rule` isn't a rule without memory, or a setting isn't a number, or a static
+            one.
         ValueError: if a setting is out of range, or, when traced, if the rule can't take so many
             workers.
     """
@@ -66,8 +69,7 @@ def _optimal(
     num_points: int,
     num_rounds: int,
 ) -> Attack:
-    if not isinstance(rule, Rule):
-        raise TypeError(f"rule must be built, such as medjax.rules.median(); got {rule!r}")
+    check_rule(rule)
     _checks.real("max_tau", max_tau, minimum=0.0, exclusive=True)
     points = _checks.integer("num_points", num_points, minimum=3)
     rounds = _checks.integer("num_rounds", num_rounds, minimum=1)

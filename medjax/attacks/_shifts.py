@@ -62,7 +62,7 @@ def alie(tau: Real | None = 1.5) -> Attack:
     Raises:
         TypeError: if τ isn't a real number.
         ValueError: if it isn't finite, or, when traced, if there is only one honest worker, or if
-            τ is None and more than half of the workers attack.
+            τ is None and more than half of the workers attack, or one of two does.
 
     >>> import jax.numpy as jnp
     >>> print(alie(2.0)(jnp.array([[1.0], [3.0], [5.0], [0.0]]), num_byzantine=1).ravel())
@@ -103,5 +103,7 @@ def _largest_unnoticed(name: str, num_honest: int, num_byzantine: int) -> float:
     supporters = n // 2 + 1 - num_byzantine
     if supporters < 1:
         raise ValueError(f"{name} needs 2f <= n, got f = {num_byzantine} and n = {n} workers")
+    if n < 3:
+        raise ValueError(f"{name} needs n >= 3, got f = {num_byzantine} and n = {n} workers")
     share = (num_honest - supporters) / num_honest
     return NormalDist().inv_cdf(share)

@@ -17,6 +17,8 @@ from medjax.rules._settings import Real, settings_text
 def mimic(worker: int = 0) -> Attack:
     """Copies of one honest worker's vector, which is then over-represented.
 
+        x_worker.
+
     (Karimireddy et al., 2022, who also choose the worker: there, the one whose vectors have the
     most in the direction in which the honest ones vary most.) NaN and ±∞ are copied too.
 
@@ -45,6 +47,8 @@ def mimic(worker: int = 0) -> Attack:
 
 def gaussian(scale: Real = 200.0) -> Attack:
     """Noise alone: each coordinate of each Byzantine vector is normal, of mean 0.
+
+        N(0, scale²).
 
     (Blanchard et al., 2017.)
 
@@ -93,6 +97,8 @@ def nonfinite(value: Literal["nan", "inf", "-inf"] = "nan") -> Attack:
 
 def model_replacement(scale: Real | None = None) -> Attack:
     """The Byzantine workers' own vectors, scaled up to replace the mean (Bagdasaryan et al., 2018).
+
+        γ x_i, γ = n/f.
 
     It is how a `backdoor` in their data gets past an average: they send γ times the vector that
     they'd have sent. The paper's one attacker takes γ = n/η, for a server of learning rate η; here

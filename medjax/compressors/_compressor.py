@@ -99,7 +99,8 @@ def communication(
         num_workers: n.
         up: what the workers compress by; None for every number in full, 32 bits in float32.
         down: the like for what each worker gets from the server. Of a majority vote that is
-            `sign()`, one bit for each coordinate, if no vote is tied or `tie="random"`.
+            `sign()`, one bit for each coordinate, if no vote can be tied or `tie="random"`; up it
+            is, if no worker abstains.
 
     Raises:
         ValueError, TypeError: if n is no positive integer, or as `Compressor.bits`.

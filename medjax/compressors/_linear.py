@@ -26,11 +26,12 @@ from medjax.compressors._coordinatewise import round_randomly
 def rotation_quantization(bits: int = 1) -> Compressor:
     """A random rotation, then 2ᵇ levels from the least coordinate to the greatest. Unbiased.
 
-    y = H D g/√D' of the vector with zeros added up to the next power of two D' ≥ d, D a diagonal of
-    random signs, H a Hadamard matrix (fast: O(D' log D')); each y_j is drawn to one of the two
-    levels around it, so that its expectation is y_j, and the whole rotated back. The rotation makes
-    max(y) - min(y) small whatever g is (Konečný et al., 2016; Suresh et al., 2017). One vector of
-    all leaves.
+        D H ŷ/√D', ŷ_j drawn to one of the two levels around y_j, y = H D g/√D'.
+
+    g is the vector with zeros added up to the next power of two D' ≥ d, D a diagonal of random
+    signs, H a Hadamard matrix (fast: O(D' log D')). The expectation of ŷ_j is y_j, and the rotation
+    makes max(y) - min(y) small whatever g is (Konečný et al., 2016; Suresh et al., 2017). One
+    vector of all leaves.
 
     bD' + 96 bits: a level for each rotated coordinate, the least and the greatest as float32, and
     the seed that gives the signs. With a NaN or ±∞ anywhere all that comes out is NaN.

@@ -12,8 +12,9 @@ from medjax.compressors._coordinatewise import Word, coordinatewise, max_norm, r
 def qsgd(levels: int = 1) -> Compressor:
     """QSGD: each |g_j|/‖g‖ drawn to one of the multiples of 1/s around it. Unbiased.
 
-    ‖g‖·sign(g_j)·ℓ_j/s with ℓ_j = ⌊s|g_j|/‖g‖⌋, or one more with the probability of the rest; so
-    E‖Q(g) - g‖² ≤ min(d/s², √d/s)·‖g‖² (Alistarh et al., 2017).
+        ‖g‖ · sign(g_j) · ℓ_j/s, ℓ_j = ⌊s|g_j|/‖g‖⌋, or one more with the probability of the rest.
+
+    So E‖Q(g) - g‖² ≤ min(d/s², √d/s)·‖g‖² (Alistarh et al., 2017).
 
     32 + d(1 + ⌈log₂(s + 1)⌉) bits: the norm, over all leaves, then a sign and a level for each
     coordinate at a fixed length. (The paper's Elias code is shorter, but random in length.) With a

@@ -17,6 +17,8 @@ Zero: TypeAlias = Literal["plus", "random"]
 def sign(zero: Zero = "plus") -> Compressor:
     """The sign of each coordinate, ±1 (Bernstein et al., 2018). Biased.
 
+        sign(g_j).
+
     d bits. One bit can't say 0, so that an exact 0 is sent as either sign; in a vote of n workers
     of whom some are to abstain, leave the compressor out: `rules.majority_vote` takes the signs.
     A NaN has no sign and is sent as a 0 is; ±∞ as any other number.

@@ -22,6 +22,8 @@ from medjax.compressors._compressor import (
 def top_k(k: int | None = None, *, fraction: float | None = None) -> Compressor:
     """The k coordinates of the largest magnitude, of equal ones the first; 0 for others. Biased.
 
+        g_j for j ∈ S, else 0, S the k of largest |g_j|.
+
     A contraction: ‖C(g) - g‖² ≤ (1 - k/d)·‖g‖² (Stich et al., 2018). Over all leaves together.
 
     k(32 + ⌈log₂ d⌉) bits in float32: the numbers as they are (those of the widest leaf's dtype)
@@ -57,6 +59,8 @@ def top_k(k: int | None = None, *, fraction: float | None = None) -> Compressor:
 def random_k(k: int | None = None, *, fraction: float | None = None) -> Compressor:
     """k coordinates, all subsets of k being as likely, times d/k; 0 for others. Unbiased.
 
+        (d/k) g_j for j ∈ S, else 0, |S| = k.
+
     E‖Q(g) - g‖² = (d/k - 1)·‖g‖² (Stich et al., 2018; Wangni et al., 2018). Over all leaves
     together.
 
@@ -84,6 +88,8 @@ def random_k(k: int | None = None, *, fraction: float | None = None) -> Compress
 
 def random_mask(fraction: float) -> Compressor:
     """Of every tensor a random share of its coordinates, scaled up; 0 for others. Unbiased.
+
+        (s/k_s) g_j for j ∈ S, else 0, |S| = k_s of s coordinates of a tensor.
 
     The random mask of Konečný et al. (2016), which is one for each tensor, scaled as in their
     subsampling. Unlike with `random_k`, no tensor can be left out: of each of s coordinates

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 from medjax import _checks
 from medjax._kernels.sums import Worker
 from medjax._kernels.threefry import random_bits
+from medjax._participation import check_cohort
 from medjax._promised import Promised, Row, promise
 from medjax._random import Seed, stage_key, worker_keys
 from medjax._stacked import Stacked, Updates
@@ -32,6 +33,8 @@ class Additive:
         needs_key: whether encode or decode draw random numbers.
         weights: n to the (n,) weights w of a rule that is Σ_i w_i x_i; None for any other. Of plain
             gradients such a sum is the gradient of Σ_i w_i f_i, which costs less than all of them.
+        of: (the indices of the workers that are present, how many there are at all) to the rule of
+            those alone; None if it is the same whoever they are.
         signs_only: whether it is a vote: encode looks at nothing but the sign of x_i, so that
             `noisy_sign` may stand in for `perturb`, and gives -1, 0 or 1; decode looks at nothing
             but the sign of the sum, so that devices need exchange no more than bits.
@@ -42,6 +45,7 @@ class Additive:
     decode: Callable[[Float[Array, " d"], int, Draw], Float[Array, " d"]]
     needs_key: bool = False
     weights: Callable[[int], Float[Array, " n"]] | None = None
+    of: Callable[[Int[Array, " m"], int], "Additive"] | None = None
     signs_only: bool = False
 
     def __call__(self, updates: Promised | Stacked, key: Seed | None = None) -> Updates:
@@ -87,7 +91,8 @@ def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> A
     """The average (1/n) Σ_i x_i, or Σ_i w_i x_i / Σ_i w_i. Not robust: NaN and ±∞ pass through.
 
     With local steps, and weighted by the workers' numbers of examples, it is the average of
-    federated averaging (McMahan et al., 2017).
+    federated averaging (McMahan et al., 2017): where `simulate` asks only some of the workers, both
+    sums are over these.
 
     Args:
         weights: one non-negative number for each worker, such as its number of examples; perhaps
@@ -129,7 +134,11 @@ def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> A
         checked_shares(n)
         return total
 
-    return Additive("mean(weights)", encode, decode, weights=checked_shares)
+    def of(workers: Array, num_workers: int) -> Additive:
+        check_cohort("mean(weights)", len(shares), num_workers)
+        return mean(jnp.asarray(shares)[workers])
+
+    return Additive("mean(weights)", encode, decode, weights=checked_shares, of=of)
 
 
 def majority_vote(

@@ -25,6 +25,8 @@ class Bulyan(Premixed):
 def bulyan(num_byzantine: int) -> Premixed:
     """Bulyan: select n - 2f vectors, then per coordinate average the n - 4f nearest their median.
 
+        (1/(n - 4f)) Σ_{i ∈ T} x_i, T the n - 4f of S nearest median_{j ∈ S} x_j.
+
     Those with the lowest scores of `krum` are selected, all by the same scores (that of
     El Mhamdi et al., 2018, computes them anew after each one). A vector with NaN or ±∞ is
     infinitely far from all, so that none is selected while at most f are non-finite.

@@ -121,7 +121,7 @@ def byzantine_sgd(
             state.step + 1, start, products, sums, good
         )
 
-    return StatefulRule(name, init, update)
+    return StatefulRule(name, init, update, knows_workers=True)
 
 
 def _near_the_median(vectors: Vectors, near: Real, reach: Real) -> Bool[Array, " n"]:

@@ -1,6 +1,7 @@
 """Centred clipping: the mean of the differences from a centre, each clipped."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ from jax import lax
 from jaxtyping import Array
 
 from medjax import _checks
+from medjax._promised import Promised, promise
+from medjax._random import Seed
 from medjax._stacked import Stacked, Updates
 from medjax._vectors import Vectors
 from medjax.rules._geometric import Draw, Geometric
@@ -16,7 +19,52 @@ from medjax.rules._rule import StatefulRule, zero_state
 from medjax.rules._settings import Real, settings_text
 
 
-def centered_clipping(tau: Real, num_steps: int = 1) -> Geometric:
+@dataclass(frozen=True, eq=False)
+class Shifted:
+    """A rule of how far the vectors are from a start, to which the result is added.
+
+    Attributes:
+        rule: the rule, which draws nothing.
+        start: one vector, in the shapes of the aggregate.
+    """
+
+    rule: Geometric
+    start: Updates
+
+    @property
+    def name(self) -> str:
+        """The rule's."""
+        return f"{self.rule.name.removesuffix(')')}, start)"
+
+    @property
+    def needs_key(self) -> bool:
+        """Nothing is drawn."""
+        return False
+
+    def __call__(self, updates: Promised | Stacked, key: Seed | None = None) -> Updates:
+        """The aggregate of the stacked updates.
+
+        Raises:
+            ValueError, TypeError: as the rule, or if the start isn't of the aggregate's shapes.
+        """
+        del key
+        promised = promise(updates)
+        shapes = [jax.tree.map(jnp.shape, x) for x in (self.start, promised.like)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"start must be of shape {shapes[1]}, got {shapes[0]}")
+        moved = _moved(self.rule, self.start, promised.stacked())
+        return jax.tree.map(lambda x, like: x.astype(like.dtype), moved, promised.like)
+
+
+def _moved(rule: Geometric, start: Updates, updates: Stacked) -> Updates:
+    """From v on the x_i is as from 0 on the x_i - v."""
+    moved = rule(jax.tree.map(jnp.subtract, updates, start))
+    return jax.tree.map(jnp.add, start, moved)
+
+
+def centered_clipping(
+    tau: Real, num_steps: int = 1, start: Updates | Literal[0] = 0
+) -> Geometric | Shifted:
     """Centred clipping from v = 0: v ← v + mean_i (x_i - v) · min(1, τ/‖x_i - v‖).
 
     By Karimireddy et al. (2021), "Learning from history for Byzantine robust optimization". A
@@ -25,15 +73,25 @@ def centered_clipping(tau: Real, num_steps: int = 1) -> Geometric:
     Args:
         tau: τ > 0, the length that differences are clipped to; may be traced.
         num_steps: how often v is moved.
+        start: where v is at first: 0, or a vector, in the shapes of the aggregate; may be traced.
+            `centered_clipping_from_last` has it from step to step.
 
     Raises:
         TypeError: if τ isn't a real number, or `num_steps` not a static integer.
-        ValueError: if τ isn't positive and finite, or `num_steps` below 1.
+        ValueError: if τ isn't positive and finite, or `num_steps` below 1; when called, if the
+            start is of other shapes than the aggregate.
 
-    >>> print(centered_clipping(tau=3.0)(jnp.array([[1.0], [2.0], [300.0]])))
-    [2.]
+    >>> x = jnp.array([[1.0], [2.0], [300.0]])
+    >>> print(centered_clipping(tau=3.0)(x), centered_clipping(3.0, start=jnp.array([3.0]))(x))
+    [2.] [3.]
     """
-    steps, text = _check(tau, num_steps)
+    from_0 = _from_0(tau, num_steps)
+    return from_0 if isinstance(start, int) and start == 0 else Shifted(from_0, start)
+
+
+def _from_0(tau: Real, num_steps: int) -> Geometric:
+    _checks.real("tau", tau, minimum=0.0, exclusive=True)
+    steps = _checks.integer("num_steps", num_steps, minimum=1)
 
     def weights(vectors: Vectors, key: Draw) -> Array:
         del key
@@ -46,7 +104,7 @@ def centered_clipping(tau: Real, num_steps: int = 1) -> Geometric:
 
         return lax.fori_loop(0, steps, step, jnp.zeros_like(norms))
 
-    return Geometric(f"centered_clipping({text})", weights)
+    return Geometric(f"centered_clipping({settings_text(tau=tau, num_steps=steps)})", weights)
 
 
 class CenteredClippingFromLastState(NamedTuple):
@@ -57,6 +115,8 @@ class CenteredClippingFromLastState(NamedTuple):
 
 def centered_clipping_from_last(tau: Real, num_steps: int = 1) -> StatefulRule:
     """Centred clipping that starts at its last aggregate, and at first at 0.
+
+        v ← v + mean_i (x_i - v) · min(1, τ/‖x_i - v‖).
 
     As Karimireddy et al. (2021) use it. For the settings, what is raised, and what vectors with NaN
     or ±∞ do, see `centered_clipping`.
@@ -70,7 +130,7 @@ def centered_clipping_from_last(tau: Real, num_steps: int = 1) -> StatefulRule:
     [2.]
     [2.]
     """
-    clipped_mean = centered_clipping(tau, num_steps)
+    from_0 = _from_0(tau, num_steps)
 
     def init(params: Updates) -> CenteredClippingFromLastState:
         return CenteredClippingFromLastState(zero_state(params))
@@ -79,16 +139,10 @@ def centered_clipping_from_last(tau: Real, num_steps: int = 1) -> StatefulRule:
         updates: Stacked, state: CenteredClippingFromLastState, params: Updates | None
     ) -> tuple[Updates, CenteredClippingFromLastState]:
         del params
-        # From v on the x_i is as from 0 on the x_i - v.
-        moved = clipped_mean(jax.tree.map(jnp.subtract, updates, state.last))
-        last = jax.tree.map(lambda v, d: v + d.astype(v.dtype), state.last, moved)
+        moved = _moved(from_0, state.last, updates)
+        last = jax.tree.map(lambda v, x: x.astype(v.dtype), state.last, moved)
         out = jax.tree.map(lambda v, x: v.astype(x.dtype), last, updates)
         return out, CenteredClippingFromLastState(last)
 
-    return StatefulRule(f"centered_clipping_from_last({_check(tau, num_steps)[1]})", init, update)
-
-
-def _check(tau: Real, num_steps: int) -> tuple[int, str]:
-    _checks.real("tau", tau, minimum=0.0, exclusive=True)
-    steps = _checks.integer("num_steps", num_steps, minimum=1)
-    return steps, settings_text(tau=tau, num_steps=steps)
+    name = from_0.name.replace("centered_clipping", "centered_clipping_from_last")
+    return StatefulRule(name, init, update)

@@ -14,6 +14,8 @@ _Clusters = tuple[Array, Array, Array]
 def clipped_clustering() -> Geometric:
     """The mean of the larger of two clusters of the vectors, clipped to their median norm.
 
+        (1/|S|) Σ_{i ∈ S} x_i · min(1, M/‖x_i‖), M = median_i ‖x_i‖, S the larger cluster.
+
     x_i · min(1, median_j ‖x_j‖/‖x_i‖) are merged into two clusters, always the two with the
     smallest average cosine distance 1 - ⟨x_i, x_j⟩/(‖x_i‖ ‖x_j‖) (agglomerative clustering with
     average linkage), of which the larger is averaged. Ties go to the lowest index: of equally near

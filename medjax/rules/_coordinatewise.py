@@ -79,6 +79,8 @@ def _working_dtype(x: Array) -> jnp.dtype:
 def median() -> CoordinateWise:
     """The coordinate-wise median; the midpoint of the middle two for even n (Yin et al., 2018).
 
+        x_((n+1)/2) for odd n, else (x_(n/2) + x_(n/2+1))/2, of x_(1) ≤ ... ≤ x_(n).
+
     NaN counts as +∞, so the result is finite and within the range of the finite rows while fewer
     than half of the rows are non-finite.
 
@@ -90,6 +92,8 @@ def median() -> CoordinateWise:
 
 def trimmed_mean(num_byzantine: int) -> CoordinateWise:
     """Per coordinate, drop the f smallest and f largest, average the others (Yin et al., 2018).
+
+        (x_(f+1) + ... + x_(n-f))/(n - 2f), of x_(1) ≤ ... ≤ x_(n).
 
     NaN counts as +∞, so the result is finite and within the range of the finite rows while at
     most f rows are non-finite.
@@ -117,6 +121,8 @@ def trimmed_mean(num_byzantine: int) -> CoordinateWise:
 def meamed(num_byzantine: int) -> CoordinateWise:
     """Per coordinate, average the n - f values nearest the median: mean around median.
 
+        (1/(n - f)) Σ_{i ∈ S} x_i, S the n - f of smallest |x_i - median_j x_j|.
+
     (Xie et al., 2018, "Generalized Byzantine-tolerant SGD".) If values on both sides of the median
     are equally near and not all can be kept, the result is midway between keeping as many of the
     lower ones as possible and as many of the upper ones. NaN and ±∞ are infinitely far: while at
@@ -139,6 +145,8 @@ def meamed(num_byzantine: int) -> CoordinateWise:
 
 def phocas(num_byzantine: int) -> CoordinateWise:
     """Per coordinate, average the n - f values nearest the trimmed mean (Xie et al., 2018).
+
+        (1/(n - f)) Σ_{i ∈ S} x_i, S the n - f of smallest |x_i - trimmed_mean_j x_j|.
 
     Ties, NaN and ±∞ are treated as by `meamed`.
 

@@ -13,8 +13,9 @@ from medjax.rules._settings import Real, settings_text
 def geometric_median(nu: Real = 0.1, num_steps: int = 3, tol: Real | None = None) -> Geometric:
     """The geometric median, by the smoothed Weiszfeld algorithm (Pillutla et al., 2022: RFA).
 
-    From z = 0, `num_steps` times: β_i = 1/max(ν, ‖x_i - z‖), z = Σ β_i x_i / Σ β_i. A vector with
-    NaN or ±∞ is infinitely far: its β is 0.
+        z ← Σ_i β_i x_i / Σ_i β_i, β_i = 1/max(ν, ‖x_i - z‖), from z = 0.
+
+    That is `num_steps` times. A vector with NaN or ±∞ is infinitely far: its β is 0.
 
     Args:
         nu: ν > 0, the distance below which vectors count as equally near; may be traced.

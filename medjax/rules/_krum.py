@@ -12,9 +12,10 @@ from medjax.rules._geometric import Draw, Geometric
 def krum(num_byzantine: int, num_neighbors: int | None = None) -> Geometric:
     """The vector nearest to its neighbours (Blanchard et al., 2017).
 
-    score_i = Σ_{j among the k nearest to i} ‖x_i - x_j‖²; the lowest score wins, and of equal ones
-    the lowest index. A vector with NaN or ±∞ is infinitely far from all, so that none is chosen
-    while at most f are non-finite.
+        x_i of the lowest score_i = Σ_{j ∈ N(i)} ‖x_i - x_j‖², N(i) the k nearest to i.
+
+    Of equal scores the lowest index wins. A vector with NaN or ±∞ is infinitely far from all, so
+    that none is chosen while at most f are non-finite.
 
     Args:
         num_byzantine: f, with 2f < n.
@@ -37,6 +38,8 @@ def multi_krum(
     num_byzantine: int, num_selected: int | None = None, num_neighbors: int | None = None
 ) -> Geometric:
     """The mean of the m vectors with the lowest scores of Krum (Blanchard et al., 2017).
+
+        (1/m) Σ_{i ∈ S} x_i, S the m of lowest Σ_{j ∈ N(i)} ‖x_i - x_j‖².
 
     Args:
         num_byzantine: f, with 2f < n.

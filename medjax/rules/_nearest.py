@@ -12,6 +12,8 @@ from medjax.rules._selection import mean_of_lowest
 def monna(num_byzantine: int, reference: int = 0) -> Geometric:
     """The mean of the n - f vectors nearest to x_reference, itself included.
 
+        (1/(n - f)) Σ_{i ∈ S} x_i, S the n - f of smallest ‖x_i - x_reference‖.
+
     It is a step of MoNNA (Farhadkhani et al., 2023, "Robust collaborative learning with linear
     gradient overhead"), where each worker takes its own vector for the reference, which it trusts.
     Of equally near ones the lowest index is taken. A vector with NaN or ±∞ is infinitely far from
@@ -50,6 +52,8 @@ def monna(num_byzantine: int, reference: int = 0) -> Geometric:
 
 def cge(num_byzantine: int) -> Geometric:
     """Comparative gradient elimination: the mean of the n - f shortest vectors.
+
+        (1/(n - f)) Σ_{i ∈ S} x_i, S the n - f of smallest ‖x_i‖.
 
     By Gupta, Liu and Vaidya (2020), "Byzantine fault-tolerant distributed machine learning using
     stochastic gradient descent (SGD) and norm-based comparative gradient elimination (CGE)". Of

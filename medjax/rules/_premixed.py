@@ -11,7 +11,7 @@ from medjax._stacked import Stacked, Updates
 from medjax._vectors import Vectors, dot, vectors_of
 from medjax.mixing import Mixing
 from medjax.rules._geometric import Geometric
-from medjax.rules._rule import Rule
+from medjax.rules._rule import Rule, check_rule
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,13 @@ def premixed(rule: Rule, *mixings: Mixing) -> Rule:
     """The rule of the mixed vectors, as in `premixed(median(), nnm(1))`.
 
     Args:
-        rule: any rule.
+        rule: any rule without a memory; before one with it, `medjax.mix` stands in the chain.
         mixings: stages of `medjax.mixing`, the first first; without any it is the rule itself.
 
     Raises:
-        TypeError: if one isn't a rule, or a mixing.
+        TypeError: if one isn't a rule without memory, or a mixing.
     """
-    if not isinstance(rule, Rule):
-        raise TypeError(f"rule must be built, such as medjax.rules.median(); got {rule!r}")
+    check_rule(rule)
     for mixing in mixings:
         if not isinstance(mixing, Mixing):
             raise TypeError(f"a mixing must be built, such as medjax.mixing.nnm(1); got {mixing!r}")

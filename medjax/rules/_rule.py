@@ -39,11 +39,26 @@ class StatefulRule:
         name: the rule with its settings.
         init: the parameters, or a pytree of their shapes, to the state before the first step.
         update: (stacked updates, state, parameters) to the aggregate and the next state.
+        knows_workers: whether the state is of each worker, so that they must be the same at every
+            step: no cohorts, and no mixing before it.
     """
 
     name: str
     init: Callable[[Updates], Any]
     update: Callable[[Stacked, Any, Updates | None], tuple[Updates, Any]]
+    knows_workers: bool = False
+
+
+def check_rule(rule: object) -> None:
+    """Check that it is a rule without memory.
+
+    Raises:
+        TypeError: if not.
+    """
+    if isinstance(rule, StatefulRule):
+        raise TypeError(f"rule must be one without memory, got {rule.name}")
+    if not isinstance(rule, Rule):
+        raise TypeError(f"rule must be built, such as medjax.rules.median(); got {rule!r}")
 
 
 def zero_state(params: Updates, *leading: int) -> Updates:

@@ -18,6 +18,8 @@ _SLACK = 1e-5  # so that rounding doesn't decide whether what is just within the
 def signguard(lower: Real = 0.1, upper: Real = 3.0, fraction: float = 0.1) -> Geometric:
     """The mean of the vectors that pass two filters, clipped to the median norm (Xu et al., 2022).
 
+        (1/|S|) Σ_{i ∈ S} x_i · min(1, M/‖x_i‖), M = median_i ‖x_i‖, L ≤ ‖x_i‖/M ≤ R in S.
+
     With M the median norm, the first filter keeps those with L ≤ ‖x_i‖/M ≤ R. The second takes from
     each vector the shares of positive, negative and zero numbers at random coordinates, and keeps
     the largest cluster of these triples. The result is the mean of x_i · min(1, M/‖x_i‖) over what

@@ -17,6 +17,8 @@ from medjax.rules._settings import settings_text, static_real
 def caf(num_byzantine: int) -> Geometric:
     """The covariance-bound agnostic filter: vectors far out where all vary most lose weight.
 
+        μ = Σ_i c_i x_i / Σ_i c_i, c_i ← c_i (1 - p_i²/max_j p_j²), p_i = ⟨x_i - μ, v⟩.
+
     (Allouah et al., 2025, "Towards trustworthy federated learning with untrusted participants".)
     All weights c_i are 1 at first. While Σ c_i > n - 2f, μ is the weighted mean, v the top
     eigenvector of the weighted covariance, and c_i ← c_i (1 - p_i²/max_j p_j²) for p_i = ⟨x_i - μ,
@@ -66,6 +68,8 @@ def dnc(
     filter_fraction: float = 1.0,
 ) -> Geometric:
     """Divide-and-conquer: spectral filtering on random coordinates (Shejwalkar & Houmansadr, 2021).
+
+        (1/|S|) Σ_{i ∈ S} x_i, S without the ⌈c f⌉ of largest ⟨x_i - μ, v⟩² of each iteration.
 
     Each iteration looks at `sub_dim` random coordinates only: it centres the vectors, projects them
     on their top right singular vector, and drops the ⌈c f⌉ with the largest squared projections (of

@@ -22,6 +22,8 @@ _NUMBERS_AT_ONCE = 1 << 22  # 16 MiB of float32: pairs of vectors of some of the
 def mda(num_byzantine: int) -> Geometric:
     """Minimum-diameter averaging: the mean of the n - f vectors with the smallest diameter.
 
+        (1/(n - f)) Σ_{i ∈ S} x_i, S = argmin_{|S| = n - f} max_{i,j ∈ S} ‖x_i - x_j‖.
+
     The diameter is the largest distance of two of them; of equal ones the lexicographically first
     subset is taken (Rousseeuw, 1985; El Mhamdi et al., 2018). A vector with NaN or ±∞ is infinitely
     far from all, so that none is chosen while at most f are non-finite.
@@ -57,8 +59,10 @@ def mda(num_byzantine: int) -> Geometric:
 def smea(num_byzantine: int) -> Geometric:
     """Smallest maximum eigenvalue averaging: the mean of the n - f vectors that vary the least.
 
-    That is, whose covariance has the smallest top eigenvalue; of equal ones the lexicographically
-    first subset is taken (El Mhamdi et al., 2023, "On the privacy-robustness-utility trilemma in
+        (1/(n - f)) Σ_{i ∈ S} x_i, S = argmin_{|S| = n - f} λ_max(Cov_{i ∈ S} x_i).
+
+    Its covariance has the smallest top eigenvalue; of equal ones the lexicographically first
+    subset is taken (El Mhamdi et al., 2023, "On the privacy-robustness-utility trilemma in
     distributed learning"). A subset with a vector with NaN or ±∞ is not taken while at most f are
     non-finite.
 

@@ -125,7 +125,25 @@ def test_cells(kind, name, cells):
 
 def test_description_is_the_docstrings_first_sentence_without_the_source():
     assert row(KINDS["attacks"], "ipm")[2] == "Inner product manipulation: -τμ."
-    assert row(KINDS["compressors"], "sign")[2] == "The sign of each coordinate, ±1. Biased."
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(k, name) for k, name in NAMES if k in OF_KIND or k == "servers"],
+    ids=lambda x: x,
+)
+def test_every_method_has_a_formula(kind, name):
+    words_alone = {"nonfinite", "backdoor"}
+    what = row(KINDS[kind], name)[2]
+    formula = re.search(r"[=←→Σ±·∈μγ‖√]|x_worker|N\(0, |x_\(|/B", what)
+    assert (formula is None) == (name in words_alone)
+
+
+def test_formula_that_stands_by_itself_is_shown(capsys):
+    what = "The mean of the n - f vectors nearest to x_reference, itself included."
+    formula = "(1/(n - f)) Σ_{i ∈ S} x_i, S the n - f of smallest ‖x_i - x_reference‖."
+    assert row(KINDS["rules"], "monna")[2] == f"{what} {formula}"
+    assert f"{what}\n\n    {formula}\n\nIt is a step" in printed(capsys, "monna")
 
 
 def test_kind_alone(capsys):

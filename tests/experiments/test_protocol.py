@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import named, program, setup
+from experiments import communication, named, program, setup
 from experiments.config import configure
+from experiments.data import load
 from experiments.run import main
 from experiments.sweep.__main__ import main as sweep
 from medjax.attacks import ATTACKS
@@ -24,10 +25,10 @@ EIGHT = ["--workers", "8", "--classes-per-worker", "2", "--steps", "3", "--eval-
 FULL = 32 * 650
 COMMANDS = {
     "--rule mean --weights examples --local-steps 2 --attack backdoor:target=3+model_replacement "
-    "--compress qsgd:levels=4 --server momentum": 32 + 650 * (1 + 3),
+    "--participation 6 --compress qsgd:levels=4 --server momentum": 32 + 650 * (1 + 3),
     "--rule median --attack sign_flip --compress sign:zero=random --error-feedback yes "
     "--server adam:b1=0.5": 650,
-    "--rule sign --attack nonfinite:value=-inf --worker-momentum 0.9 --mix none": 650,
+    "--rule sign --attack nonfinite:value=-inf --worker-momentum 0.9 --mix none": 2 * 650,
     "--rule trimmed_mean --mix nnm --attack alie --compress scaled_sign --server yogi": 650 + 32,
     "--rule geometric_median --mix bucketing --attack ipm:tau=0.5 --compress stochastic_sign "
     "--server adagrad": 650 + 32,
@@ -38,7 +39,7 @@ COMMANDS = {
     "--compress random_k:fraction=0.1 --server sgd": 32 * 65 + 32,
     "--rule noisy_mean --b 0.1 --attack min_max:direction=unit --compress "
     "random_mask:fraction=0.1 --worker-momentum undamped:0.5": 32 * (64 + 1) + 32,
-    "--rule centered_clipping_from_last:tau=1 --attack min_sum "
+    "--rule centered_clipping_from_last:tau=1 --attack min_sum --mix bucketing --participation 6 "
     "--compress rotation_quantization:bits=2": 2 * 1024 + 96,
     # B is (2, 10); the vector is sent as it is.
     "--rule mean --attack mimic:worker=2 --compress low_rank:rank=2 --error-feedback yes": (
@@ -63,7 +64,7 @@ def test_every_name_is_taken(command, tmp_path, capsys):
     summary = run(tmp_path / "run", *EIGHT, *command.split())
     asked = 6 if "--participation" in command else 8
     up = asked * COMMANDS[command]
-    down = asked * (650 if "--rule sign" in command else FULL)
+    down = asked * (2 * 650 if "--rule sign" in command else FULL)
     assert (summary["bits_up_per_step"], summary["bits_down_per_step"]) == (up, down)
     columns = columns_of(tmp_path / "run")
     assert columns["step"] == [0, 2, 3]
@@ -75,6 +76,41 @@ def test_every_name_is_taken(command, tmp_path, capsys):
     for flag, value in itertools.pairwise(command.split()):
         if flag in ("--attack", "--compress", "--mix", "--server", "--worker-momentum"):
             assert value in plan or value in ("none", "sgd")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "up", "down"),
+    # For a worker and a coordinate: two symbols are one bit, three are two.
+    [
+        ({"rule": "sign"}, 2, 2),
+        ({"rule": "sign", "tie": "random"}, 2, 1),
+        ({"rule": "sign", "zero": "plus"}, 1, 1),
+        ({"rule": "sign", "zero": "random", "workers": 8}, 1, 2),
+        ({"rule": "sign", "zero": "random", "workers": 8, "participation": 3}, 1, 1),
+        ({"rule": "noisy_sign", "b": 0.1}, 1, 1),
+        ({"rule": "noisy_sign", "b": 0.0}, 2, 2),
+        ({"rule": "noisy_sign", "b": "theory", "workers": 8}, 1, 2),
+        ({"rule": "noisy_sign", "b": "adaptive:0.1"}, 2, 2),
+        # The noise is drawn, and g + bξ may be 0.
+        ({"rule": "noisy_sign", "b": 0.1, "attack": "ipm"}, 2, 2),
+        ({"rule": "noisy_sign", "b": 0.1, "mix": "nnm"}, 32, 2),
+        ({"rule": "noisy_mean", "b": 0.1}, 32, 32),
+    ],
+)
+def test_bits_of_votes(arguments, up, down):
+    settings = {"dataset": "digits", "model": "logistic", "workers": 7} | arguments
+    config = configure(**settings, classes_per_worker=2)
+    task = setup.prepare(config, load("digits"))
+    n = config.participation or config.workers
+    b = setup.hyperparameters(task, config).b
+    assert communication.per_step(task, b) == (n * 650 * up, n * 650 * down)
+
+
+def test_bits_of_several_runs():
+    config = configure(dataset="digits", model="logistic", rule="noisy_sign", workers=7)
+    task = setup.prepare(config, load("digits"))
+    bits = communication.per_step(task, np.float32([[0, 0.1]]))
+    np.testing.assert_array_equal(bits, 7 * 650 * np.array([[[2, 1]], [[2, 1]]]))
 
 
 def test_no_name_is_missing():
@@ -177,6 +213,8 @@ STATEFUL = "byzantine_sgd:gradient_bound=1,product_threshold=1,sum_threshold=1"
         ("--attack alie:tau=x", "'alie:tau=x': tau must be a real number, got 'x'"),
         ("--attack ipm:tau=nan", "'ipm:tau=nan': tau must be a real number, got 'nan'"),
         ("--attack ipm:tau=-1", "'ipm:tau=-1': tau must be a finite number at least 0, got -1"),
+        ("--attack alie:tau=3.5e38", "'alie:tau=3.5e38': tau must be at most 3.402823e+38, got 3"),
+        ("--attack mimic:worker=2147483648", "worker must be below 2^31, got 2147483648"),
         ("--attack optimal_ipm:rule=mean", "takes max_tau, num_points, num_rounds, got 'rule'"),
         ("--attack backdoor", "attack backdoor needs a value for target, as in backdoor:target="),
         ("--attack nonfinite:value=1", "value must be one of nan, inf, -inf; got 1"),
@@ -206,17 +244,24 @@ STATEFUL = "byzantine_sgd:gradient_bound=1,product_threshold=1,sum_threshold=1"
         ("--weights examples --rule median", "goes only with --rule mean, noisy_mean"),
         ("--similarity 0.5", "--similarity 0.5 goes only with --partition gamma_similarity"),
         ("--exponent 1", "--exponent 1.0 goes only with --partition power_law"),
-        ("--weights examples --participation 5", "goes neither with --participation nor with"),
-        ("--weights examples --mix nnm", "goes neither with --participation nor with --mix"),
+        ("--weights examples --mix nnm", "--weights examples doesn't go with --mix nnm"),
+        (
+            "--weights examples --attack ipm+optimal_ipm",
+            "--attack optimal_ipm is on rules without ",
+        ),
         ("--compress qsgd --rule sign", "--compress qsgd can't precede --rule sign: a vote is one"),
         ("--compress qsgd --rule noisy_sign", "can't precede --rule noisy_sign"),
         (f"--rule {STATEFUL} --participation 5", "remembers the workers: all must take part"),
         (f"--rule {STATEFUL} --mix nnm", "--mix nnm can't precede --rule byzantine_sgd"),
-        (f"--rule {STATEFUL} --attack optimal_alie", "--attack optimal_alie is on rules without"),
+        (f"--rule {STATEFUL} --attack optimal_alie", "--attack optimal_alie is on rules without m"),
         # What fits neither n nor d nor the data.
         ("--attack alie --byzantine 10", "byzantine 10 leaves no honest one of the 10 workers"),
         ("--attack alie --byzantine 9", "alie(tau=1.5) needs at least 2 honest workers"),
         ("--attack alie:tau=none --byzantine 6", "alie(tau=None) needs 2f <= n, got f = 6"),
+        (
+            "--attack alie:tau=none --workers 2 --byzantine 1",
+            "needs n >= 3, got f = 1 and n = 2 workers",
+        ),
         ("--attack mimic:worker=9", "needs honest worker 9, got only 9 honest workers"),
         ("--attack ipm --byzantine 5 --participation 5", "no honest one of the 5 workers that t"),
         ("--participation 11", "participation 11 is more than the 10 workers"),

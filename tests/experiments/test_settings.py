@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from experiments.config import configure
+from experiments.interpret import step_size
 from experiments.run import main
 
 QUICK = ["--dataset", "digits", "--model", "logistic"]
@@ -43,12 +45,33 @@ def test_momentum_is_the_servers(tmp_path):
 
 
 def test_step_size_schedule(tmp_path):
-    # The same: one plain step each before step 2, then a half, from step 4 on a tenth.
+    # The same: a half and then a whole step before step 2, then a quarter, from step 4 on a tenth.
     settings = ("--rule", "mean", "--lr", "1e-3", "--steps", "6", "--eval-every", "1")
-    run(tmp_path / "run", *settings, "--lr-schedule", "2:2,4:10")
+    run(tmp_path / "run", *settings, "--lr-schedule", "warmup:2,2:4,4:10")
     losses = np.array(columns_of(tmp_path / "run")["train_loss"])
-    falls = -np.diff(losses) / (losses[0] - losses[1])
-    assert falls == pytest.approx([1, 1, 0.5, 0.5, 0.1, 0.1], rel=0.02)
+    falls = -np.diff(losses) / (losses[1] - losses[2])
+    assert falls == pytest.approx([0.5, 1, 0.25, 0.25, 0.1, 0.1], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    # Of 8 steps.
+    [
+        ("2:2,4:10", [1, 1, 0.5, 0.5, 0.1, 0.1, 0.1, 0.1]),
+        ("0:4", [0.25] * 8),
+        ("warmup:1", [1] * 8),
+        ("warmup:4", [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]),
+        ("warmup:4,2:2,6:8", [0.25, 0.5, 0.375, 0.5, 0.5, 0.5, 0.125, 0.125]),
+        ("warmup:16", np.arange(1, 9) / 16),
+        ("cosine", (1 + np.cos(np.pi * np.arange(8) / 8)) / 2),
+        ("warmup:4,cosine", [0.25, 0.5, 0.75, 1, 1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5]),
+        ("warmup:16,cosine", np.arange(1, 9) / 16),
+    ],
+)
+def test_schedules(schedule, expected):
+    config = configure(rule="mean", steps=8, lr_schedule=schedule)
+    sizes = [float(step_size(config, 3.0)(t)) for t in range(8)]
+    assert sizes == pytest.approx(3 * np.array(expected), rel=1e-5)
 
 
 def test_examples_per_worker(tmp_path):

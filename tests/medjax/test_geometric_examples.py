@@ -52,6 +52,9 @@ def column(*values: float) -> np.ndarray:
         (rules.centered_clipping(2.0), column(4, -1), 0.5),
         (rules.centered_clipping(2.0, num_steps=2), column(4, -1), 0.75),
         (rules.centered_clipping(2.0, num_steps=9), column(0, NAN), 0),
+        # From 5: the differences -1 and -6, clipped to 2, and from 3.5 on 0.5 and -4.5.
+        (rules.centered_clipping(2.0, start=np.float32([5])), column(4, -1), 3.5),
+        (rules.centered_clipping(2.0, 2, np.float32([5])), column(4, -1), 2.75),
         # The pairs 0 1 and 2 3: equally large; M = 2.5.
         (rules.clipped_clustering(), [[4, 0], [1, 0], [0, 1], [0, 4.0]], [1.75, 0]),
         (rules.clipped_clustering(), [[2, 0], [0, 6.0]], [2, 0]),
@@ -189,6 +192,11 @@ LARGE = np.ones((40, 1), np.float32)
         (lambda: rules.geometric_median(num_steps=0), ValueError, "num_steps must be at least 1"),
         (lambda: rules.geometric_median(tol=-1.0), ValueError, "tol must be a finite number at le"),
         (lambda: rules.centered_clipping(0.0), ValueError, "tau must be a finite number above 0"),
+        (
+            lambda: rules.centered_clipping(1.0, start=np.zeros(2))(column(1, 2)),
+            ValueError,
+            r"start must be of shape \(1,\), got \(2,\)",
+        ),
         (lambda: rules.centered_clipping("1"), TypeError, "tau must be a real number, got '1'"),
         (lambda: rules.multi_krum(1, 41)(LARGE), ValueError, "selects 41 vectors, got only n = 40"),
         (lambda: rules.krum(1, 40)(LARGE), ValueError, "needs 40 neighbours, n = 40 workers have "),

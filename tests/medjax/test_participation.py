@@ -89,6 +89,32 @@ def test_with_local_steps():
     np.testing.assert_allclose(state.params, x, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("traced", [False, True])
+def test_federated_averaging_of_cohorts_weighted_by_their_examples(traced: bool):
+    # McMahan et al. (2017), algorithm 1: x ← Σ_{k in S} (n_k / Σ_{j in S} n_j) x_k.
+    sizes = [1, 2, 3, 5, 8, 1]
+    examples = np.random.default_rng(1).normal(size=(20, DIM)).astype(np.float32)
+    owned = np.split(np.arange(20), np.cumsum(sizes)[:-1])
+    data = medjax.stack_workers(examples, owned)
+
+    def advance(data: medjax.WorkerData) -> Any:
+        rule = rules.mean(data.sizes if traced else sizes)
+        settings: Any = dict(participants=3, always=1, local_steps=2, local_lr=0.2)
+        parts = driven(optax.chain(aggregate(rule), medjax.servers.sgd(0.2)), **settings)
+        return parts.advance(parts.init(START, 4), data, 5).params
+
+    x = START.astype(np.float64)
+    for cohort in cohorts(5, 3, 1):
+        models = []
+        for k in cohort:
+            own = x
+            for _ in range(2):
+                own = own - 0.2 * (own - examples[owned[k]].mean(axis=0))
+            models.append(own)
+        x = np.average(models, axis=0, weights=np.array(sizes)[cohort])
+    np.testing.assert_allclose(jax.jit(advance)(data), x, rtol=1e-5, atol=1e-6)
+
+
 def test_a_workers_mini_batch_does_not_depend_on_who_else_is_there():
     examples = medjax.stack_workers(np.arange(60), np.arange(60).reshape(N, 10))
     key, cohort = jax.random.key(1), jnp.array([0, 2, 5], jnp.int32)
@@ -247,7 +273,7 @@ def test_errors(settings: dict[str, Any], kind: type[Exception], message: str):
     ("stage", "message"),
     [
         (per_worker(optax.trace(0.9), 4), "per_worker is built for 4 workers, there are 6"),
-        (aggregate(rules.mean(np.ones(N))), "mean has 6 weights, got updates of 4 workers"),
+        (aggregate(rules.mean(np.ones(4))), r"mean\(weights\) is built for 4 workers, there are 6"),
         (aggregate(rules.trimmed_mean(2)), "2f < n, got f = 2 and n = 4"),
     ],
 )

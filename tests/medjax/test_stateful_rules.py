@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from medjax import aggregate, rules
+from medjax import aggregate, mixing, rules
 
 N, D, NUM_STEPS = 7, 4, 12
 NAN = math.nan
@@ -53,8 +53,13 @@ def test_clipping_from_last_equals_reference():
             v = v + np.mean((x - v) * np.minimum(1, 0.7 / lengths), axis=0)
         np.testing.assert_allclose(out, v, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(last, out)
+    # Each step is that of a rule that starts there, as is that of mixed vectors.
     first = rules.centered_clipping(0.7, 2)(updates[0])
     np.testing.assert_allclose(outs[0], first, rtol=1e-5)
+    second = rules.centered_clipping(0.7, 2, outs[0])
+    np.testing.assert_allclose(second(updates[1]), outs[1], rtol=1e-5)
+    whole = rules.premixed(second, mixing.bucketing(1))(updates[1], key=0)  # another order
+    np.testing.assert_allclose(whole, outs[1], rtol=1e-5)
 
 
 def test_clipping_from_last_of_pytrees_in_half_precision():
