@@ -50,11 +50,12 @@ RULES = {
     if not algorithms.is_noisy(name) or name == "noisy_median"
 }
 ATTACKED = {"attack": ["ipm"], "byzantine": [1]}
+MEAN = {"rule": ["mean"]}
 AXES = {
     "rule": ATTACKED | {"rule": written("rule", RULES)},
-    "mix": ATTACKED | {"rule": ["median"], "mix": written("mixing", MIXINGS)},
-    "attack": ATTACKED | {"rule": ["median"], "attack": written("attack", ATTACKS)},
-    "compress": ATTACKED | {"rule": ["mean"], "compress": written("compressor", COMPRESSORS)},
+    "mix": ATTACKED | MEAN | {"mix": written("mixing", MIXINGS)},
+    "attack": ATTACKED | MEAN | {"attack": written("attack", ATTACKS)},
+    "compress": MEAN | {"compress": written("compressor", COMPRESSORS)},
 }
 
 
