@@ -19,6 +19,7 @@ from benchmarks import report, steps, workload
 from benchmarks.timing import Figure, Prepare, Run, measure
 from benchmarks.workload import Workload
 from experiments import algorithms, cli, named, results
+from medjax.mixing import MIXINGS
 
 RULES = (
     *("mean", "median", "sign", "trimmed_mean"),
@@ -26,6 +27,13 @@ RULES = (
     *("meamed", "krum", "geometric_median", "centered_clipping:tau=1"),
 )
 """Some of each family."""
+
+GRAM = (
+    *("krum", "multi_krum", "geometric_median", "centered_clipping:tau=1", "monna", "caf", "cge"),
+    *("bulyan", "dnc", "signguard", "clipped_clustering"),
+    *("nnm+mean", "nnm+trimmed_mean", "nnm+krum", "arc+krum", "arc+nnm+krum", "bucketing+krum"),
+)
+"""Those that look at the Gram matrix of the vectors, alone and after mixings, for any n."""
 
 BARE = "bare gradients"
 EXACT = "noisy_sign, exact noise"
@@ -43,13 +51,22 @@ Key = tuple[str, str]
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code. A mistake exits with 2."""
     parser = cli.Parser("python -m benchmarks.step", __doc__ or "")
-    parser.add_argument(
+    rules = parser.add_mutually_exclusive_group()
+    rules.add_argument(
         "--rules",
         metavar="RULE",
         nargs="+",
-        type=named.one_of("rule", algorithms.RULE_TABLE),
+        type=_rule,
         default=RULES,
-        help=f"of {', '.join(algorithms.RULE_NAMES)} (default: {' '.join(RULES)})",
+        help=f"of {', '.join(algorithms.RULE_NAMES)}, after mixings as in nnm+krum (default: "
+        f"{' '.join(RULES)})",
+    )
+    rules.add_argument(
+        "--gram",
+        dest="rules",
+        action="store_const",
+        const=GRAM,
+        help=f"those from the Gram matrix: {' '.join(GRAM)}",
     )
     parser.add_argument(
         "--only-medjax", action="store_true", help="leave out the others, most of the time taken"
@@ -130,6 +147,15 @@ def compare(figures: Mapping[Key, Figure]) -> dict[str, dict[str, dict[str, floa
         ratio = "times_bare" if ours else "times_medjax"
         rows.setdefault(row, {})[column] = asdict(figure) | {ratio: figure.ms / yardstick}
     return rows
+
+
+def _rule(text: str) -> str:
+    """A type for argparse: a rule, perhaps after mixings."""
+    *mixings, rule = named.links(text)
+    for mixing in mixings:
+        named.one_of("mixing", MIXINGS)(mixing)
+    named.one_of("rule", algorithms.RULE_TABLE)(rule)
+    return text
 
 
 def _announced(key: Key, prepare: Prepare) -> Run:

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 import medjax
 from benchmarks.libraries import B
 from benchmarks.timing import Prepare, loop
-from experiments import algorithms, models
+from experiments import algorithms, models, named
 
 IMAGE = (28, 28, 1)
 CLASSES = 10
@@ -69,14 +69,16 @@ def num_byzantine(n: int) -> int:
 
 
 def optimizer(rule_name: str, n: int) -> optax.GradientTransformationExtraArgs:
-    """An algorithm by its name.
+    """An algorithm by its name, that of the rule, perhaps after mixings: `nnm+krum`.
 
     Raises:
         ValueError: if the rule can't have so many workers.
     """
+    *mixings, rule = named.links(rule_name)
     known = {"num_byzantine": num_byzantine(n), "num_workers": n}
-    protocol = algorithms.Protocol(algorithms.build_rule(rule_name, None, known, n)[0], n)
-    b = B if algorithms.is_noisy(rule_name) else None
+    built, _ = algorithms.build_rule(rule, "+".join(mixings) or None, known, n)
+    protocol = algorithms.Protocol(built, n)
+    b = B if algorithms.is_noisy(rule) else None
     server = optax.sgd(STEP_SIZE)
     return algorithms.build_optimizer(protocol, server, b, None, jax.random.key(3))
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 import medjax
-from experiments import algorithms
+from experiments import algorithms, backdoor
 from experiments.interpret import noise_distribution, noise_scale, server, worker_momentum
 from experiments.setup import Hyperparameters, Task
 from medjax import sharding
@@ -97,7 +97,10 @@ def one_run(task: Task) -> Program:
         still = medjax.simulation(objective, optax.identity())
         num_honest = config.workers - task.protocol.num_byzantine
         honest = jax.tree.map(lambda x: x[:num_honest], workers)
-        return still.evaluate(state.params, honest, held_out)
+        metrics = still.evaluate(state.params, honest, held_out)
+        if backdoor.PART in held_out:
+            metrics[backdoor.SUCCESS] = metrics.pop(f"{backdoor.PART}_accuracy")
+        return metrics
 
     return Program(init, advance, evaluate)
 

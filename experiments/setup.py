@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 import medjax
-from experiments import algorithms, models, named
+from experiments import algorithms, backdoor, models, named
 from experiments.algorithms import Protocol
 from experiments.config import RunConfig
 from experiments.data import Dataset, hold_out, load
@@ -55,7 +55,8 @@ class Task:
         data_attacks: what the Byzantine workers do to their data before.
         model: the network.
         train: the images and labels that the workers share out.
-        held_out: images and labels that they don't: "test" and perhaps "validation".
+        held_out: images and labels that they don't: "test", and perhaps "validation" and, under
+            such an attack, "backdoor".
         num_params: d.
         like: the shapes and dtypes of the parameters.
         sizes: those of the data set, for the record.
@@ -86,6 +87,7 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
     held_out = {"test": (dataset.test_x, dataset.test_y)}
     if validation is not None:
         held_out["validation"] = validation
+    held_out |= backdoor.triggered(data_attacks, dataset.test_x, dataset.test_y)
     model = models.MODELS[config.model](num_classes=dataset.num_classes)
     like = jax.eval_shape(model.init, jax.random.key(0), train[0][:1])
     if protocol.compressor is not None:

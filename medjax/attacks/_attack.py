@@ -25,6 +25,9 @@ Own: TypeAlias = list[Float[Array, "f _"]]
 Sent: TypeAlias = list[Float[Array, " _"]] | list[Float[Array, "f _"]]
 """What they send: one vector in parts, the same for all, or one for each."""
 
+Place: TypeAlias = Callable[[Sent], list[Float[Array, "n _"]]]
+"""What is sent to all that the server then gets, the vectors of all workers in their own order."""
+
 Workers: TypeAlias = slice | Int[Array | np.ndarray, " _"]
 """Some of the workers, in order: a slice, which needs no gathering, or their indices."""
 
@@ -36,13 +39,14 @@ class Attack:
     Attributes:
         name: the attack with its settings.
         forge: (honest, own, key) to what the Byzantine workers send: see `Honest`, `Own`, `Sent`.
-            Checks the numbers of workers where the attack restricts them. The key is None unless
-            `needs_key`.
+            Or to a function of `Place` that gives it, for an attack that tries out what a rule
+            makes of it. Checks the numbers of workers where the attack restricts them. The key is
+            None unless `needs_key`.
         needs_key: whether it draws random numbers.
     """
 
     name: str
-    forge: Callable[[Honest, Own, Draw], Sent]
+    forge: Callable[[Honest, Own, Draw], Sent | Callable[[Place], Sent]]
     needs_key: bool = False
 
     def __call__(self, updates: Stacked, num_byzantine: int, key: Seed | None = None) -> Stacked:
@@ -85,18 +89,22 @@ def corrupt(
     wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in rows]
     honest, byzantine = choose(f, n)
     sent = attack.forge([x[honest] for x in wide], [x[byzantine] for x in wide], draw)
-    forged = [
-        _replace(x, byzantine, jnp.broadcast_to(s, (f, x.shape[1])).astype(x.dtype))
-        for x, s in zip(rows, sent, strict=True)
-    ]
-    return promised.unflatten(forged, n)
+    if callable(sent):
+        sent = sent(lambda tried: _place(wide, byzantine, tried))
+    return promised.unflatten(_place(rows, byzantine, sent), n)
 
 
-def _replace(x: Array, workers: Workers, rows: Array) -> Array:
+def _place(rows: list[Array], workers: Workers, sent: Sent) -> list[Array]:
+    """The rows with those of the workers replaced."""
+    return [_replace(x, workers, s) for x, s in zip(rows, sent, strict=True)]
+
+
+def _replace(x: Array, workers: Workers, sent: Array) -> Array:
+    forged = jnp.broadcast_to(sent, x[workers].shape).astype(x.dtype)
     # A slice by itself would be scattered to, as indices are.
     if isinstance(workers, slice):
-        return lax.dynamic_update_slice_in_dim(x, rows, workers.start, axis=0)
-    return x.at[workers].set(rows)
+        return lax.dynamic_update_slice_in_dim(x, forged, workers.start, axis=0)
+    return x.at[workers].set(forged)
 
 
 def last(num_byzantine: int, num_workers: int) -> tuple[Workers, Workers]:

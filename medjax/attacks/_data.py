@@ -22,6 +22,8 @@ class DataAttack:
         poison: (inputs (n, m, ...), labels (n, m), which of them to poison (n, m)) to the inputs
             and labels with those poisoned.
         share: what part of their examples the Byzantine workers poison.
+        target: the label that the poisoned inputs are to be taken for, if there is one: that of a
+            backdoor.
     """
 
     name: str
@@ -30,6 +32,7 @@ class DataAttack:
         tuple[Shaped[Array, "n m ..."], Int[Array, "n m"]],
     ]
     share: float = 1.0
+    target: int | None = None
 
     def __call__(self, data: WorkerData, num_byzantine: int) -> WorkerData:
         """The data with those of the last f workers poisoned.
@@ -109,7 +112,7 @@ def backdoor(target: int, share: float = 0.5, size: int = 3, value: Real = 1.0) 
         images = jnp.where(chosen[..., None, None, None], add_trigger(inputs, size, value), inputs)
         return images, jnp.where(chosen, target, labels).astype(labels.dtype)
 
-    return DataAttack(name, poison, share)
+    return DataAttack(name, poison, share, target)
 
 
 def add_trigger(

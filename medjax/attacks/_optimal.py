@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from medjax import _checks
 from medjax._kernels.sums import Row
-from medjax.attacks._attack import Attack, Draw, Honest, Own
+from medjax.attacks._attack import Attack, Draw, Honest, Own, Place
 from medjax.attacks._shifts import Line, along_mean, along_std
 from medjax.rules import Rule
 from medjax.rules._rule import check_rule
@@ -25,11 +25,12 @@ def optimal_ipm(
     The vector is that of `ipm` (Xie et al., 2020); to search for how far to go against a rule that
     is known is the idea of Shejwalkar & Houmansadr (2021).
 
-    What is as large as possible is ‖rule(x_1, ..., x_h, -τμ, ..., -τμ) - μ‖, found by a search in
-    rounds: `num_points` values of τ in geometric progression from above max_tau/100 to max_tau,
-    then as many between the neighbours of the best one so far, and so on. Each costs one
-    aggregation. The best of all is taken, the lowest of equal ones in a round; a distance of NaN
-    counts as ∞. A rule's distance may have several peaks and jumps: more points find more of them.
+    What is as large as possible is ‖rule(x_1, ..., x_h, -τμ, ..., -τμ) - μ‖, with the vectors in
+    the order of the workers, whoever of them is Byzantine. It is found by a search in rounds:
+    `num_points` values of τ in geometric progression from above max_tau/100 to max_tau, then as
+    many between the neighbours of the best one so far, and so on. Each costs one aggregation. The
+    best of all is taken, the lowest of equal ones in a round; a distance of NaN counts as ∞. A
+    rule's distance may have several peaks and jumps: more points find more of them.
 
     Args:
         rule: the rule under attack, of `medjax.rules`; `rules.premixed(...)` if vectors are mixed
@@ -75,20 +76,20 @@ def _optimal(
     rounds = _checks.integer("num_rounds", num_rounds, minimum=1)
     name = f"{kind}({rule.name})"
 
-    def forge(honest: Honest, own: Own, key: Draw) -> Row:
+    def forge(honest: Honest, own: Own, key: Draw) -> Callable[[Place], Row]:
+        del own
         center, sent = line(name, honest)
 
-        def squared_distance(tau: Float[Array, ""]) -> Float[Array, ""]:
-            stacked = [
-                jnp.concatenate([x, jnp.broadcast_to(s, y.shape).astype(x.dtype)])
-                for x, s, y in zip(honest, sent(tau), own, strict=True)
-            ]
-            # Kept out of the rule: fused into a sorting network, it takes minutes to compile.
-            moved = rule(lax.optimization_barrier(stacked), key)
-            square = sum(jnp.sum((a - m) ** 2) for a, m in zip(moved, center, strict=True))
-            return jnp.where(jnp.isnan(square), jnp.inf, square).astype(jnp.float32)
+        def search(place: Place) -> Row:
+            def squared_distance(tau: Float[Array, ""]) -> Float[Array, ""]:
+                # Kept out of the rule: fused into a sorting network, it takes minutes to compile.
+                moved = rule(lax.optimization_barrier(place(sent(tau))), key)
+                square = sum(jnp.sum((a - m) ** 2) for a, m in zip(moved, center, strict=True))
+                return jnp.where(jnp.isnan(square), jnp.inf, square).astype(jnp.float32)
 
-        return sent(_farthest(squared_distance, max_tau, points, rounds))
+            return sent(_farthest(squared_distance, max_tau, points, rounds))
+
+        return search
 
     return Attack(name, forge, rule.needs_key)
 

@@ -3,11 +3,13 @@
 import json
 import math
 import re
+from typing import get_type_hints
 
 import pytest
 
 from benchmarks import _point, kernels, scaling, step, sweep
 from benchmarks.report import optional
+from medjax import rules
 
 QUICK = {
     step: "--workers 3 --batch-size 2 --steps 2 --repeats 1",
@@ -64,6 +66,24 @@ def test_step_compares_the_chosen_rules_with_others(measured):
     for name, package in (("PyTorch", "torch"), ("ByzFL", "byzfl")):
         left_out = f"{name} is left out: it needs the package {package}." in printed
         assert left_out == (optional(package) is None)
+
+
+def test_step_measures_rules_after_mixings(measured):
+    printed, figures = measured(step, "--only-medjax --rules nnm+trimmed_mean arc+nnm+mean")
+    assert set(figures) == {step.BARE, "nnm+trimmed_mean", "arc+nnm+mean"}
+    assert re.search(r"^nnm\+trimmed_mean +\d", printed, re.MULTILINE)
+
+
+def test_step_can_have_every_rule_of_the_gram_matrix_with_many_workers():
+    named = {part.partition(":")[0] for rule in step.GRAM for part in rule.split("+")}
+    family = {
+        name
+        for name, factory in rules.RULES.items()
+        if get_type_hints(factory)["return"] is rules.Geometric
+    }
+    assert named - {"mean", "trimmed_mean", "bulyan"} >= family - {"mda", "smea"}
+    for rule in step.GRAM:
+        step.workload.optimizer(rule, 100)  # traced there
 
 
 def test_kernels_compare_libraries(measured):
@@ -166,6 +186,8 @@ def test_mistake_gets_one_clear_line(command, arguments, message, error_of, tmp_
     ("command", "arguments", "message"),
     [
         (step, "--rules noisy_sing", "unknown rule 'noisy_sing': did you mean 'noisy_sign'?"),
+        (step, "--rules nmn+krum", "unknown mixing 'nmn': did you mean 'nnm'?"),
+        (step, "--rules krum --gram", "not allowed with argument --rules"),
         (step, "--rules centered_clipping", "rule centered_clipping needs a value for tau, as in"),
         (step, "--rules mda --workers 100", "looks at every subset of n - f workers: of n = 100"),
         (step, "--steps 0", "--steps: '0'"),

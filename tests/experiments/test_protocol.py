@@ -12,7 +12,7 @@ from experiments.config import configure
 from experiments.data import load
 from experiments.run import main
 from experiments.sweep.__main__ import main as sweep
-from medjax.attacks import ATTACKS
+from medjax.attacks import ATTACKS, add_trigger
 from medjax.compressors import COMPRESSORS
 from medjax.mixing import MIXINGS
 from medjax.servers import SERVERS
@@ -169,6 +169,25 @@ def test_robust_rule_withstands_what_the_mean_does_not(tmp_path):
     mean = run(tmp_path / "mean", "--rule", "mean", *arguments, *attack)
     krum = run(tmp_path / "krum", "--rule", "krum", *arguments, *attack)
     assert krum["test_accuracy"] > 0.7 > 0.5 > mean["test_accuracy"]
+
+
+def test_success_of_a_backdoor_is_measured(tmp_path, capsys):
+    attack = "backdoor:target=3,size=2,share=1"
+    settings = {"dataset": "digits", "model": "logistic", "attack": attack, "byzantine": 2}
+    task = setup.prepare(configure(rule="mean", **settings), load("digits"))
+    (clean, labels), (images, targets) = task.held_out["test"], task.held_out["backdoor"]
+    others = np.asarray(labels) != 3
+    assert np.all(np.asarray(targets) == 3)
+    np.testing.assert_array_equal(images, add_trigger(np.asarray(clean)[others], 2))
+    # Replacement makes the mean learn it; the median of iid workers doesn't.
+    arguments = ("--partition", "iid", "--steps", "60", "--lr", "0.5", "--byzantine", "2",
+                 "--eval-every", "60", "--attack")  # fmt: skip
+    learnt = run(tmp_path / "mean", "--rule", "mean", *arguments, f"{attack}+model_replacement")
+    assert "backdoor_success" in capsys.readouterr().out
+    withstood = run(tmp_path / "median", "--rule", "median", *arguments, attack)
+    assert learnt["backdoor_success"] > 0.9
+    assert withstood["backdoor_success"] < 0.2
+    assert columns_of(tmp_path / "mean")["backdoor_success"][0] < 0.9
 
 
 def test_sweep_over_attacks_and_rules(tmp_path, capsys):

@@ -100,6 +100,17 @@ def test_bucketing_averages_groups_of_a_random_order(n: int, s: int):
         assert np.all(members.any(axis=0))
 
 
+@pytest.mark.parametrize(("n", "s"), [(7, 3), (6, 2)])
+def test_bucketing_equals_reference_given_its_order(n: int, s: int):
+    x, stage = normals(n, 2), mixing.bucketing(s)
+    draw = jax.jit(lambda key: stage.matrix(vectors_of(promise(x)), key))
+    for seed in range(5):
+        key = jax.random.key(seed)
+        order = np.asarray(jax.random.permutation(key, n))
+        expected = [x[order[i : i + s]].mean(axis=0) for i in range(0, n, s)]
+        np.testing.assert_allclose(draw(key) @ x, expected, rtol=1e-5)
+
+
 def test_a_stage_that_draws_does_so_anew_at_each_step():
     x = normals(6, 2)
     tx = medjax.mix(mixing.bucketing(2), key=5)

@@ -1,8 +1,11 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import medjax
 from medjax import attacks, mixing, rules
 
 N, F, D = 10, 2, 6
@@ -85,6 +88,27 @@ def test_the_best_tau_is_found_beside_a_jump():
     sent = attack(np.concatenate([honest, honest[:1]]), 1)[-1, 0]
     # The exponents are at last 2/8 · (2/8)⁵ apart.
     assert limit * 10 ** -(4.0**-6) <= sent <= limit
+
+
+@pytest.mark.parametrize("chosen", [[8, 1], "random"])
+def test_the_rule_is_given_the_vectors_in_the_order_of_the_workers(chosen: Any):
+    # MoNNA averages those nearest to worker 7, among which -τμ is for some τ only.
+    trusting = rules.monna(F, reference=7)
+    optimal = attacks.optimal_ipm(trusting, num_points=20)
+    tx = medjax.attack(optimal, F, key=1, byzantine=chosen)
+    attacked = jax.jit(lambda x: tx.update(x, tx.init(x[0]))[0])
+    rule = jax.jit(jax.vmap(trusting))
+    for seed in (2, 4, 5, 8):
+        x = np.random.default_rng(seed).normal(1, 1, (N, D)).astype(np.float32)
+        sent = np.asarray(attacked(x))
+        byzantine = np.flatnonzero(np.any(sent != x, axis=1))
+        assert chosen == "random" or byzantine.tolist() == sorted(chosen)
+        mean = np.delete(x, byzantine, axis=0).mean(axis=0)
+        grid = np.tile(x, (400, 1, 1))
+        grid[:, byzantine] = -np.geomspace(0.1, 10, 400)[:, None, None] * mean
+        moved = np.linalg.norm(rule(np.stack([sent, *grid])) - mean, axis=1)
+        assert moved[0] >= 0.99 * moved.max()
+        assert moved.max() > 0.5
 
 
 def test_a_broken_rule_is_moved_infinitely_far():
