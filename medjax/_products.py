@@ -15,7 +15,7 @@ from medjax._shards import Axes, to_columns, total
 Rows = list[Float[Array, "n _"]]
 """The workers' vectors in parts, a matrix for each leaf."""
 
-_SAMPLED = 256  # coordinates, of which the pivot is chosen at first
+_SAMPLED = 64  # coordinates, of which the pivot is chosen at first
 _COLUMNS = 4096  # centred at a time: 100 rows of float32 stay in a cache
 _FAR = 64  # times as large squared distances to the majority: not in the midst
 _TINY = 2.0**-40  # times the sum of all coordinates, which is finite if they are

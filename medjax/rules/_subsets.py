@@ -23,9 +23,10 @@ _NUMBERS_AT_ONCE = 1 << 22  # 16 MiB of float32: pairs of vectors of some of the
 def mda(num_byzantine: int) -> Geometric:
     """Minimum-diameter averaging: the mean of the n - f vectors with the smallest diameter.
 
-    The diameter is the largest distance of two of them; of equal ones the lexicographically first
-    subset is taken (Rousseeuw, 1985; El Mhamdi et al., 2018). A vector with NaN or ±∞ is infinitely
-    far from all, so that none is chosen while at most f are non-finite.
+    The diameter is the largest distance of two of them; of those that are equal but for rounding
+    the lexicographically first subset is taken (Rousseeuw, 1985; El Mhamdi et al., 2018). A vector
+    with NaN or ±∞ is infinitely far from all, so that none is chosen while at most f are
+    non-finite.
 
     Exact, by looking at all subsets: time and compilation grow with n!/(f! (n - f)!).
 
@@ -58,10 +59,10 @@ def mda(num_byzantine: int) -> Geometric:
 def smea(num_byzantine: int) -> Geometric:
     """Smallest maximum eigenvalue averaging: the mean of the n - f vectors that vary the least.
 
-    That is, whose covariance has the smallest top eigenvalue; of equal ones the lexicographically
-    first subset is taken (El Mhamdi et al., 2023, "On the privacy-robustness-utility trilemma in
-    distributed learning"). A subset with a vector with NaN or ±∞ is not taken while at most f are
-    non-finite.
+    That is, whose covariance has the smallest top eigenvalue; of those that are equal but for
+    rounding the lexicographically first subset is taken (El Mhamdi et al., 2023, "On the
+    privacy-robustness-utility trilemma in distributed learning"). A subset with a vector with NaN
+    or ±∞ is not taken while at most f are non-finite.
 
     Exact, by looking at all subsets, with the eigenvalues of their Gram matrices: time and
     compilation grow with n!/(f! (n - f)!).

@@ -13,7 +13,7 @@ from medjax import mixing, rules
 from medjax._promised import promise
 from medjax._vectors import vectors_of
 
-N, F, D = 10, 2, 10_000  # of which one in 40 coordinates is looked at for the first pivot
+N, F, D = 10, 2, 10_000  # of which one in 157 coordinates is looked at for the first pivot
 HIDDEN = 4321
 
 
