@@ -65,7 +65,7 @@ def nnm(num_byzantine: int) -> Mixing:
         # To itself 0 even if that is so to others: a vector is always among its own nearest.
         own = jnp.where(jnp.eye(n, dtype=bool), -1, vectors.squared_distances)
         nearest = jnp.argsort(own, axis=1, stable=True)[:, : n - f]
-        shares = jnp.zeros((n, n), vectors.gram.dtype)
+        shares = jnp.zeros((n, n), vectors.dtype)
         return shares.at[jnp.arange(n)[:, None], nearest].set(1 / (n - f))
 
     return Mixing(name, matrix)
@@ -96,7 +96,7 @@ def bucketing(bucket_size: int = 2) -> Mixing:
         buckets = jnp.arange(n) // s
         members = buckets == jnp.arange(-(-n // s))[:, None]
         shares = members / members.sum(axis=1, keepdims=True)
-        return shares.astype(vectors.gram.dtype)[:, jnp.argsort(jax.random.permutation(key, n))]
+        return shares.astype(vectors.dtype)[:, jnp.argsort(jax.random.permutation(key, n))]
 
     return Mixing(name, matrix, needs_key=True)
 
@@ -141,8 +141,8 @@ def arc(num_byzantine: int) -> Mixing:
         n = vectors.num_workers
         _checks.honest_majority(name, f, n)
         # 2f < n makes k < n.
-        longest = jnp.sort(vectors.squared_norms, descending=True)
-        return _shorten(vectors, jnp.sqrt(longest[2 * f * (n - f) // n]))
+        longest = jnp.sort(vectors.norms, descending=True)
+        return _shorten(vectors, longest[2 * f * (n - f) // n])
 
     return Mixing(name, matrix)
 
@@ -157,6 +157,6 @@ MIXINGS: Mapping[str, Callable[..., Mixing]] = {
 
 
 def _shorten(vectors: Vectors, length: Float[Array, ""]) -> Float[Array, "n n"]:
-    norms = jnp.sqrt(vectors.squared_norms)
+    norms = vectors.norms
     factors = jnp.where(norms > length, length / norms, 1)
-    return jnp.diag(factors.astype(vectors.gram.dtype))
+    return jnp.diag(factors.astype(vectors.dtype))

@@ -8,8 +8,9 @@ from jaxtyping import Array, Float
 
 from medjax import _checks
 from medjax._kernels.sums import Row
+from medjax._products import dot
 from medjax._promised import promise
-from medjax._vectors import Vectors, dot, vectors_of
+from medjax._vectors import Vectors, vectors_of
 from medjax.attacks._attack import Attack, Draw, Honest, Own
 from medjax.attacks._statistics import mean, mean_and_std
 
@@ -38,7 +39,8 @@ def min_max(direction: Direction = "std") -> Attack:
 
     def solve(apart: Vectors, along: Array, length: Array) -> Array:
         # ‖γp - c_i‖² <= D² for c_i = x_i - μ. It holds at γ = 0: μ is a mean of the x_j.
-        slack = jnp.maximum(jnp.max(apart.squared_distances) - apart.squared_norms, 0)
+        diameter = jnp.max(apart.squared_distances) / apart.unit**2
+        slack = jnp.maximum(diameter - apart.norms**2, 0)
         return jnp.min(along + jnp.sqrt(along**2 + length * slack)) / length
 
     return _as_far("min_max", direction, solve)
@@ -63,7 +65,7 @@ def min_sum(direction: Direction = "std") -> Attack:
     def solve(apart: Vectors, along: Array, length: Array) -> Array:
         # For c_i = x_i - μ the left is hγ²‖p‖² + Σ_j ‖c_j‖², the right max_i h‖c_i‖² + Σ_j ‖c_j‖².
         del along
-        return jnp.sqrt(jnp.max(apart.squared_norms) / length)
+        return jnp.max(apart.norms) / jnp.sqrt(length)
 
     return _as_far("min_sum", direction, solve)
 

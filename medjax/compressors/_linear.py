@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 from medjax import _checks
 from medjax._kernels.hadamard import hadamard
 from medjax._kernels.threefry import random_bits, random_words
-from medjax._vectors import dot
+from medjax._products import dot
 from medjax.compressors._compressor import (
     SCALE_BITS,
     SEED_BITS,

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from medjax import _checks, _stacked
+from medjax._products import dot
 from medjax._promised import promise
 from medjax._stacked import Stacked, Updates
-from medjax._vectors import Vectors, dot, vectors_of
+from medjax._vectors import Vectors, vectors_of
 from medjax.rules._rule import StatefulRule, zero_state
 from medjax.rules._selection import mean_of, middle
 from medjax.rules._settings import Real, settings_text
@@ -116,7 +117,7 @@ def byzantine_sgd(
             & _near_the_median(vectors_of(promise(sums)), sum_threshold, sum_threshold)
             & _near_the_median(vectors, 2 * gradient_bound, 4 * gradient_bound)
         )
-        mean = vectors.weighted_sum(mean_of(good, vectors.gram.dtype))
+        mean = vectors.weighted_sum(mean_of(good, vectors.dtype))
         return promised.unflatten(mean), ByzantineSGDState(
             state.step + 1, start, products, sums, good
         )
@@ -128,6 +129,6 @@ def _near_the_median(vectors: Vectors, near: Real, reach: Real) -> Bool[Array, "
     """Which are within `reach` of the first that has more than half within `near`."""
     distances = jnp.sqrt(vectors.squared_distances)
     n = len(distances)
-    count = jnp.where(vectors.finite, jnp.sum(distances <= near, axis=1), 0)
+    count = jnp.where(vectors.finite, jnp.sum(distances <= near * vectors.unit, axis=1), 0)
     median = jnp.argmax(jnp.where(2 * count > n, n + 1, count))
-    return distances[median] <= reach
+    return distances[median] <= reach * vectors.unit

@@ -14,7 +14,7 @@ from medjax._random import Seed
 from medjax._stacked import Stacked, Updates
 from medjax._vectors import Vectors
 from medjax.rules._geometric import Draw, Geometric
-from medjax.rules._geometric_median import distances_to
+from medjax.rules._geometric_median import distances_to, zero_about_pivot
 from medjax.rules._rule import StatefulRule, zero_state
 from medjax.rules._settings import Real, settings_text
 
@@ -95,14 +95,19 @@ def _from_0(tau: Real, num_steps: int) -> Geometric:
 
     def weights(vectors: Vectors, key: Draw) -> Array:
         del key
-        gram, norms = vectors.gram, vectors.squared_norms
+        gram, known, radius = vectors.gram, vectors.within_range, tau * vectors.unit
 
-        def step(_: Array, w: Array) -> Array:
-            distances = distances_to(w, gram, norms)
-            factors = jnp.where(distances > tau, tau / distances, 1).astype(w.dtype)
-            return (1 - factors.mean()) * w + factors / len(w)
+        def move(c: Array, distances: Array, radius: Array) -> Array:
+            factors = jnp.where(distances > radius, radius / distances, 1).astype(c.dtype)
+            return (1 - factors.mean()) * c + jnp.append(factors / len(factors), 0)
 
-        return lax.fori_loop(0, steps, step, jnp.zeros_like(norms))
+        def step(_: Array, c: Array) -> Array:
+            return move(c, distances_to(c, gram, known), radius)
+
+        # From 0 it takes the norms themselves: a short vector's is lost in those about a pivot.
+        norms = jnp.where(known, vectors.norms, jnp.inf)
+        first = move(zero_about_pivot(gram), norms, jnp.asarray(tau))
+        return lax.fori_loop(1, steps, step, first)[:-1]
 
     return Geometric(f"centered_clipping({settings_text(tau=tau, num_steps=steps)})", weights)
 

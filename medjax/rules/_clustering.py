@@ -40,10 +40,14 @@ def clipped_clustering() -> Geometric:
         n = vectors.num_workers
         if n < 2:
             raise ValueError(f"{name} needs n >= 2, got n = {n} workers")
-        norms = jnp.sqrt(vectors.squared_norms)
-        cosines = vectors.gram / jnp.where(norms > 0, norms, 1)
-        cosines /= jnp.where(norms > 0, norms, 1)[:, None]
-        members = larger_cluster(1 - cosines, vectors.finite)
+        norms, length = vectors.norms, middle(vectors.norms)
+        # ‖u - v‖² = 2c² (1 - ⟨u, v⟩/c²) of vectors of one length c: the cosine itself would lose to
+        # rounding how nearly equal directions differ. One that is 0 is as 0 is to the others.
+        directions = vectors.mixed(jnp.diag(jnp.where(norms > 0, length / norms, 1)))
+        right = 2 * (length * vectors.unit) ** 2
+        none = (norms == 0) | (norms == 0)[:, None]
+        apart = jnp.where(none, right, directions.squared_distances)
+        members = larger_cluster(apart, vectors.within_range)
         return mean_of(members, norms.dtype) * clip_factors(norms)
 
     return Geometric(name, weights)

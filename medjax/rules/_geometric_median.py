@@ -2,10 +2,11 @@
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from medjax import _checks
-from medjax._vectors import Vectors, dot
+from medjax._products import dot
+from medjax._vectors import Vectors
 from medjax.rules._geometric import Draw, Geometric
 from medjax.rules._settings import Real, settings_text
 
@@ -40,33 +41,51 @@ def geometric_median(nu: Real = 0.1, num_steps: int = 3, tol: Real | None = None
     def weights(vectors: Vectors, key: Draw) -> Array:
         del key
 
-        gram, norms = vectors.gram, vectors.squared_norms
+        gram, known, unit = vectors.gram, vectors.within_range, vectors.unit
 
-        def step(w: Array) -> Array:
-            shares = 1 / jnp.maximum(nu, distances_to(w, gram, norms))
-            return shares / shares.sum()
+        def shares(distances: Array, radius: Array) -> Array:
+            radii = jnp.maximum(radius, distances)
+            inverses = radii.min() / radii  # which doesn't underflow
+            return jnp.append(inverses / inverses.sum(), 0)
+
+        def step(c: Array) -> Array:
+            return shares(distances_to(c, gram, known), nu * unit)
 
         def goes_on(state: tuple[Array, Array, Array]) -> Array:
-            count, before, w = state
+            count, before, c = state
             if tol is None:
                 return count < steps
-            moved, length = (jnp.sqrt(_squared_norm(x, gram)) for x in (w - before, w))
-            return (count < steps) & (moved > tol * jnp.maximum(1, length))
+            moved, length = (_length(x, gram) for x in (c - before, c.at[-1].add(1)))
+            return (count < steps) & (moved > tol * jnp.maximum(unit, length))
 
-        zeros = jnp.zeros_like(norms)
-        start = (jnp.int32(1), zeros, step(zeros))
-        return lax.while_loop(goes_on, lambda s: (s[0] + 1, s[2], step(s[2])), start)[2]
+        # From 0 it takes the norms themselves: a short vector's is lost in those about a pivot.
+        norms = jnp.where(known, vectors.norms, jnp.inf)
+        start = (jnp.int32(1), zero_about_pivot(gram), shares(norms, jnp.asarray(nu)))
+        return lax.while_loop(goes_on, lambda s: (s[0] + 1, s[2], step(s[2])), start)[2][:-1]
 
     return Geometric(name, weights)
 
 
+def zero_about_pivot(gram: Float[Array, "n+1 n+1"]) -> Float[Array, " n+1"]:
+    """The point 0 in the form that `distances_to` takes: p - p."""
+    return jnp.zeros(len(gram), gram.dtype).at[-1].set(-1)
+
+
 def distances_to(
-    weights: Float[Array, " n"], gram: Float[Array, "n n"], squared_norms: Float[Array, " n"]
+    point: Float[Array, " n+1"], gram: Float[Array, "n+1 n+1"], within_range: Bool[Array, " n"]
 ) -> Float[Array, " n"]:
-    """‖x_i - z‖ for z = Σ_j w_j x_j, from what `Vectors` gives; infinite where x_i isn't finite."""
-    squares = squared_norms - 2 * dot(gram, weights) + _squared_norm(weights, gram)
-    return jnp.sqrt(jnp.maximum(squares, 0))
+    """‖x_i - z‖ in the unit of the vectors, from what `Vectors` gives; infinite out of range.
+
+    Args:
+        point: c, for z = p + Σ_j c_j (x_j - p) + c_{n+1} p about the pivot p.
+        gram: that of the vectors about p.
+        within_range: which vectors are.
+    """
+    along = dot(gram, point)
+    squares = jnp.diagonal(gram) - 2 * along + dot(point, along)
+    return jnp.where(within_range, jnp.sqrt(jnp.maximum(squares, 0))[:-1], jnp.inf)
 
 
-def _squared_norm(weights: Float[Array, " n"], gram: Float[Array, "n n"]) -> Float[Array, ""]:
-    return jnp.maximum(dot(weights, dot(gram, weights)), 0)
+def _length(point: Float[Array, " n+1"], gram: Float[Array, "n+1 n+1"]) -> Float[Array, ""]:
+    """‖Σ_j c_j (x_j - p) + c_{n+1} p‖."""
+    return jnp.sqrt(jnp.maximum(dot(point, dot(gram, point)), 0))

@@ -90,7 +90,7 @@ def lowest_scores(
 
 def _select(name: str, vectors: Vectors, f: int, k: int | None, m: int) -> Float[Array, " n"]:
     chosen = lowest_scores(name, vectors, f, k, m)
-    return jnp.zeros(vectors.num_workers, vectors.gram.dtype).at[chosen].set(1 / m)
+    return jnp.zeros(vectors.num_workers, vectors.dtype).at[chosen].set(1 / m)
 
 
 def _check(num_byzantine: int, num_neighbors: int | None) -> tuple[int, int | None]:

@@ -78,6 +78,6 @@ def cge(num_byzantine: int) -> Geometric:
         n = vectors.num_workers
         if f >= n:
             raise ValueError(f"{name} needs f < n, got f = {f} and n = {n} workers")
-        return mean_of_lowest(vectors.squared_norms, n - f)
+        return mean_of_lowest(vectors.norms, n - f)
 
     return Geometric(name, weights)

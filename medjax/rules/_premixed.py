@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import Array, Float
 
+from medjax._products import dot
 from medjax._promised import Promised, promise
 from medjax._random import Seed, stage_key
 from medjax._stacked import Stacked, Updates
-from medjax._vectors import Vectors, dot, vectors_of
+from medjax._vectors import Vectors, vectors_of
 from medjax.mixing import Mixing
 from medjax.rules._geometric import Geometric
 from medjax.rules._rule import Rule, check_rule

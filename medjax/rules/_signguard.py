@@ -5,7 +5,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from medjax import _checks
-from medjax._vectors import Vectors, dot
+from medjax._products import dot
+from medjax._vectors import Vectors
 from medjax.rules._clustering import clip_factors
 from medjax.rules._geometric import Draw, Geometric
 from medjax.rules._selection import mean_of, middle, sample_columns
@@ -61,15 +62,15 @@ def signguard(lower: Real = 0.1, upper: Real = 3.0, fraction: float = 0.1) -> Ge
         n = vectors.num_workers
         if n < 2:
             raise ValueError(f"{name} needs n >= 2, got n = {n} workers")
-        norms = jnp.sqrt(vectors.squared_norms)
+        norms, finite = vectors.norms, jnp.isfinite(vectors.norms)
         length = middle(norms)
-        of_usual_length = (lower * length <= norms) & (norms <= upper * length) & vectors.finite
+        of_usual_length = (lower * length <= norms) & (norms <= upper * length) & finite
 
         size = sum(x.shape[1] for x in vectors.rows)
         sample = sample_columns(vectors.rows, key, max(1, round(share * size)))
         triples = jnp.stack([jnp.mean(sample > 0, axis=1), jnp.mean(sample < 0, axis=1)], axis=1)
         triples = jnp.concatenate([triples, 1 - triples.sum(axis=1, keepdims=True)], axis=1)
-        both = of_usual_length & _largest_cluster(triples, vectors.finite)
+        both = of_usual_length & _largest_cluster(triples, finite)
         kept = jnp.where(both.any(), both, of_usual_length)
         return mean_of(kept, norms.dtype) * clip_factors(norms)
 

@@ -8,7 +8,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from medjax import _checks
-from medjax._vectors import Vectors, dot
+from medjax._products import dot
+from medjax._vectors import Vectors, vectors_of_rows
 from medjax.rules._geometric import Draw, Geometric
 from medjax.rules._selection import mean_of, mean_of_lowest, sample_columns
 from medjax.rules._settings import settings_text, static_real
@@ -45,16 +46,18 @@ def caf(num_byzantine: int) -> Geometric:
         n = vectors.num_workers
         _checks.honest_majority(name, f, n)
 
+        gram = vectors.gram[:-1, :-1]
+
         def turn(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             c, best, smallest = state
             shares = c / c.sum()
-            variance, scores = _most_varying(vectors.gram, shares)
+            variance, scores = _most_varying(gram, shares)
             # Without any variance the mean is exact, and all weights are dropped, to end here.
             c = jnp.where(scores.max() > 0, c * (1 - scores), 0)
             best = jnp.where(variance < smallest, shares, best)
             return c, best, jnp.minimum(variance, smallest)
 
-        c = vectors.finite.astype(vectors.gram.dtype)
+        c = vectors.within_range.astype(vectors.dtype)
         start = (c, c / c.sum(), jnp.full([], jnp.inf, c.dtype))
         return lax.while_loop(lambda state: state[0].sum() > n - 2 * f, turn, start)[1]
 
@@ -109,25 +112,25 @@ def dnc(
         if dropped >= n:
             raise ValueError(f"{name} drops {dropped} vectors, got only n = {n} workers")
 
-        rows, whole = vectors.rows, vectors.finite
+        rows, whole = vectors.rows, jnp.isfinite(vectors.norms)
 
         def kept(seen: Vectors) -> Bool[Array, " n"]:
             # What isn't finite may be so at the coordinates that are looked at.
-            finite = whole & seen.finite
-            _, scores = _most_varying(seen.gram, mean_of(finite, seen.gram.dtype))
-            scores = jnp.where(finite, scores, jnp.inf)
-            return (mean_of_lowest(scores, n - dropped) > 0) & finite
+            among = whole & seen.within_range
+            _, scores = _most_varying(seen.gram[:-1, :-1], mean_of(among, seen.dtype))
+            scores = jnp.where(among, scores, jnp.inf)
+            return (mean_of_lowest(scores, n - dropped) > 0) & among
 
         def kept_by_sample(iteration: Array) -> Bool[Array, " n"]:
             assert key is not None
             sample = sample_columns(rows, jax.random.fold_in(key, iteration), columns)
-            return kept(Vectors(lambda: [sample], lambda: dot(sample, sample.T)))
+            return kept(vectors_of_rows([sample]))
 
         if sum(x.shape[1] for x in rows) <= columns:
-            return mean_of(kept(vectors), vectors.gram.dtype)
+            return mean_of(kept(vectors), vectors.dtype)
         each = lax.map(kept_by_sample, jnp.arange(iterations))
         always = each.all(axis=0)
-        return mean_of(jnp.where(always.any(), always, each[-1]), vectors.gram.dtype)
+        return mean_of(jnp.where(always.any(), always, each[-1]), vectors.dtype)
 
     return Geometric(name, weights, needs_key=True)
 
@@ -138,7 +141,7 @@ def _most_varying(
     """The largest variance in a direction, and how far out the vectors lie in that direction.
 
     Args:
-        gram: the inner products of the vectors.
+        gram: the inner products of the vectors, about any point.
         shares: their weights, of sum 1.
 
     Returns:
@@ -146,7 +149,6 @@ def _most_varying(
         projections of the centred vectors on its eigenvector, relative to the largest. These are 0
         where the share is 0, and everywhere if nothing varies.
     """
-    gram = gram / 8  # the centred products may be 4 times as large: none shall overflow
     along = dot(gram, shares)
     centred = gram - along - along[:, None] + dot(shares, along)
     roots = jnp.sqrt(shares)

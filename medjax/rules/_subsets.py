@@ -16,6 +16,7 @@ from medjax.rules._geometric import Draw, Geometric
 MAX_SUBSETS = 200_000
 """How many subsets a rule looks at; of 20 workers, there are at most 167,960 to leave out."""
 
+_ROUNDING = 16  # times the precision of a product: by so much scores differ that are equal
 _NUMBERS_AT_ONCE = 1 << 22  # 16 MiB of float32: pairs of vectors of some of the subsets
 
 
@@ -24,9 +25,10 @@ def mda(num_byzantine: int) -> Geometric:
 
         (1/(n - f)) Σ_{i ∈ S} x_i, S = argmin_{|S| = n - f} max_{i,j ∈ S} ‖x_i - x_j‖.
 
-    The diameter is the largest distance of two of them; of equal ones the lexicographically first
-    subset is taken (Rousseeuw, 1985; El Mhamdi et al., 2018). A vector with NaN or ±∞ is infinitely
-    far from all, so that none is chosen while at most f are non-finite.
+    The diameter is the largest distance of two of them; of those that are equal but for rounding
+    the lexicographically first subset is taken (Rousseeuw, 1985; El Mhamdi et al., 2018). A vector
+    with NaN or ±∞ is infinitely far from all, so that none is chosen while at most f are
+    non-finite.
 
     Exact, by looking at all subsets: time and compilation grow with n!/(f! (n - f)!).
 
@@ -61,10 +63,10 @@ def smea(num_byzantine: int) -> Geometric:
 
         (1/(n - f)) Σ_{i ∈ S} x_i, S = argmin_{|S| = n - f} λ_max(Cov_{i ∈ S} x_i).
 
-    Its covariance has the smallest top eigenvalue; of equal ones the lexicographically first
-    subset is taken (El Mhamdi et al., 2023, "On the privacy-robustness-utility trilemma in
-    distributed learning"). A subset with a vector with NaN or ±∞ is not taken while at most f are
-    non-finite.
+    Its covariance has the smallest top eigenvalue; of those that are equal but for rounding the
+    lexicographically first subset is taken (El Mhamdi et al., 2023, "On the privacy-robustness-
+    utility trilemma in distributed learning"). A subset with a vector with NaN or ±∞ is not taken
+    while at most f are non-finite.
 
     Exact, by looking at all subsets, with the eigenvalues of their Gram matrices: time and
     compilation grow with n!/(f! (n - f)!).
@@ -85,17 +87,16 @@ def smea(num_byzantine: int) -> Geometric:
 
     def weights(vectors: Vectors, key: Draw) -> Array:
         del key
-        # By a power of two, so that no sum of products overflows.
-        gram = vectors.gram * 2.0 ** -(4 * vectors.num_workers).bit_length()
-        finite = vectors.finite
+        gram, far = vectors.gram, float(jnp.finfo(vectors.dtype).max)
+        # What is out of range is worse than what isn't, and what isn't finite the worst.
+        worst = jnp.where(vectors.finite, jnp.where(vectors.within_range, 0, far), jnp.inf)
 
         def largest_variance(chosen: Array) -> Array:
             products = gram[chosen[:, None], chosen]
             centred = products - products.mean(axis=0)
             centred -= centred.mean(axis=1, keepdims=True)
             # A constant times the variance, and so in the same order.
-            top = jnp.linalg.eigvalsh(centred)[-1]
-            return jnp.where(finite[chosen].all(), top, jnp.inf)
+            return jnp.maximum(jnp.linalg.eigvalsh(centred)[-1], worst[chosen].max())
 
         return _mean_of_best(name, vectors, f, largest_variance)
 
@@ -105,7 +106,10 @@ def smea(num_byzantine: int) -> Geometric:
 def _mean_of_best(
     name: str, vectors: Vectors, f: int, score: Callable[[Array], Array]
 ) -> Float[Array, " n"]:
-    """The weights of the mean of the subset with the lowest score, the first of equal ones."""
+    """The weights of the mean of the subset with the lowest score, the first of equal ones.
+
+    Equal but for rounding, which is relative to the products that scores are computed of.
+    """
     n = vectors.num_workers
     m = n - f
     left_out = jnp.asarray(_left_out(name, n, f))
@@ -117,8 +121,10 @@ def _mean_of_best(
 
     at_once = max(1, _NUMBERS_AT_ONCE // m**2)
     scores = lax.map(lambda out: score(chosen(out)), left_out, batch_size=at_once)
-    best = chosen(left_out[jnp.argmin(scores)])
-    return jnp.zeros(n, vectors.gram.dtype).at[best].set(1 / m)
+    lowest = chosen(left_out[jnp.argmin(scores)])
+    rounding = _ROUNDING * jnp.finfo(vectors.dtype).eps * jnp.diagonal(vectors.gram)[lowest].max()
+    best = chosen(left_out[jnp.argmax(scores <= scores.min() + rounding)])
+    return jnp.zeros(n, vectors.dtype).at[best].set(1 / m)
 
 
 def _left_out(name: str, n: int, f: int) -> Int[np.ndarray, "subsets f"]:

@@ -1,5 +1,6 @@
 """Geometric rules by hand: ties, what is drawn, broken workers, and every error."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,9 @@ def column(*values: float) -> np.ndarray:
         # {0, 1, 2} and {3, 1, 2} have diameter 2: of the indices, 0 2 3 stands before 1 2 3.
         (rules.mda(2), column(0, 3, 1, 2, 9), 1),
         (rules.smea(1), column(0, 6, 2, -30), 8 / 3),
+        # Any three vary as much.
+        (rules.smea(1), column(0.1, 0.1, 0.7, 0.7), 0.3),
+        (rules.mda(1), column(0.1, 0.1, 0.7, 0.7), 0.3),
         (rules.monna(2), column(3, 9, 2, 5, -9), 10 / 3),
         (rules.monna(2, reference=1), column(3, 9, 2, 5, 10), 8),
         # A reference that isn't finite: the first three of those that are.
@@ -68,6 +72,27 @@ def column(*values: float) -> np.ndarray:
 def test_by_hand(rule: rules.Rule, x: Any, expected: Any):
     result = jax.jit(rule)(np.asarray(x, np.float32), 0 if rule.needs_key else None)
     np.testing.assert_allclose(result, np.broadcast_to(expected, result.shape), 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "score"),
+    [
+        (rules.smea(2), lambda x: np.linalg.norm(x - x.mean(axis=0), 2)),
+        (rules.mda(2), lambda x: np.max(np.linalg.norm(x[:, None] - x, axis=2))),
+    ],
+    ids=["smea", "mda"],
+)
+def test_of_equally_good_subsets_the_first_is_taken(rule: rules.Rule, score: Any):
+    jitted = jax.jit(rule)
+    for seed in range(40):
+        # Two or three different vectors in a random order: rounding would decide between copies.
+        rng = np.random.default_rng(seed)
+        x = rng.normal(1, 1, size=(2 + seed % 2, 3)).astype(np.float32)
+        x = x[rng.integers(len(x), size=6)]
+        subsets = list(itertools.combinations(range(6), 4))
+        scores = np.array([score(x[list(chosen)].astype(np.float64)) for chosen in subsets])
+        first = subsets[np.argmax(scores <= scores.min() + 1e-6)]
+        np.testing.assert_allclose(jitted(x), x[list(first)].mean(axis=0), rtol=1e-5, atol=1e-6)
 
 
 def test_geometric_median_minimises_the_sum_of_distances():

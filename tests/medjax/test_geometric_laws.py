@@ -1,6 +1,7 @@
 """What holds of geometric rules whatever their weights: symmetries, pytrees, broken workers."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -128,6 +129,22 @@ def test_result_is_near_the_honest_mean_whatever_f_workers_send(name: str, attac
         radius = np.linalg.norm(good - good.mean(axis=0), axis=1).max()
         result = jitted(name)(x)
         assert np.linalg.norm(result - good.mean(axis=0)) <= radius
+
+
+@each_rule
+@pytest.mark.parametrize("broken", [False, True])
+def test_vectors_of_which_no_square_is_a_number(name: str, broken: bool):
+    x = honest()
+    if broken:
+        x[[1, 3]] = [[math.nan], [math.inf]]
+    scale = np.float32(2.0**90)
+    result = jitted(name)(scale * x)
+    if name in ("geometric_median", "centered_clipping"):  # ν and τ have a scale
+        length = 4.0 if name == "centered_clipping" else np.linalg.norm(scale * np.ones(D))
+        assert np.linalg.norm(result / length) < 3
+    else:
+        assert_close(result / scale, jitted(name)(x))
+    assert np.all(np.isfinite(jitted(name)(np.full((N, D), 2e19, np.float32))))
 
 
 @each_rule
