@@ -1,6 +1,7 @@
 """On which devices a command computes: how many, and how runs and workers are spread over them."""
 
 import argparse
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from experiments import cli
 from medjax import sharding
 
 AUTO = "auto"
-_AXES = ("workers", "coordinates", "grid")
+_AXES = (sharding.WORKERS, sharding.COORDINATES, sharding.GRID)
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
@@ -45,13 +46,12 @@ def make_mesh(arguments: argparse.Namespace, *, default: str) -> Mesh | None:
         default: the axis that takes all devices that are asked for where the axes aren't named.
 
     Raises:
-        ValueError: if there aren't so many devices.
+        ValueError: if there aren't so many devices, or a single run is to have a grid.
     """
     axes: dict[str, int] = arguments.mesh
-    wanted = arguments.devices
-    size = 1
-    for length in axes.values():
-        size *= length
+    if axes.get(sharding.GRID, 1) > 1 and default != sharding.GRID:
+        raise ValueError(f"--mesh grid={axes[sharding.GRID]} is for sweeps; a run has workers")
+    wanted, size = arguments.devices, math.prod(axes.values())
     if wanted == AUTO and size > 1:
         wanted = size
     if wanted != AUTO:
