@@ -32,7 +32,7 @@ class Products(NamedTuple):
         unit: a power of two: 1, or less if the squares of half of the vectors would overflow.
     """
 
-    gram: Float[Array, "n+1 n+1"]
+    gram: Float[Array, "m m"]
     finite: Bool[Array, " n"]
     unit: Float[Array, ""]
 
@@ -100,7 +100,7 @@ def _nearest_to_median(columns: Rows, names: Axes) -> Int[Array, ""]:
 
 def _about(
     columns: Rows, pivot: Int[Array, ""], unit: Float[Array, ""], dtype: jnp.dtype
-) -> Float[Array, "n+2 n+2"]:
+) -> Float[Array, "m m"]:
     """The products of x_1 - p, ..., x_n - p, p and a tiny constant, at the coordinates here."""
     n = columns[0].shape[0]
 
@@ -132,7 +132,7 @@ def _limit(gram: Float[Array, "m m"]) -> float:
 
 
 def _judge(
-    gram: Float[Array, "n+1 n+1"],
+    gram: Float[Array, "m m"],
 ) -> tuple[Int[Array, ""], Bool[Array, ""], Bool[Array, ""]]:
     """Which vector is in the midst, if the pivot is far from there, and if products overflow.
 

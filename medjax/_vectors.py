@@ -68,7 +68,7 @@ class Vectors:
         return jnp.isfinite(jnp.diagonal(self._products.gram)[:-1])
 
     @cached_property
-    def gram(self) -> Float[Array, "n+1 n+1"]:
+    def gram(self) -> Float[Array, "m m"]:
         """The inner products of x_1 - p, ..., x_n - p and p; 0 where one isn't within range."""
         known = jnp.append(self.within_range, True)
         return jnp.where(known & known[:, None], self._products.gram, 0)

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+jax.config.update("jax_num_cpu_devices", 2)
+
 # Traced, which is what calls the functions: to compile them too would take minutes.
 trace = jax.eval_shape
 
@@ -44,6 +46,11 @@ for factory in medjax.rules.RULES.values():
         params = jax.tree.map(lambda x: jnp.asarray(x[0]), updates)
         tx = medjax.aggregate(rule, 0)
         trace(tx.update, updates, tx.init(params), params)
+mesh = medjax.sharding.make_mesh(workers=2)
+for name in ("mean", "majority_vote", "median", "krum"):  # one of each family, and a vote
+    tx = medjax.sharding.sharded(medjax.aggregate(build(medjax.rules.RULES[name])), mesh)
+    trace(tx.update, tree, tx.init(None))
+medjax.sharding.place_workers(array, mesh)
 medjax.rules.majority_vote(zero="random", tie="random")(tree, jax.random.key(0))
 medjax.rules.mean([1, 2, 3, 4, 5, 6, 7])(tree)
 medjax.rules.dnc(1, num_iterations=2, sub_dim=3)(tree, 0)

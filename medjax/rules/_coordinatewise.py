@@ -50,7 +50,7 @@ class CoordinateWise:
                 columns = [leaves[i].astype(_working_dtype(leaves[i])) for i in group]
                 ends = np.cumsum([x.shape[1] for x in columns])
                 matrix = to_columns(jnp.concatenate(columns, axis=1), promised.num_workers, names)
-                reduced = from_columns(self.reduce(matrix), ends[-1], names)
+                reduced = from_columns(self.reduce(matrix), int(ends[-1]), names)
                 for i, part in zip(group, jnp.split(reduced, ends[:-1]), strict=True):
                     aggregate[i] = part
             return aggregate

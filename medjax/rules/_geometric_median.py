@@ -66,13 +66,13 @@ def geometric_median(nu: Real = 0.1, num_steps: int = 3, tol: Real | None = None
     return Geometric(name, weights)
 
 
-def zero_about_pivot(gram: Float[Array, "n+1 n+1"]) -> Float[Array, " n+1"]:
+def zero_about_pivot(gram: Float[Array, "m m"]) -> Float[Array, " m"]:
     """The point 0 in the form that `distances_to` takes: p - p."""
     return jnp.zeros(len(gram), gram.dtype).at[-1].set(-1)
 
 
 def distances_to(
-    point: Float[Array, " n+1"], gram: Float[Array, "n+1 n+1"], within_range: Bool[Array, " n"]
+    point: Float[Array, " m"], gram: Float[Array, "m m"], within_range: Bool[Array, " n"]
 ) -> Float[Array, " n"]:
     """‖x_i - z‖ in the unit of the vectors, from what `Vectors` gives; infinite out of range.
 
@@ -86,6 +86,6 @@ def distances_to(
     return jnp.where(within_range, jnp.sqrt(jnp.maximum(squares, 0))[:-1], jnp.inf)
 
 
-def _length(point: Float[Array, " n+1"], gram: Float[Array, "n+1 n+1"]) -> Float[Array, ""]:
+def _length(point: Float[Array, " m"], gram: Float[Array, "m m"]) -> Float[Array, ""]:
     """‖Σ_j c_j (x_j - p) + c_{n+1} p‖."""
     return jnp.sqrt(jnp.maximum(dot(point, dot(gram, point)), 0))
