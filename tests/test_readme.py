@@ -10,6 +10,7 @@ import pytest
 
 from experiments import cli
 from experiments.config import RunConfig, resolve
+from experiments.machine import add_machine
 from experiments.options import add_options, add_out
 from experiments.paper.__main__ import EXPERIMENTS as EXPERIMENTS_OF_THE_PAPER
 from experiments.sweep import grid
@@ -71,6 +72,7 @@ def test_run_commands_parse(command):
     arguments = shlex.split(command.split("#")[0].split("&&")[0].strip("` "))
     parser = cli.Parser("run", "")
     add_options(parser)
+    add_machine(parser)
     add_out(parser)
     resolve(parser.parse_args(arguments))
 
@@ -78,6 +80,7 @@ def test_run_commands_parse(command):
 def grid_of(*arguments: str) -> list[RunConfig]:
     parser = cli.Parser("sweep", "")
     grid.add_grid_options(parser)
+    add_machine(parser)
     return grid.expand(grid.read_axes(parser, arguments)[1])
 
 
@@ -85,13 +88,15 @@ def test_sweeps_are_those_that_they_seem(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (toml,) = re.findall(r"```toml\n(.*?)```", EXPERIMENTS, re.DOTALL)
     Path("grid.toml").write_text(toml, encoding="utf-8")
-    assert len(SWEEPS) == 4
-    attacks, first, *others = (grid_of(*shlex.split(command)) for command in SWEEPS)
+    assert len(SWEEPS) == 5
+    attacks, first, spread, *others = (grid_of(*shlex.split(command)) for command in SWEEPS)
     # Two rules, with and without a mixing, under two attacks and none, of two numbers of workers.
     assert len(attacks) == 2 * 2 * 3 * 2
     # Five seeds and two step sizes, of sign and of noisy_sign with three values of b.
     assert len(first) == 5 * 2 * (1 + 3)
     assert others == [first, first]
+    # Four seeds of three values of b.
+    assert len(spread) == 4 * 3
 
 
 def test_experiments_of_the_paper_exist():
