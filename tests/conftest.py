@@ -40,6 +40,12 @@ def _take_one_core() -> None:
 _take_one_core()
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first, so that no process of several is left alone with one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_unconfigure():
     """Remove the compiled programs."""
     shutil.rmtree(_CACHE, ignore_errors=True)
