@@ -50,8 +50,8 @@ def make_mesh(
         TypeError: if a size isn't a static integer.
         ValueError: if one is below 1, or if there aren't so many devices.
 
-    >>> make_mesh(workers=1).shape
-    OrderedDict({'grid': 1, 'workers': 1, 'coordinates': 1})
+    >>> dict(make_mesh(workers=1).shape)
+    {'grid': 1, 'workers': 1, 'coordinates': 1}
     """
     devices = list(jax.devices() if devices is None else devices)
     coordinates = _checks.integer("coordinates", coordinates, minimum=1)
