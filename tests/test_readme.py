@@ -88,13 +88,15 @@ def test_sweeps_are_those_that_they_seem(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (toml,) = re.findall(r"```toml\n(.*?)```", EXPERIMENTS, re.DOTALL)
     Path("grid.toml").write_text(toml, encoding="utf-8")
-    assert len(SWEEPS) == 5
-    attacks, first, spread, *others = (grid_of(*shlex.split(command)) for command in SWEEPS)
+    assert len(SWEEPS) == 6
+    attacks, first, spread, *others, strengths = (grid_of(*shlex.split(command)) for command in SWEEPS)
     # Two rules, with and without a mixing, under two attacks and none, of two numbers of workers.
     assert len(attacks) == 2 * 2 * 3 * 2
     # Five seeds and two step sizes, of sign and of noisy_sign with three values of b.
     assert len(first) == 5 * 2 * (1 + 3)
     assert others == [first, first]
+    # Five seeds, with and without a mixing, of three strengths of an attack.
+    assert len(strengths) == 5 * 2 * 3
     # Four seeds of three values of b.
     assert len(spread) == 4 * 3
 
