@@ -89,7 +89,9 @@ def test_sweeps_are_those_that_they_seem(tmp_path, monkeypatch):
     (toml,) = re.findall(r"```toml\n(.*?)```", EXPERIMENTS, re.DOTALL)
     Path("grid.toml").write_text(toml, encoding="utf-8")
     assert len(SWEEPS) == 6
-    attacks, first, spread, *others, strengths = (grid_of(*shlex.split(command)) for command in SWEEPS)
+    attacks, first, spread, *others, strengths = (
+        grid_of(*shlex.split(command)) for command in SWEEPS
+    )
     # Two rules, with and without a mixing, under two attacks and none, of two numbers of workers.
     assert len(attacks) == 2 * 2 * 3 * 2
     # Five seeds and two step sizes, of sign and of noisy_sign with three values of b.
