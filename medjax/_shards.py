@@ -80,8 +80,8 @@ def over_shards(
     return jax.tree.map(lambda x: x[:num_workers], result) if out == "workers" else result
 
 
-def cut(server: PyTree) -> PyTree:
-    """What the server keeps, each leaf cut along its longest axis that divides by `coordinates`."""
+def cut(params: PyTree) -> PyTree:
+    """The parameters, each leaf cut along its longest axis that divides by `coordinates`."""
     parts = _kinds().get(COORDINATES) == AxisType.Auto and _length(COORDINATES)
 
     def cut_leaf(x: Array) -> Array:
@@ -92,7 +92,7 @@ def cut(server: PyTree) -> PyTree:
         names[lengths.index(max(lengths))] = COORDINATES
         return lax.with_sharding_constraint(x, PartitionSpec(*names))
 
-    return jax.tree.map(cut_leaf, server) if parts and parts > 1 else server
+    return jax.tree.map(cut_leaf, params) if parts and parts > 1 else params
 
 
 def _length(name: str) -> int:

@@ -1,7 +1,7 @@
 """Many devices: the same algorithm, its workers spread over a mesh.
 
 >>> import jax, medjax
->>> mesh = medjax.sharding.make_mesh(workers=1)  # of as many devices as there are
+>>> mesh = medjax.sharding.make_mesh(workers=1)  # over how many devices
 >>> tx = medjax.sharding.sharded(medjax.noisy_sign_sgd(0.1, 1.0), mesh)
 >>> x = jax.numpy.ones((10, 3))
 >>> updates, state = tx.update(x, tx.init(x[0]))
@@ -41,8 +41,8 @@ def make_mesh(
 
     Args:
         workers: over how many devices to spread the workers of one run; None for all there are.
-        coordinates: into how many parts to cut what the server keeps, the parameters and the
-            optimizer's state, where an axis divides. The workers are spread over these devices too.
+        coordinates: into how many parts `simulate` cuts the parameters between steps, where an
+            axis of theirs divides. The workers are spread over these devices too.
         grid: over how many devices to spread the runs of a sweep, each of them with all workers.
         devices: the devices; None for the first of JAX's.
 
@@ -69,23 +69,21 @@ def make_mesh(
     return jax.make_mesh(shape, names, devices=devices[:size], axis_types=(AxisType.Auto,) * 3)
 
 
-def place_workers(data: Tree, mesh: Mesh | None, axis: int = 0) -> Tree:
+def place_workers(data: Tree, mesh: Mesh | None) -> Tree:
     """The workers' data where `simulate` on the mesh computes with them: each its own's device.
 
-    Where the number of workers doesn't divide, or the mesh is None, they are left as they are.
+    Where the number of workers doesn't divide every device has all of them.
 
     Args:
-        data: leaves with the workers along `axis`.
-        mesh: see `make_mesh`.
-        axis: which axis that is.
+        data: leaves (n, ...).
+        mesh: see `make_mesh`; None leaves them where they are.
     """
     if mesh is None:
         return data
     parts = mesh.shape[WORKERS] * mesh.shape[COORDINATES]
-    names = (*[None] * axis, (WORKERS, COORDINATES))
 
     def place(x: Any) -> jax.Array:
-        spec = PartitionSpec(*names) if x.shape[axis] % parts == 0 else PartitionSpec()
+        spec = PartitionSpec((WORKERS, COORDINATES) if len(x) % parts == 0 else None)
         return jax.device_put(x, NamedSharding(mesh, spec))
 
     return jax.tree.map(place, data)
