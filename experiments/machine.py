@@ -24,8 +24,8 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         metavar="auto|N",
         type=cli.integer_or(AUTO, 1),
         default=AUTO,
-        help="how many to use; on a CPU, N makes so many of its cores (default: auto, all there "
-        "are, and one on a CPU)",
+        help="how many each process uses; on a CPU, N makes so many of its cores (default: auto, "
+        "all there are, and one on a CPU)",
     )
     group.add_argument(
         "--mesh",
@@ -46,25 +46,31 @@ def make_mesh(arguments: argparse.Namespace, *, default: str) -> Mesh | None:
         default: the axis that takes all devices that are asked for where the axes aren't named.
 
     Raises:
-        ValueError: if there aren't so many devices, or a single run is to have a grid.
+        ValueError: if there aren't so many devices, if processes would be left without any, or if
+            a single run is to have a grid.
     """
     axes: dict[str, int] = arguments.mesh
     if axes.get(sharding.GRID, 1) > 1 and default != sharding.GRID:
         raise ValueError(f"--mesh grid={axes[sharding.GRID]} is for sweeps; a run has workers")
     wanted, size = arguments.devices, math.prod(axes.values())
-    if wanted == AUTO and size > 1:
+    if wanted == AUTO and size > 1 and not jax.distributed.is_initialized():
         wanted = size
     if wanted != AUTO:
         _make_cpu_devices(wanted)
-    devices = jax.devices()
-    if wanted == AUTO and devices[0].platform == "cpu":
-        wanted = 1
-    if wanted != AUTO and wanted > len(devices):
-        raise ValueError(f"{wanted} devices are asked for, there are {len(devices)}")
-    devices = devices if wanted == AUTO else devices[:wanted]
+    there, processes = jax.local_device_count(), jax.process_count()
+    if wanted == AUTO:
+        wanted = 1 if jax.devices()[0].platform == "cpu" else there
+    if wanted > there:
+        raise ValueError(f"{wanted} devices are asked for, there are {there}")
+    devices = [x for k in range(processes) for x in jax.local_devices(process_index=k)[:wanted]]
+    text = ",".join(f"{name}={length}" for name, length in axes.items())
     if axes and size > len(devices):
-        text = ",".join(f"{name}={length}" for name, length in axes.items())
         raise ValueError(f"--mesh {text} needs {size} devices, --devices gives {len(devices)}")
+    if axes and processes > 1 and size < len(devices):
+        raise ValueError(
+            f"--mesh {text} is of {size} devices, but the {processes} processes have "
+            f"{len(devices)}, and all have to be used"
+        )
     if not axes:
         axes = {default: len(devices)}
     if size == 1 and len(devices) == 1:

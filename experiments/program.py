@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 import medjax
@@ -184,7 +184,9 @@ def compile_program(
     # One program for chunks of every length; it takes over the old state's memory.
     advance = jax.jit(program.advance, donate_argnums=0, out_shardings=layout)
     advance = advance.lower(state, values, workers, jnp.int32(0)).compile()
-    evaluate = compile_once(jax.jit(program.evaluate).lower(state, workers, held_out))
+    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())  # each process's
+    evaluate = jax.jit(program.evaluate, out_shardings=everywhere)
+    evaluate = compile_once(evaluate.lower(state, workers, held_out))
     compiled = Program(init, advance, evaluate)
     return Compiled(compiled, time.perf_counter() - start, max(map(_num_bytes, compiled)))
 

@@ -33,7 +33,9 @@ _WORDS = {"zero": "0", "plus": "+1", "random": "±1 at random"}
 class Reporter:
     """Prints the plan, a line for each measurement, and on a terminal a progress bar."""
 
-    def __init__(self, console: Console, config: RunConfig, setup: Setup, folder: Path) -> None:
+    def __init__(
+        self, console: Console, config: RunConfig, setup: Setup, folder: Path | None
+    ) -> None:
         self._console = console
         self._config = config
         self._folder = folder

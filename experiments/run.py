@@ -1,5 +1,6 @@
 """Train one model by one algorithm: `python -m experiments.run --workers 100 --rule noisy_sign`."""
 
+import argparse
 import dataclasses
 import math
 import sys
@@ -7,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from experiments import cli, communication, machine, plots, results
+from experiments import cli, communication, machine, plots, processes, results
 from experiments.config import RunConfig, resolve
 from experiments.options import add_options, add_out
 from experiments.program import compile_program, one_run
@@ -35,31 +37,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.Parser("python -m experiments.run", _DESCRIPTION)
     add_options(parser)
     machine.add_machine(parser)
+    processes.add_processes(parser)
     add_out(parser)
-    console = Console(highlight=False)
     try:
         arguments = parser.parse_args(argv)
         config = resolve(arguments)
-        out = Path(config.out) if config.out else None
-        results.check_folder(out)  # before anything slow
-        mesh = machine.make_mesh(arguments, default="workers")
-        with console.status("loading the data, building the model"):
-            setup = build(config)
-        record = {"config": config, "data": setup.sizes, "num_params": setup.task.num_params}
-        folder = results.claim_folder(
-            out, _stem(config), record | results.provenance() | machine.described(mesh)
-        )
+        processes.start(arguments)
+        with processes.together():
+            return _prepare_and_run(arguments, config)
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         print("stopped before the run began", file=sys.stderr)
         return _STOPPED
+
+
+def _prepare_and_run(arguments: argparse.Namespace, config: RunConfig) -> int:
+    mesh = machine.make_mesh(arguments, default="workers")
+    first, out = processes.is_first(), Path(config.out) if config.out else None
+    console = Console(highlight=False, quiet=not first)
+
+    def prepare() -> Setup:
+        if first:
+            results.check_folder(out)  # before anything slow
+        with console.status("loading the data, building the model"):
+            return build(config, mesh)
+
+    def claim() -> Path | None:
+        if not first:
+            return None
+        record = {"config": config, "data": setup.sizes, "num_params": setup.task.num_params}
+        record |= results.provenance() | machine.described(mesh)
+        return results.claim_folder(out, _stem(config), record)
+
+    settings = vars(config) | machine.described(mesh) | {"jax": jax.__version__}
+    processes.check_same({k: v for k, v in settings.items() if k != "out"})
+    setup = processes.all_ready(prepare)
+    folder = processes.all_ready(claim)
     try:
         with stop_on_signal() as stop:
             _run(console, config, setup, folder, stop, mesh)
     except OSError as error:
-        print(f"error: {folder}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        return processes.fail(f"{folder}: {error.strerror or error}")
     return _STOPPED if stop.requested else 0
 
 
@@ -67,17 +86,18 @@ def _run(
     console: Console,
     config: RunConfig,
     setup: Setup,
-    folder: Path,
+    folder: Path | None,
     stop: Stop,
     mesh: Mesh | None,
 ) -> None:
+    """Run, and write what is measured; without a folder, which only one process has, only run."""
     columns: dict[str, list[float]] = {}
     clock = Clock()
     bits = communication.per_step(setup.task, setup.values.b)
     with Reporter(console, config, setup, folder) as reporter:
         try:
-            workers = sharding.place_workers(setup.workers, mesh)
-            inputs = (setup.values, workers, setup.task.held_out)
+            held_out = sharding.place_everywhere(setup.task.held_out, mesh)
+            inputs = (setup.values, setup.workers, held_out)
             compiled = compile_program(one_run(setup.task), *inputs, mesh=mesh)
             for progress in train(
                 compiled,
@@ -94,10 +114,13 @@ def _run(
                     row = {"step": progress.step, **metrics}
                     columns = {name: [*columns.get(name, []), x] for name, x in row.items()}
                     # Every time: whatever happens next, what was measured is kept.
-                    results.write_table(folder / "metrics.parquet", columns)
+                    if folder is not None:
+                        results.write_table(folder / "metrics.parquet", columns)
         except KeyboardInterrupt:  # a second Ctrl-C
             pass
     stop.finishing = True
+    if folder is None:
+        return
     if not columns:
         (folder / results.CONFIG).unlink()
         folder.rmdir()

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 import medjax
@@ -21,6 +22,7 @@ from experiments.config import RunConfig
 from experiments.data import Dataset, hold_out, load
 from experiments.interpret import number_in, partitioner, server
 from experiments.options import THEORY
+from medjax import sharding
 from medjax.attacks import Attack, DataAttack
 from medjax.rules import StatefulRule
 
@@ -219,18 +221,29 @@ def _seat(parts: list[np.ndarray], config: RunConfig, seed: int) -> list[np.ndar
     return [parts[i] for i in np.random.default_rng([seed, 1]).permutation(len(parts))]
 
 
-def worker_data(task: Task, indices: medjax.WorkerData) -> medjax.WorkerData:
+def worker_data(
+    task: Task, indices: medjax.WorkerData, mesh: Mesh | None = None
+) -> medjax.WorkerData:
     """The examples themselves, of the Byzantine workers perhaps with something done to them.
 
-    The indices are of one seed, or of several, with an axis for them in front.
+    The indices are of one seed, or of several, with an axis for them in front. Of one seed's on a
+    mesh, only those examples are taken that workers on this process's devices have.
     """
-    rows = np.asarray(indices.examples)
+    rows, sizes = np.asarray(indices.examples), np.asarray(indices.sizes)
+    one_seed = mesh if sizes.ndim == 1 else None
+
+    def take(x: np.ndarray) -> jax.Array:
+        if one_seed is None:
+            return jnp.asarray(x[rows])
+        shape, where = (*rows.shape, *x.shape[1:]), sharding.worker_sharding(one_seed, len(rows))
+        return jax.make_array_from_callback(shape, where, lambda k: x[rows[(k or ())[:2]]])
+
     data = medjax.WorkerData(
-        tuple(jnp.asarray(x[rows]) for x in task.train), jnp.asarray(indices.sizes)
+        tuple(take(x) for x in task.train), sharding.place_workers(jnp.asarray(sizes), one_seed)
     )
     for attack in task.data_attacks:
         poison = functools.partial(attack, num_byzantine=task.protocol.num_byzantine)
-        data = (jax.vmap(poison) if data.sizes.ndim == 2 else poison)(data)
+        data = jax.jit(jax.vmap(poison) if sizes.ndim == 2 else poison)(data)
     return data
 
 
@@ -269,8 +282,8 @@ class Setup:
     sizes: dict[str, Any]
 
 
-def build(config: RunConfig) -> Setup:
-    """Load the data, give it to the workers, and build the model and the algorithm.
+def build(config: RunConfig, mesh: Mesh | None = None) -> Setup:
+    """Load the data, give it to the workers on the mesh, and build the model and the algorithm.
 
     Raises:
         ValueError: if the settings don't fit each other or the data.
@@ -282,6 +295,6 @@ def build(config: RunConfig) -> Setup:
     return Setup(
         task,
         hyperparameters(task, config),
-        worker_data(task, indices),
+        worker_data(task, indices, mesh),
         task.sizes | {"smallest_worker": min(sizes), "largest_worker": max(sizes)},
     )

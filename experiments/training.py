@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import medjax
+from experiments import processes
 from experiments.program import Compiled
 from experiments.setup import Hyperparameters
 from medjax.compressors import Bits
@@ -114,11 +114,12 @@ def train(
         next_measurement = min(measured + eval_every, steps)
         length = min(max(1, int(rate * _SECONDS_PER_CHUNK)), next_measurement - step)
         begin = time.perf_counter()
-        state = jax.block_until_ready(program.advance(state, values, workers, jnp.int32(length)))
-        clock.train_seconds += time.perf_counter() - begin
+        state = jax.block_until_ready(program.advance(state, values, workers, np.int32(length)))
+        # Agreed, so that the processes of a run have the same clock: they do equal chunks.
+        seconds, ending = processes.agreed(time.perf_counter() - begin, stop.requested)
+        clock.train_seconds += seconds
         clock.steps_timed += length
         step += length
-        ending = stop.requested
         if step == next_measurement or ending:
             measured = step
             yield measure()

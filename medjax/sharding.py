@@ -69,10 +69,25 @@ def make_mesh(
     return jax.make_mesh(shape, names, devices=devices[:size], axis_types=(AxisType.Auto,) * 3)
 
 
-def place_workers(data: Tree, mesh: Mesh | None) -> Tree:
-    """The workers' data where `simulate` on the mesh computes with them: each its own's device.
+def worker_sharding(mesh: Mesh, num_workers: int) -> NamedSharding:
+    """Where `simulate` on the mesh has leaves (n, ...): each worker's with the device it is on.
 
     Where the number of workers doesn't divide every device has all of them.
+
+    Args:
+        mesh: see `make_mesh`.
+        num_workers: n.
+    """
+    parts = mesh.shape[WORKERS] * mesh.shape[COORDINATES]
+    spread = (WORKERS, COORDINATES) if num_workers % parts == 0 else None
+    return NamedSharding(mesh, PartitionSpec(spread))
+
+
+def place_workers(data: Tree, mesh: Mesh | None) -> Tree:
+    """The workers' data where `worker_sharding` says.
+
+    With a mesh over several processes each has to have the data of its own devices' workers only:
+    other rows aren't read.
 
     Args:
         data: leaves (n, ...).
@@ -80,13 +95,25 @@ def place_workers(data: Tree, mesh: Mesh | None) -> Tree:
     """
     if mesh is None:
         return data
-    parts = mesh.shape[WORKERS] * mesh.shape[COORDINATES]
+    return jax.tree.map(lambda x: _placed(x, worker_sharding(mesh, len(x))), data)
 
-    def place(x: Any) -> jax.Array:
-        spec = PartitionSpec((WORKERS, COORDINATES) if len(x) % parts == 0 else None)
-        return jax.device_put(x, NamedSharding(mesh, spec))
 
-    return jax.tree.map(place, data)
+def place_everywhere(data: Tree, mesh: Mesh | None) -> Tree:
+    """What all workers share, such as test data: the same on every device.
+
+    Args:
+        data: any arrays; the same in all processes.
+        mesh: see `make_mesh`; None leaves them where they are.
+    """
+    if mesh is None:
+        return data
+    return jax.tree.map(lambda x: _placed(x, NamedSharding(mesh, PartitionSpec())), data)
+
+
+def _placed(x: Any, where: NamedSharding) -> jax.Array:
+    if isinstance(x, jax.Array) and where.is_fully_addressable:
+        return jax.device_put(x, where)  # which copies only what isn't there
+    return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
 
 
 def sharded(tx: optax.GradientTransformation, mesh: Mesh) -> optax.GradientTransformationExtraArgs:
