@@ -18,12 +18,13 @@ from benchmarks import report
 from experiments import cli, communication, results
 from experiments.config import RunConfig
 from experiments.data import load
+from experiments.memory import free_bytes
 from experiments.program import compile_program, one_run
-from experiments.setup import build
 from experiments.sweep import grid
 from experiments.sweep.execute import execute, unfinished
-from experiments.sweep.plan import Group, free_bytes, make_groups, runs_at_once
+from experiments.sweep.plan import Group, make_groups, runs_at_once
 from experiments.training import Stop, train
+from experiments.workers import build
 
 AXES = {"b": (0.0, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "seed": (0, 1, 2, 3)}
 _STEPS = 300

@@ -44,6 +44,7 @@ class RunConfig:
     similarity: float | None
     exponent: float | None
     examples_per_worker: int | None
+    copies: int
     model: str
     steps: int
     batch_size: int | str

@@ -83,6 +83,12 @@ def parts(mesh: Mesh | None) -> int:
     return 1 if mesh is None else mesh.shape[sharding.GRID]
 
 
+def sharing_memory(mesh: Mesh | None) -> int:
+    """How many of the mesh's devices here share one memory: a CPU's do, others have their own."""
+    here = [] if mesh is None else mesh.local_devices
+    return max(1, sum(device.platform == "cpu" for device in here))
+
+
 def described(mesh: Mesh | None) -> dict[str, Any]:
     """The mesh, for the record."""
     return {"mesh": None if mesh is None else dict(mesh.shape)}

@@ -50,6 +50,7 @@ SETTINGS = {
     "similarity": "γ = {}",
     "exponent": "exponent {}",
     "examples_per_worker": "{} examples each",
+    "copies": "dealt out {} times",
     "declared_byzantine": "f = {}",
     "zero": "a zero votes {}",
     "tie": "a tie gives {}",

@@ -161,7 +161,8 @@ def compile_program(
         workers: the workers' data.
         held_out: the held-out data.
         done: what other programs were compiled to, to which this one's is added. Those that differ
-            only in the rule or the attack often have the same `init` and `evaluate`.
+            only in the rule or the attack often have the same `init` and `evaluate`; those that
+            differ only in who has which data are the same.
         mesh: the devices that the workers are spread over; None for one.
     """
     program = Program(*(sharding.on_mesh(f, mesh) for f in program))
@@ -183,7 +184,7 @@ def compile_program(
         )
     # One program for chunks of every length; it takes over the old state's memory.
     advance = jax.jit(program.advance, donate_argnums=0, out_shardings=layout)
-    advance = advance.lower(state, values, workers, jnp.int32(0)).compile()
+    advance = compile_once(advance.lower(state, values, workers, jnp.int32(0)))
     everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())  # each process's
     evaluate = jax.jit(program.evaluate, out_shardings=everywhere)
     evaluate = compile_once(evaluate.lower(state, workers, held_out))
@@ -194,7 +195,8 @@ def compile_program(
 def _num_bytes(compiled: Any) -> int:
     memory = compiled.memory_analysis()
     sizes = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
-    return sum(getattr(memory, size, 0) for size in sizes)
+    taken_over = getattr(memory, "alias_size_in_bytes", 0)
+    return sum(getattr(memory, size, 0) for size in sizes) - taken_over
 
 
 def _keys(values: Hyperparameters) -> Any:

@@ -11,9 +11,9 @@ from rich.table import Table
 from experiments import plots
 from experiments.config import RunConfig, configure
 from experiments.options import CONSTANT, THEORY
-from experiments.setup import Setup
 from experiments.training import Clock
 from experiments.training import Progress as RunProgress
+from experiments.workers import Setup
 
 # metric, heading, format
 _SHOWN = (
@@ -134,7 +134,8 @@ def plan(config: RunConfig, setup: Setup) -> list[str]:
         f"workers    {config.workers}, {each} examples each, of {config.dataset} "
         f"({data['train_examples']} training, {validation}{data['test_examples']} test, "
         f"{data['num_classes']} classes), {config.partition}"
-        + (f" ({', '.join(split)})" if split else ""),
+        + (f" ({', '.join(split)})" if split else "")
+        + (f", dealt out {config.copies} times" if config.copies > 1 else ""),
         f"model      {config.model}, {setup.task.num_params:,} parameters",
         f"training   {config.steps} steps, {batch}, measured every {config.eval_every}, "
         f"seed {config.seed}",

@@ -12,13 +12,13 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from experiments import cli, communication, machine, plots, processes, results
+from experiments import cli, communication, machine, memory, plots, processes, results
 from experiments.config import RunConfig, resolve
 from experiments.options import add_options, add_out
-from experiments.program import compile_program, one_run
+from experiments.program import Compiled, compile_program, one_run
 from experiments.report import Reporter
-from experiments.setup import Setup, build
 from experiments.training import Clock, Stop, stop_on_signal, train
+from experiments.workers import Setup, build
 from medjax import sharding
 from medjax.compressors import Bits
 
@@ -29,6 +29,7 @@ The run's folder gets config.json (every setting, versions, device, commit), met
 for each measurement), summary.json (the last of them, and the speed) and curves.png. Ctrl-C ends
 the run and keeps what was measured."""
 
+_LESS_MEMORY = "fewer --workers, a smaller --batch-size, --worker-chunk or --model takes less"
 _STOPPED = 130  # what a shell reports of a command ended by Ctrl-C
 
 
@@ -79,6 +80,9 @@ def _prepare_and_run(arguments: argparse.Namespace, config: RunConfig) -> int:
             _run(console, config, setup, folder, stop, mesh)
     except OSError as error:
         return processes.fail(f"{folder}: {error.strerror or error}")
+    except ValueError:  # it doesn't fit the memory, as is known once it is compiled
+        _give_up(folder)
+        raise
     return _STOPPED if stop.requested else 0
 
 
@@ -99,6 +103,7 @@ def _run(
             held_out = sharding.place_everywhere(setup.task.held_out, mesh)
             inputs = (setup.values, setup.workers, held_out)
             compiled = compile_program(one_run(setup.task), *inputs, mesh=mesh)
+            processes.all_ready(lambda: _check_memory(compiled, setup, mesh))
             for progress in train(
                 compiled,
                 *inputs,
@@ -122,14 +127,26 @@ def _run(
     if folder is None:
         return
     if not columns:
-        (folder / results.CONFIG).unlink()
-        folder.rmdir()
+        _give_up(folder)
         print("stopped before the first measurement", file=sys.stderr)
     else:
         results.write_json(folder / "summary.json", _summary(columns, clock, setup, bits, stop))
         curves = plots.Curves(plots.describe(dataclasses.asdict(config)), columns)
         results.write_figure(folder / "curves.png", plots.run_figure(curves))
         reporter.finish(columns, clock)
+
+
+def _check_memory(compiled: Compiled, setup: Setup, mesh: Mesh | None) -> None:
+    already_there = sum(x.nbytes for x in jax.tree.leaves(setup.workers))
+    needed = compiled.num_bytes * machine.sharing_memory(mesh) - already_there
+    memory.check_fits("a step, or a measurement,", needed, _LESS_MEMORY)
+
+
+def _give_up(folder: Path | None) -> None:
+    """Leave no folder of a run of which nothing was measured."""
+    if folder is not None:
+        (folder / results.CONFIG).unlink()
+        folder.rmdir()
 
 
 def _summary(

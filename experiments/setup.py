@@ -1,10 +1,8 @@
-"""From a run's settings to the programs that run it: data, workers, model, algorithm.
+"""From a run's settings to what the programs need that run it: data, model, algorithm.
 
 What differs only in numbers (`Hyperparameters`) shares one `Task`, and so one compiled program.
 """
 
-import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,17 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-import medjax
 from experiments import algorithms, backdoor, models, named
 from experiments.algorithms import Protocol
 from experiments.config import RunConfig
-from experiments.data import Dataset, hold_out, load
-from experiments.interpret import number_in, partitioner, server
+from experiments.data import Dataset, hold_out
+from experiments.interpret import number_in, server
 from experiments.options import THEORY
-from medjax import sharding
 from medjax.attacks import Attack, DataAttack
 from medjax.rules import StatefulRule
 
@@ -174,79 +169,6 @@ def _check_data_attack(attack: DataAttack, dataset: Dataset) -> None:
         )
 
 
-def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
-    """Which examples each worker has, for each seed: indices (S, n, m), and sizes (S, n).
-
-    Raises:
-        ValueError: if such a partition doesn't exist, or if its workers have too few examples.
-    """
-    config, labels = task.config, task.train[1]
-    partition = partitioner(config)
-    parts = [
-        _seat(_limit(partition(labels, config.workers, seed), config, seed), config, seed)
-        for seed in seeds
-    ]
-    for sizes in ([len(part) for part in seed_parts] for seed_parts in parts):
-        if config.batch_size != "full" and int(config.batch_size) > max(sizes):
-            raise ValueError(
-                f"batch size {config.batch_size} is more than the {max(sizes)} examples of the "
-                "largest worker; valid: up to that, or full"
-            )
-    # All seeds' workers at once, so that they are padded alike: one program serves all.
-    every = [part for seed_parts in parts for part in seed_parts]
-    indices = medjax.stack_workers(np.arange(len(labels)), every)
-    return jax.tree.map(
-        lambda x: np.asarray(x).reshape(len(seeds), config.workers, *x.shape[1:]), indices
-    )
-
-
-def _limit(parts: list[np.ndarray], config: RunConfig, seed: int) -> list[np.ndarray]:
-    """Of each worker's examples as many as it is to have."""
-    count = config.examples_per_worker
-    if count is None:
-        return parts
-    fewest = min(len(part) for part in parts)
-    if count > fewest:
-        raise ValueError(
-            f"{count} examples per worker are more than the {fewest} of the smallest worker"
-        )
-    rng = np.random.default_rng(seed)
-    return [np.sort(rng.choice(part, count, replace=False)) for part in parts]
-
-
-def _seat(parts: list[np.ndarray], config: RunConfig, seed: int) -> list[np.ndarray]:
-    """In a random order if there are attackers: they are the last, whatever their data."""
-    if not config.byzantine:
-        return parts
-    return [parts[i] for i in np.random.default_rng([seed, 1]).permutation(len(parts))]
-
-
-def worker_data(
-    task: Task, indices: medjax.WorkerData, mesh: Mesh | None = None
-) -> medjax.WorkerData:
-    """The examples themselves, of the Byzantine workers perhaps with something done to them.
-
-    The indices are of one seed, or of several, with an axis for them in front. Of one seed's on a
-    mesh, only those examples are taken that workers on this process's devices have.
-    """
-    rows, sizes = np.asarray(indices.examples), np.asarray(indices.sizes)
-    one_seed = mesh if sizes.ndim == 1 else None
-
-    def take(x: np.ndarray) -> jax.Array:
-        if one_seed is None:
-            return jnp.asarray(x[rows])
-        shape, where = (*rows.shape, *x.shape[1:]), sharding.worker_sharding(one_seed, len(rows))
-        return jax.make_array_from_callback(shape, where, lambda k: x[rows[(k or ())[:2]]])
-
-    data = medjax.WorkerData(
-        tuple(take(x) for x in task.train), sharding.place_workers(jnp.asarray(sizes), one_seed)
-    )
-    for attack in task.data_attacks:
-        poison = functools.partial(attack, num_byzantine=task.protocol.num_byzantine)
-        data = jax.jit(jax.vmap(poison) if sizes.ndim == 2 else poison)(data)
-    return data
-
-
 def hyperparameters(task: Task, config: RunConfig) -> Hyperparameters:
     """A run's numbers, the theorems' where it asks for them."""
     lr, b = config.lr, config.b
@@ -262,39 +184,4 @@ def hyperparameters(task: Task, config: RunConfig) -> Hyperparameters:
         number_in(config.worker_momentum),
         config.momentum,
         config.seed,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Setup:
-    """All that a single run needs.
-
-    Attributes:
-        task: the task.
-        values: the run's hyper-parameters.
-        workers: each worker's training examples.
-        sizes: those of the data set and of the workers, for the record.
-    """
-
-    task: Task
-    values: Hyperparameters
-    workers: medjax.WorkerData
-    sizes: dict[str, Any]
-
-
-def build(config: RunConfig, mesh: Mesh | None = None) -> Setup:
-    """Load the data, give it to the workers on the mesh, and build the model and the algorithm.
-
-    Raises:
-        ValueError: if the settings don't fit each other or the data.
-        FileNotFoundError, ImportError: if the data can't be had.
-    """
-    task = prepare(config, load(config.dataset))
-    indices = jax.tree.map(lambda x: x[0], share_out(task, [config.seed]))
-    sizes = indices.sizes.tolist()
-    return Setup(
-        task,
-        hyperparameters(task, config),
-        worker_data(task, indices, mesh),
-        task.sizes | {"smallest_worker": min(sizes), "largest_worker": max(sizes)},
     )

@@ -14,6 +14,7 @@ from medjax._kernels.sums import Worker
 from medjax._participation import check_cohort, put, take
 from medjax._promised import Promised, Row, promise
 from medjax._random import Seed, stage_key, worker_keys
+from medjax._shards import over_shards, spread
 from medjax._stacked import Stacked, Updates
 from medjax.compressors import Compressor
 
@@ -117,7 +118,8 @@ def error_feedback(
             dtype = jnp.promote_types(jnp.result_type(x), jnp.float32)
             return jnp.zeros((n, *jnp.shape(x)), dtype)
 
-        return ErrorFeedbackState(jnp.zeros([], jnp.int32), base(), jax.tree.map(zeros, params))
+        error = spread(jax.tree.map(zeros, params))
+        return ErrorFeedbackState(jnp.zeros([], jnp.int32), base(), error)
 
     def update(
         updates: Stacked,
@@ -142,7 +144,19 @@ def error_feedback(
         keys = worker_keys(jax.random.fold_in(state.key, state.step), n)
         present = take((state.error, keys), workers)
         # One worker at a time, as in `Promised.one_by_one`.
-        sent, error = lax.map(lambda each: send(*each), (stacked, *present))
+        errors, keys = present
+
+        def send_one(each: tuple[Updates, Updates, Array]) -> tuple[Updates, Updates]:
+            gradient, error, key_data = each
+            key = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(keys))
+            return send(gradient, error, key)
+
+        sent, error = over_shards(
+            lambda own, *_: lax.map(send_one, own),
+            (stacked, errors, jax.random.key_data(keys)),
+            len(keys),
+            "workers",
+        )
         error = put(state.error, workers, error)
         return sent, ErrorFeedbackState(state.step + 1, state.key, error)
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 
 from medjax import _checks, _stacked
 from medjax._participation import check_cohort, put, take
+from medjax._shards import spread
 from medjax._stacked import Stacked
 
 
@@ -49,7 +50,7 @@ def per_worker(
 
             return jax.tree.map(own, inner.init(params))
 
-        return jax.vmap(init_worker)(jnp.arange(n))
+        return spread(jax.vmap(init_worker)(jnp.arange(n)))
 
     def update(
         updates: Stacked,

@@ -80,6 +80,18 @@ def over_shards(
     return jax.tree.map(lambda x: x[:num_workers], result) if out == "workers" else result
 
 
+def spread(states: PyTree[Shaped[Array, "n ..."]]) -> PyTree[Shaped[Array, "n ..."]]:
+    """What each worker keeps, with the worker; where n doesn't divide XLA places it."""
+    names = axes()
+    if not names:
+        return states
+    parts = math.prod(_length(name) for name in names)
+    return jax.tree.map(
+        lambda x: x if len(x) % parts else lax.with_sharding_constraint(x, PartitionSpec(names)),
+        states,
+    )
+
+
 def cut(params: PyTree) -> PyTree:
     """The parameters, each leaf cut along its longest axis that divides by `coordinates`."""
     parts = _kinds().get(COORDINATES) == AxisType.Auto and _length(COORDINATES)

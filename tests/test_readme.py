@@ -13,6 +13,7 @@ from experiments.config import RunConfig, resolve
 from experiments.machine import add_machine
 from experiments.options import add_options, add_out
 from experiments.paper.__main__ import EXPERIMENTS as EXPERIMENTS_OF_THE_PAPER
+from experiments.processes import add_processes
 from experiments.sweep import grid
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +22,8 @@ EXPERIMENTS = (ROOT / "experiments/README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"python -m experiments\.run(.*)$", README, re.MULTILINE)
 SWEEPS = re.findall(r"python -m experiments\.sweep( --.*)$", README + EXPERIMENTS, re.MULTILINE)
+SCALING = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
+COMMANDS += re.findall(r"python -m experiments\.run(.*)$", SCALING, re.MULTILINE)
 PAPER = re.findall(r"python -m experiments\.paper ([a-z0-9-]+)", README + EXPERIMENTS)
 
 
@@ -63,6 +66,12 @@ def test_attack_example():
     assert robust < 0.71
 
 
+def test_scaling_example():
+    (snippet,) = re.findall(r"```python\n(.*?)```", SCALING, re.DOTALL)
+    # All signs are of 1 + noise, so that 10 workers vote 1 but for 1 in many.
+    assert output_of(snippet + "print(bool((updates < 0).all()))") == "True\n"
+
+
 def test_every_snippet_is_tested():
     assert len(SNIPPETS) == 4
 
@@ -73,6 +82,7 @@ def test_run_commands_parse(command):
     parser = cli.Parser("run", "")
     add_options(parser)
     add_machine(parser)
+    add_processes(parser)
     add_out(parser)
     resolve(parser.parse_args(arguments))
 

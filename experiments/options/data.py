@@ -69,3 +69,11 @@ def add_data(add: Add) -> None:
         help="of its examples each worker keeps N, drawn at random, and the others are nobody's "
         "(default: all)",
     )
+    add(
+        "--copies",
+        metavar="N",
+        type=cli.integer(1),
+        default=1,
+        help="how often the training data are dealt out, so that an example belongs to up to N "
+        "workers: for more workers than there are examples (default: 1)",
+    )

@@ -19,7 +19,14 @@ from experiments.plots import Curves
 PLAIN, NOISY, HOMOGENEOUS = "heterogeneous", "heterogeneous, adaptive noise", "homogeneous"
 _TITLE = "signSGD with majority vote"
 _METRICS = ("train_loss", "train_accuracy", "test_accuracy")
-_QUICK = {"dataset": "digits", "steps": 400, "batch_size": 8, "lr": 5e-4}
+# As many examples for every worker make one program of the first and the last arm.
+_QUICK = {
+    "dataset": "digits",
+    "examples_per_worker": 70,
+    "steps": 400,
+    "batch_size": 8,
+    "lr": 5e-4,
+}
 _FULL = {
     "dataset": "mnist5k",
     "steps": 7_000,

@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 import medjax
 from experiments import communication, machine, results
 from experiments.program import Compiled, compile_program, many_runs
-from experiments.setup import Hyperparameters, hyperparameters, worker_data
+from experiments.setup import Hyperparameters, hyperparameters
 from experiments.sweep import store
 from experiments.sweep.plan import Chunk, Group, grid_axis, make_chunks
 from experiments.training import Stop, train
+from experiments.workers import worker_data
 
 
 class Progress(NamedTuple):

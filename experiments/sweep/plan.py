@@ -1,9 +1,7 @@
 """How a grid becomes programs, and each program's runs chunks that fit the machine."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import jax
@@ -12,7 +10,8 @@ import numpy as np
 import medjax
 from experiments.config import RunConfig, static
 from experiments.data import Dataset
-from experiments.setup import Task, prepare, share_out
+from experiments.setup import Task, prepare
+from experiments.workers import share_out
 
 # About so many numbers, of gradients or of activations, in all the runs of a chunk: on a CPU, more
 # don't fit the cache, and runs side by side are then slower than one after the other.
@@ -20,7 +19,6 @@ _CACHED_NUMBERS = 1 << 24
 # Nor do more small runs than this gain anything; a sweep that is killed loses a chunk.
 _MOST_AT_ONCE = 64
 _EXAMPLES_AT_ONCE = 8192  # of one run: medjax takes more of them in turns
-_SHARE_OF_FREE_MEMORY = 0.75
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,26 +134,6 @@ def runs_at_once(group: Group, budget: int) -> int:
 def estimate_bytes(group: Group, chunk: Chunk) -> int:
     """About the memory that a chunk takes, before it is compiled."""
     return 4 * _numbers_per_run(group) * chunk.new.size + _data_bytes(group, len(chunk.seeds))
-
-
-def free_bytes() -> int:
-    """The memory that a sweep may take, of the device that it runs on."""
-    device = jax.devices()[0]
-    stats = device.memory_stats() or {}
-    if "bytes_limit" in stats:
-        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    else:
-        free = _available_host_bytes()
-    return int(_SHARE_OF_FREE_MEMORY * free)
-
-
-def _available_host_bytes() -> int:
-    try:  # what Linux could give without swapping: more than what lies idle
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        (line,) = (line for line in lines if line.startswith("MemAvailable:"))
-        return 1024 * int(line.split()[1])
-    except (OSError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _numbers_per_run(group: Group) -> int:

@@ -10,11 +10,11 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from experiments import plots
+from experiments import memory, plots
 from experiments.conditions import CONDITIONAL
 from experiments.config import RunConfig
 from experiments.sweep.execute import Progress, Work
-from experiments.sweep.plan import estimate_bytes, free_bytes
+from experiments.sweep.plan import estimate_bytes
 from experiments.sweep.select import Candidate
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -35,10 +35,11 @@ def plan(runs: Sequence[RunConfig], num_programs: int, work: Sequence[Work]) -> 
         f"programs   {_count(num_programs, 'program')} to compile, "
         f"{_count(num_chunks, 'chunk')} of up to {_count(most, 'run')} side by side"
     )
-    memory = max(
+    needed = max(
         (estimate_bytes(item.group, c) for item in work for c in item.chunks.values()), default=0
     )
-    lines.append(f"memory     about {_bytes(memory)} at a time, of {_bytes(free_bytes())}")
+    free = memory.in_words(memory.free_bytes())
+    lines.append(f"memory     about {memory.in_words(needed)} at a time, of {free}")
     return lines
 
 
@@ -104,7 +105,7 @@ class Reporter:
         return (
             f"program {progress.program + 1}: {plots.named(vars(config), _TOLD)}: "
             f"{_count(new, 'run')}; compiled in {compiled.seconds:.1f} s, "
-            f"{_bytes(compiled.num_bytes)}"
+            f"{memory.in_words(compiled.num_bytes)}"
         )
 
 
@@ -131,7 +132,3 @@ def _text(name: str, value: object) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _bytes(number: int) -> str:
-    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"

@@ -10,8 +10,9 @@ from rich.console import Console
 from experiments import machine, results
 from experiments.config import RunConfig
 from experiments.data import load
+from experiments.memory import free_bytes
 from experiments.sweep import execute, grid, report, select, store
-from experiments.sweep.plan import free_bytes, make_groups, runs_at_once
+from experiments.sweep.plan import make_groups, runs_at_once
 from experiments.training import Stop
 
 

@@ -6,9 +6,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from experiments import memory
 from experiments.config import configure
+from experiments.data import load
 from experiments.interpret import step_size
 from experiments.run import main
+from experiments.setup import prepare
+from experiments.workers import share_out
 
 QUICK = ["--dataset", "digits", "--model", "logistic"]
 
@@ -79,6 +83,40 @@ def test_examples_per_worker(tmp_path):
         "--classes-per-worker", "2")  # fmt: skip
     data = json.loads((tmp_path / "run/config.json").read_text())["data"]
     assert data["smallest_worker"] == data["largest_worker"] == 20
+
+
+def test_copies(tmp_path, error_of):
+    # digits have 1442 training examples: dealt out three times, 2000 workers have two each.
+    workers = ("--workers", "2000", "--partition", "iid", "--examples-per-worker", "2")
+    settings = (*workers, "--steps", "1", "--batch-size", "full")
+    assert "2000" in error_of(main, *QUICK, *settings, "--out", str(tmp_path / "run"))
+    run(tmp_path / "run", *settings, "--copies", "3")
+    config = configure(rule="mean", dataset="digits", workers=2000, partition="iid", copies=3,
+                       batch_size="full")  # fmt: skip
+    task = prepare(config, load("digits"))
+    shared = share_out(task, [0])
+    owners = np.zeros(len(task.train[1]), int)
+    for rows, size in zip(shared.examples[0], shared.sizes[0], strict=True):
+        np.add.at(owners, rows[:size], 1)
+    assert (owners == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("free", "message"),
+    [
+        (1 << 16, "the data of 10 workers, "),
+        (1 << 20, "a step, or a measurement, takes "),
+    ],
+)
+def test_what_does_not_fit_the_memory_gets_one_line(free, message, error_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: free)
+    out = tmp_path / "run"
+    error = error_of(
+        main, "--dataset", "digits", "--rule", "mean", "--steps", "1", "--out", str(out)
+    )
+    assert message in error
+    assert "are there: fewer --workers" in error
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import cli, setup
+from experiments import cli, setup, workers
 from experiments.config import configure
 from experiments.data import load
 from experiments.sweep import execute, grid, select
@@ -131,15 +131,15 @@ def test_data_are_poisoned_seed_by_seed():
     settings = {"dataset": "digits", "partition": "dirichlet", "byzantine": 3}
     run = configure(rule="mean", attack="label_flip+backdoor:target=3", **settings)
     task = setup.prepare(run, load("digits"))
-    together = setup.worker_data(task, setup.share_out(task, [0, 1]))
+    together = workers.worker_data(task, workers.share_out(task, [0, 1]))
     for seed in (0, 1):
         # Padded like the larger of the two, whose rows beyond the own ones repeat them.
-        alone = setup.build(dataclasses.replace(run, seed=seed)).workers
+        alone = workers.build(dataclasses.replace(run, seed=seed)).workers
         np.testing.assert_array_equal(together.sizes[seed], alone.sizes)
         for several, one in zip(together.examples, alone.examples, strict=True):
             np.testing.assert_array_equal(several[seed][:, : one.shape[1]], one)
-    clean = setup.worker_data(
-        dataclasses.replace(task, data_attacks=()), setup.share_out(task, [0, 1])
+    clean = workers.worker_data(
+        dataclasses.replace(task, data_attacks=()), workers.share_out(task, [0, 1])
     )
     changed = np.any(np.asarray(clean.examples[1] != together.examples[1]), axis=2)
     assert changed.tolist() == 2 * [[False] * 7 + [True] * 3]

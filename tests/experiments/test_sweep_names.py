@@ -7,10 +7,10 @@ import pytest
 from experiments import algorithms, named
 from experiments.data import load
 from experiments.program import many_runs
-from experiments.setup import worker_data
 from experiments.sweep import grid
 from experiments.sweep.execute import _values
 from experiments.sweep.plan import make_chunks, make_groups
+from experiments.workers import worker_data
 from medjax.attacks import ATTACKS
 from medjax.compressors import COMPRESSORS
 from medjax.mixing import MIXINGS

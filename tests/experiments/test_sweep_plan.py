@@ -6,7 +6,6 @@ import pytest
 from experiments.config import configure
 from experiments.data import load
 from experiments.program import compile_program, many_runs
-from experiments.setup import worker_data
 from experiments.sweep import grid
 from experiments.sweep.execute import _values
 from experiments.sweep.plan import (
@@ -15,6 +14,7 @@ from experiments.sweep.plan import (
     make_groups,
     runs_at_once,
 )
+from experiments.workers import worker_data
 
 # What is foreseen is the memory of the programs that users have.
 pytestmark = pytest.mark.optimized

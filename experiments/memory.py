@@ -1,0 +1,51 @@
+"""How much memory there is, and one line instead of the system's killer where it isn't enough."""
+
+import os
+from pathlib import Path
+
+import jax
+
+_SHARE_OF_FREE_MEMORY = 0.75
+
+
+def free_bytes() -> int:
+    """The memory that a command may take, of a device that it runs on."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    else:
+        free = _available_host_bytes()
+    return int(_SHARE_OF_FREE_MEMORY * free)
+
+
+def check_fits(what: str, num_bytes: int, advice: str) -> None:
+    """Check that so much memory is there.
+
+    Args:
+        what: what takes it.
+        num_bytes: how much.
+        advice: what takes less.
+
+    Raises:
+        ValueError: if it isn't.
+    """
+    free = free_bytes()
+    if num_bytes > free:
+        raise ValueError(
+            f"{what} takes {in_words(num_bytes)}, of which {in_words(free)} are there: {advice}"
+        )
+
+
+def in_words(num_bytes: float) -> str:
+    """Such as 1.5 GiB."""
+    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
+
+
+def _available_host_bytes() -> int:
+    try:  # what Linux could give without swapping: more than what lies idle
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith("MemAvailable:"))
+        return 1024 * int(line.split()[1])
+    except (OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
