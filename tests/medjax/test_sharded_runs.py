@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import medjax
@@ -66,7 +67,7 @@ def test_noisy_sign_runs_alike(name):
     ends = [run("one", seed)["train_loss"][-1] for seed in range(4)]
     spread = max(ends) - min(ends)
     assert min(ends) - spread <= other["train_loss"][-1] <= max(ends) + spread
-    assert other["train_loss"][-1] < 0.5 * other["train_loss"][0]
+    assert other["train_loss"][-1] < 0.7 * other["train_loss"][0]
 
 
 @pytest.mark.parametrize("name", MESHES)
@@ -85,8 +86,10 @@ def test_what_workers_keep_is_with_them():
         medjax.worker_momentum(0.9, 8),
         medjax.error_feedback(medjax.compressors.scaled_sign(), 8),
     ):
-        state = jax.jit(sharding.on_mesh(tx.init, mesh))(jnp.zeros(6))
-        kept = [x for x in jax.tree.leaves(state) if x.shape == (8, 6)]
+        chain = optax.chain(tx, medjax.aggregate(medjax.rules.mean()))
+        parts = medjax.simulation(problem()[0], chain, mesh=mesh)
+        state = jax.jit(functools.partial(parts.init, key=0))(jnp.zeros(6))
+        kept = [x for x in jax.tree.leaves(state.opt_state) if x.shape == (8, 6)]
         assert kept
         for x in kept:
             assert x.sharding.shard_shape(x.shape) == (2, 6)
