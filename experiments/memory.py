@@ -33,7 +33,8 @@ def check_fits(what: str, num_bytes: int, advice: str) -> None:
     free = free_bytes()
     if num_bytes > free:
         raise ValueError(
-            f"{what} takes {in_words(num_bytes)}, of which {in_words(free)} are there: {advice}"
+            f"{what} takes {in_words(num_bytes)}, more than the {in_words(free)} that there are: "
+            f"{advice}"
         )
 
 

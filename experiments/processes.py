@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import jax
 import numpy as np
@@ -76,13 +76,9 @@ def start(arguments: argparse.Namespace) -> None:
     timeout = arguments.timeout
     where = f" at {arguments.coordinator}" if named else ""
 
-    def give_up() -> None:
-        message = f"not all processes came together{where} within {timeout} s"
-        print(f"error: {message}", file=sys.stderr, flush=True)
-        os._exit(_FAILED)
-
+    message = f"not all processes came together{where} within {timeout} s"
     # JAX would wait as long, but then abort the process with a stack trace.
-    watchdog = threading.Timer(timeout, give_up)
+    watchdog = threading.Timer(timeout, _end, (message,))
     watchdog.daemon = True
     watchdog.start()
     try:
@@ -173,10 +169,15 @@ def fail(message: str) -> int:
 
     One of several processes ends at once: so the others notice, and end too.
     """
-    print(f"error: {message}", file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
-        os._exit(_FAILED)
+        _end(message)
+    print(f"error: {message}", file=sys.stderr)
     return _FAILED
+
+
+def _end(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    os._exit(_FAILED)
 
 
 def _gathered(text: str) -> list[str]:

@@ -80,9 +80,6 @@ def _prepare_and_run(arguments: argparse.Namespace, config: RunConfig) -> int:
             _run(console, config, setup, folder, stop, mesh)
     except OSError as error:
         return processes.fail(f"{folder}: {error.strerror or error}")
-    except ValueError:  # it doesn't fit the memory, as is known once it is compiled
-        _give_up(folder)
-        raise
     return _STOPPED if stop.requested else 0
 
 
@@ -103,7 +100,11 @@ def _run(
             held_out = sharding.place_everywhere(setup.task.held_out, mesh)
             inputs = (setup.values, setup.workers, held_out)
             compiled = compile_program(one_run(setup.task), *inputs, mesh=mesh)
-            processes.all_ready(lambda: _check_memory(compiled, setup, mesh))
+            try:
+                processes.all_ready(lambda: _check_memory(compiled, setup, mesh))
+            except ValueError:
+                _give_up(folder)
+                raise
             for progress in train(
                 compiled,
                 *inputs,
@@ -137,8 +138,9 @@ def _run(
 
 
 def _check_memory(compiled: Compiled, setup: Setup, mesh: Mesh | None) -> None:
-    already_there = sum(x.nbytes for x in jax.tree.leaves(setup.workers))
-    needed = compiled.num_bytes * machine.sharing_memory(mesh) - already_there
+    """What a device needs beside the workers' data, which it has already."""
+    data = (x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(setup.workers))
+    needed = (compiled.num_bytes - sum(data)) * machine.sharing_memory(mesh)
     memory.check_fits("a step, or a measurement,", needed, _LESS_MEMORY)
 
 

@@ -117,7 +117,8 @@ def train(
         state = jax.block_until_ready(program.advance(state, values, workers, np.int32(length)))
         # Agreed, so that the processes of a run have the same clock: they do equal chunks.
         seconds, ending = processes.agreed(time.perf_counter() - begin, stop.requested)
-        stop.requested = ending
+        if ending:  # else a signal that comes just now must not be forgotten
+            stop.requested = True
         clock.train_seconds += seconds
         clock.steps_timed += length
         step += length

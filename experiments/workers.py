@@ -1,6 +1,7 @@
 """Who has which examples, and all that a single run needs."""
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 import medjax
-from experiments import memory
+from experiments import machine, memory
 from experiments.config import RunConfig
 from experiments.data import load
 from experiments.interpret import partitioner
@@ -80,9 +81,13 @@ def worker_data(
     """
     rows, sizes = np.asarray(indices.examples), np.asarray(indices.sizes)
     one_seed = mesh if sizes.ndim == 1 else None
+    shape = rows.shape
+    if one_seed is not None:
+        shape = sharding.worker_sharding(one_seed, len(rows)).shard_shape(shape)
+    count = math.prod(shape) * machine.sharing_memory(one_seed)
     memory.check_fits(
         f"the data of {rows.shape[-2]} workers, {rows.shape[-1]} examples each,",
-        sum(rows.size * x[0].nbytes for x in task.train) // jax.process_count(),
+        sum(count * x[0].nbytes for x in task.train),
         "fewer --workers, --examples-per-worker or --copies take less",
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import run
+from experiments import processes, run
 
 QUICK = ("--dataset", "digits", "--model", "logistic", "--rule", "noisy_sign", "--batch-size", "8")
 QUICK += ("--workers", "12", "--attack", "label_flip", "--byzantine", "2")
@@ -150,6 +150,16 @@ def test_who_waits_in_vain_gives_up(start, present):
     assert len(errors) == 1
     assert errors[0].startswith("error: not all processes came together at 127.0.0.1:")
     assert errors[0].endswith("within 3 s")
+
+
+def test_a_signal_while_the_processes_agree_is_not_forgotten(tmp_path, monkeypatch):
+    def interrupted(seconds, requested):
+        if not requested:
+            signal.raise_signal(signal.SIGINT)  # after the others were told that there was none
+        return seconds, requested
+
+    monkeypatch.setattr(processes, "agreed", interrupted)
+    assert run.main([*QUICK, "--steps", "9999", "--out", str(tmp_path / "run")]) == 130
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_what_does_not_fit_the_memory_gets_one_line(free, message, tmp_path, mon
     assert exit_info.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: " + message)
-    assert "are there: fewer --workers" in error
+    assert "that there are: fewer --workers" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
