@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import communication, named, program, setup
+from experiments import communication, named, program, setup, workers
 from experiments.config import configure
 from experiments.data import load
 from experiments.run import main
@@ -148,7 +148,7 @@ def test_without_them_nothing_has_changed(arguments, loss, norm, tmp_path):
 def test_byzantine_workers_are_not_measured(tmp_path):
     settings = {"dataset": "digits", "model": "logistic", "rule": "median", "workers": 10}
     config = configure(**settings, attack="label_flip", byzantine=3, steps=0, seed=4)
-    built = setup.build(config)
+    built = workers.build(config)
     weights = program.one_run(built.task).init(built.values).params["params"]["Dense_0"]
     losses = []
     for k in range(10):
