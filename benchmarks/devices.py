@@ -17,13 +17,16 @@ from dataclasses import asdict
 from benchmarks import plan, report, roofline, workload
 from benchmarks._point import Point, measured_or_nan
 from benchmarks.machines import MACHINES
-from benchmarks.spread import SHARED, Kind, Row, picture, rows, sizes
+from benchmarks.spread import SHARED, Kind, Row, picture, rows
 from experiments import algorithms, cli, named, results
 
 RULES = ("mean", "noisy_sign", "median", "krum")
 DEVICES = (1, 2, 4, 8)
 TOLERANCE = 1e-4
 """Of the difference from one device's parameters, as a part of how far these have moved."""
+
+Workers = dict[Kind, dict[int, int]]
+"""The number of workers by that of devices, of both kinds."""
 
 _MEASURED = {"workers": 64, "batch_size": 8, "dimension": workload.num_params(workload.HIDDEN)}
 _PLANNED = {"workers": 1024, "batch_size": 32, "dimension": 10_000_000}
@@ -42,10 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(arguments, name) is None:
             setattr(arguments, name, default)
     arguments.rule = list(dict.fromkeys(arguments.rule))
+    workers = _workers(arguments)
+    sizes = {arguments.workers} if arguments.plan else {n for _, n in _points(workers)}
     try:
-        return _plan(arguments) if arguments.plan else _measure(arguments)
+        for name in arguments.rule:
+            for n in sorted(sizes):
+                (roofline.rule_of if arguments.plan else workload.rule)(name, n)
     except ValueError as error:
         parser.error(str(error))
+    return _plan(arguments) if arguments.plan else _measure(arguments, workers)
 
 
 def _parser() -> cli.Parser:
@@ -105,8 +113,6 @@ def _parser() -> cli.Parser:
 def _plan(arguments: Namespace) -> int:
     n, d, batch_size = arguments.workers, arguments.dimension, arguments.batch_size
     flops = None if arguments.flops is None else arguments.flops / d
-    for name in arguments.rule:
-        roofline.rule_of(name, n)
     figures = plan.show(
         arguments.rule, roofline.Work(n, d, batch_size, flops), arguments.machine or list(MACHINES)
     )
@@ -114,26 +120,32 @@ def _plan(arguments: Namespace) -> int:
     return 0
 
 
-def _measure(arguments: Namespace) -> int:
+def _workers(arguments: Namespace) -> Workers:
     devices = sorted({1, *(arguments.devices or DEVICES)})
-    workers: dict[Kind, dict[int, int]] = {
-        kind: sizes(kind, devices, arguments.workers, arguments.workers_per_device or 8)
-        for kind in ("strong", "weak")
+    per_device = arguments.workers_per_device or 8
+    return {
+        "strong": dict.fromkeys(devices, arguments.workers),
+        "weak": {k: per_device * k for k in devices},
     }
+
+
+def _points(workers: Workers) -> list[tuple[int, int]]:
+    return sorted({pair for table in workers.values() for pair in table.items()})
+
+
+def _measure(arguments: Namespace, workers: Workers) -> int:
     hidden = workload.hidden(arguments.dimension)
-    pairs = sorted({(k, n) for table in workers.values() for k, n in table.items()})
-    for name in arguments.rule:
-        for n in {n for _, n in pairs}:
-            workload.rule(name, n)
     measured = {
         (name, n, k): measured_or_nan(
             Point(name, n, hidden, arguments.batch_size, arguments.repeats, devices=k),
             f"{name}, {n} workers on {k} devices",
         )
         for name in arguments.rule
-        for k, n in pairs
+        for k, n in _points(workers)
     }
-    tables = {kind: rows(kind, arguments.rule, workers[kind], measured) for kind in workers}
+    tables: dict[Kind, list[Row]] = {
+        kind: rows(kind, arguments.rule, table, measured) for kind, table in workers.items()
+    }
     title = f"batches of {arguments.batch_size}, d = {workload.num_params(hidden):,}"
     print(title)
     report.print_machine(report.provenance())

@@ -16,6 +16,7 @@ SHARED = (
     "All devices share this machine's cores: the figures show what spreading the workers costs, "
     "not what it gains."
 )
+_SHARED = "all devices share the same cores: overhead, not speed-up"
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,6 @@ class Row:
     overhead: float
     compile_s: float
     difference: float
-
-
-def sizes(kind: Kind, devices: Sequence[int], workers: int, per_device: int) -> dict[int, int]:
-    """The number of workers by that of devices: a fixed one, or so many on each."""
-    return {k: workers if kind == "strong" else per_device * k for k in devices}
 
 
 def rows(
@@ -68,7 +64,7 @@ def picture(tables: Mapping[Kind, Sequence[Row]], title: str) -> Figure:
 
     Dashed is the same work without any overhead, on cores that one device alone keeps busy.
     """
-    figure, axes = plots.new_figure(1, len(tables), f"{title}\n{SHARED}")
+    figure, axes = plots.new_figure(1, len(tables), f"{title}\n{_SHARED}")
     for axis, (kind, table) in zip(axes, tables.items(), strict=True):
         devices = sorted({row.devices for row in table})
         for i, rule in enumerate(dict.fromkeys(row.rule for row in table)):
@@ -98,6 +94,6 @@ def picture(tables: Mapping[Kind, Sequence[Row]], title: str) -> Figure:
         low = min([row.relative for row in table if not math.isnan(row.relative)] + same)
         axis.set_ylim(min(0.5, low / 1.2), max(2.0, 1.2 * top))
         axis.set_xlabel("devices")
-        axis.set_ylabel("time of a step, one device's = 1")
+        axis.set_ylabel("time of a step, × one device")
         axis.legend(frameon=False)
     return figure
