@@ -124,7 +124,7 @@ def _workers(arguments: Namespace) -> Workers:
     devices = sorted({1, *(arguments.devices or DEVICES)})
     per_device = arguments.workers_per_device or 8
     return {
-        "strong": dict.fromkeys(devices, arguments.workers),
+        "strong": {k: arguments.workers for k in devices},
         "weak": {k: per_device * k for k in devices},
     }
 
@@ -165,13 +165,21 @@ def _measure(arguments: Namespace, workers: Workers) -> int:
 
 
 def _print(table: Sequence[Row]) -> None:
-    headings = ("rule", "devices", "n", "ms", "× one device", "× same work", "difference")
+    headings = ("rule", "devices", "n", "ms", "× one device", "per worker", "difference")
     formats = ("{}", "{}", "{}", "{:.3g}", "{:.2f}×", "{:.2f}×", "{:.1e}")
     report.print_table(headings, (report.cells(formats, _values(row)) for row in table))
 
 
 def _values(row: Row) -> tuple[str | float, ...]:
-    return (row.rule, row.devices, row.workers, row.ms, row.relative, row.overhead, row.difference)
+    return (
+        row.rule,
+        row.devices,
+        row.workers,
+        row.ms,
+        row.relative,
+        row.per_worker,
+        row.difference,
+    )
 
 
 def _write_json(arguments: Namespace, figures: dict) -> None:

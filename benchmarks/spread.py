@@ -26,7 +26,8 @@ class Row:
     Attributes:
         ms: milliseconds for a step.
         relative: as a multiple of that on one device, of the same n (strong) or of n/k (weak).
-        overhead: as a multiple of the same work on one device: `relative`, or, weak, a k-th of it.
+        per_worker: the same of the time for each worker: `relative`, or, weak, a k-th of it. Rules
+            that compare all workers with all, as Krum does, have more to do for each of more.
         compile_s: seconds to compile.
         difference: from one device's parameters, of the same n; see `workload.difference`.
     """
@@ -36,7 +37,7 @@ class Row:
     workers: int
     ms: float
     relative: float
-    overhead: float
+    per_worker: float
     compile_s: float
     difference: float
 
@@ -54,15 +55,15 @@ def rows(
         for k, n in sorted(workers.items()):
             m = measured[rule, n, k]
             relative = m.ms / alone
-            overhead = relative if kind == "strong" else relative / k
-            table.append(Row(rule, k, n, m.ms, relative, overhead, m.compile_s, m.difference))
+            each = relative if kind == "strong" else relative / k
+            table.append(Row(rule, k, n, m.ms, relative, each, m.compile_s, m.difference))
     return table
 
 
 def picture(tables: Mapping[Kind, Sequence[Row]], title: str) -> Figure:
     """Time of a step as a multiple of one device's, a panel for each table, a line for each rule.
 
-    Dashed is the same work without any overhead, on cores that one device alone keeps busy.
+    Dashed is a time proportional to the number of workers: on shared cores, no overhead.
     """
     figure, axes = plots.new_figure(1, len(tables), f"{title}\n{_SHARED}")
     for axis, (kind, table) in zip(axes, tables.items(), strict=True):
@@ -78,7 +79,9 @@ def picture(tables: Mapping[Kind, Sequence[Row]], title: str) -> Figure:
                 label=rule,
             )
         same = [1 if kind == "strong" else k for k in devices]
-        axis.plot(devices, same, "--", linewidth=1, color="0.5", label="no overhead", zorder=1)
+        axis.plot(
+            devices, same, "--", linewidth=1, color="0.5", label="proportional to n", zorder=1
+        )
         at_one = next(row.workers for row in table if row.devices == 1)
         axis.set_title(
             f"strong: {at_one} workers in all" if kind == "strong" else f"weak: {at_one} on each",
@@ -95,5 +98,5 @@ def picture(tables: Mapping[Kind, Sequence[Row]], title: str) -> Figure:
         axis.set_ylim(min(0.5, low / 1.2), max(2.0, 1.2 * top))
         axis.set_xlabel("devices")
         axis.set_ylabel("time of a step, × one device")
-        axis.legend(frameon=False)
+    plots.legend_below(figure, *axes[0].get_legend_handles_labels())
     return figure

@@ -151,9 +151,9 @@ def test_devices_are_compared_with_one(measured, tmp_path):
     assert [(row["devices"], row["workers"]) for row in figures["weak"]] == [(1, 1), (2, 2)]
     for kind, same_work in (("strong", 1), ("weak", 2)):
         one, two = figures[kind]
-        assert one["relative"] == one["overhead"] == 1
+        assert one["relative"] == one["per_worker"] == 1
         assert two["relative"] == two["ms"] / one["ms"] > 0
-        assert two["overhead"] == two["relative"] / same_work
+        assert two["per_worker"] == two["relative"] / same_work
         assert max(one["difference"], two["difference"]) <= devices.TOLERANCE
     assert figures["strong"][1]["ms"] == figures["weak"][1]["ms"]  # one point, measured once
     assert "All devices share this machine's cores" in printed

@@ -51,7 +51,7 @@ def test_one_device_is_always_measured(pretend, capsys, tmp_path):
     strong = [(r["rule"], r["devices"], r["relative"]) for r in record["figures"]["strong"]]
     # (1 + k)/2, of the same workers.
     assert strong == [(name, k, (1 + k) / 2) for name in ("mean", "sign") for k in (1, 2, 4)]
-    assert [r["overhead"] for r in record["figures"]["weak"]] == 2 * [1, 1.5, 2.5]
+    assert [r["per_worker"] for r in record["figures"]["weak"]] == 2 * [1, 1.5, 2.5]
     assert record["settings"]["workers"] == 6
     out = capsys.readouterr().out
     assert re.search(r"^mean +4 +12 +60 +10\.00× +2\.50× +0\.0e\+00$", out, re.MULTILINE)
