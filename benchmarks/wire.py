@@ -2,10 +2,11 @@
 
 For each rule: what every device sends for each coordinate of the model, as the collectives of the
 compiled program say, and the closed form: of a mean 32 bits each way; of a vote, of w workers on
-each device, as many bits as the number of its ayes has, and back the sign; of a coordinate-wise
-rule all numbers of its workers, and back one; of a geometric rule these for the Gram matrix, and
-the mean of the chosen. All but for the share, 1/k of k devices, that a device keeps. Of a vote the
-first number is that where nobody abstains, and the second the most that it takes.
+each device, as many bits as the number of its ayes has, and back the sign, which takes a second bit
+where workers can be tied and ties aren't drawn by lot; of a coordinate-wise rule all numbers of its
+workers, and back one; of a geometric rule these for the Gram matrix, and the mean of the chosen.
+All but for the share, 1/k of k devices, that a device keeps. Of a vote the first number is that
+where nobody abstains, and the second the most that it takes.
 """
 
 import math
@@ -26,6 +27,7 @@ WORD = 32
 RULES: dict[str, Callable[[int], rules.Rule]] = {
     "mean": lambda n: rules.mean(),
     "majority_vote": lambda n: rules.majority_vote(),
+    "majority_vote, random ties": lambda n: rules.majority_vote(tie="random"),
     "median": lambda n: rules.median(),
     "trimmed_mean": lambda n: rules.trimmed_mean(n // 4),
     "krum": lambda n: rules.krum(n // 4),
@@ -87,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def per_coordinate(rule: rules.Rule, n: int, d: int, k: int) -> Bytes:
     """The bits that a device sends for each coordinate, by the compiled program."""
     mesh = sharding.make_mesh(workers=k)
-    tx = sharding.sharded(medjax.aggregate(rule), mesh)
+    tx = sharding.sharded(medjax.aggregate(rule, key=0), mesh)
     updates = sharding.place_workers(jnp.zeros((n, d)), mesh)
     state = tx.init(jnp.zeros(d))
     compiled = jax.jit(lambda x: tx.update(x, state)[0]).lower(updates).compile()
@@ -110,7 +112,7 @@ def exchange(rule: rules.Rule, n: int, d: int, k: int) -> Exchange:
     elif isinstance(rule, rules.Additive) and rule.signs_only:
         everybody = w * k == n
         scattered = math.ceil(math.log2((w if everybody else 2 * w) + 1))
-        shared = 1 if everybody and n % 2 else 2
+        shared = 1 if rule.coin is not None or (everybody and n % 2) else 2
     else:
         scattered, shared = 0, 2 * WORD
     share = (k - 1) / k

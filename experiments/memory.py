@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from experiments import machine
 
 _SHARE_OF_FREE_MEMORY = 0.75
 
@@ -36,6 +40,23 @@ def check_fits(what: str, num_bytes: int, advice: str) -> None:
             f"{what} takes {in_words(num_bytes)}, more than the {in_words(free)} that there are: "
             f"{advice}"
         )
+
+
+def check_program(num_bytes: int, data: PyTree, mesh: Mesh | None, advice: str) -> None:
+    """Check that a device can run a program, beside the data which it has already.
+
+    Args:
+        num_bytes: what the program takes of a device, its data included.
+        data: what of its arguments is there.
+        mesh: the devices; None for one.
+        advice: what takes less.
+
+    Raises:
+        ValueError: if it can't.
+    """
+    there = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(data))
+    needed = (num_bytes - there) * machine.sharing_memory(mesh)
+    check_fits("a step, or a measurement,", needed, advice)
 
 
 def in_words(num_bytes: float) -> str:

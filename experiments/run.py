@@ -15,7 +15,7 @@ from rich.console import Console
 from experiments import cli, communication, machine, memory, plots, processes, results
 from experiments.config import RunConfig, resolve
 from experiments.options import add_options, add_out
-from experiments.program import Compiled, compile_program, one_run
+from experiments.program import compile_program, one_run
 from experiments.report import Reporter
 from experiments.training import Clock, Stop, stop_on_signal, train
 from experiments.workers import Setup, build
@@ -101,7 +101,8 @@ def _run(
             inputs = (setup.values, setup.workers, held_out)
             compiled = compile_program(one_run(setup.task), *inputs, mesh=mesh)
             try:
-                processes.all_ready(lambda: _check_memory(compiled, setup, mesh))
+                needs = (compiled.num_bytes, setup.workers, mesh, _LESS_MEMORY)
+                processes.all_ready(lambda: memory.check_program(*needs))
             except ValueError:
                 _give_up(folder)
                 raise
@@ -135,13 +136,6 @@ def _run(
         curves = plots.Curves(plots.describe(dataclasses.asdict(config)), columns)
         results.write_figure(folder / "curves.png", plots.run_figure(curves))
         reporter.finish(columns, clock)
-
-
-def _check_memory(compiled: Compiled, setup: Setup, mesh: Mesh | None) -> None:
-    """What a device needs beside the workers' data, which it has already."""
-    data = (x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(setup.workers))
-    needed = (compiled.num_bytes - sum(data)) * machine.sharing_memory(mesh)
-    memory.check_fits("a step, or a measurement,", needed, _LESS_MEMORY)
 
 
 def _give_up(folder: Path | None) -> None:

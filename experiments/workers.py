@@ -19,6 +19,8 @@ from experiments.interpret import partitioner
 from experiments.setup import Hyperparameters, Task, hyperparameters, prepare
 from medjax import sharding
 
+_FEW_EXAMPLES = 10  # for each worker: where a partition fails, this is then why
+
 
 def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
     """Which examples each worker has, for each seed: indices (S, n, m), and sizes (S, n).
@@ -28,9 +30,16 @@ def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
     """
     config, labels = task.config, task.train[1]
     partition, dealt = partitioner(config), np.tile(labels, config.copies)
+    try:
+        shares = [partition(dealt, config.workers, seed) for seed in seeds]
+    except ValueError as error:
+        if config.workers * _FEW_EXAMPLES <= len(dealt):
+            raise
+        hint = f"--copies K, more than {config.copies}, gives each example to K workers"
+        raise ValueError(f"{error}; {hint}") from None
     parts = [
-        _seat(_limit(partition(dealt, config.workers, seed), config, seed), config, seed)
-        for seed in seeds
+        _seat(_limit(share, config, seed), config, seed)
+        for share, seed in zip(shares, seeds, strict=True)
     ]
     parts = [[part % len(labels) for part in seed_parts] for seed_parts in parts]
     for sizes in ([len(part) for part in seed_parts] for seed_parts in parts):

@@ -106,18 +106,28 @@ class Promised(Promise):
         """All workers' updates, leaves (n, *shape)."""
         return self.unflatten(self.rows(), self.num_workers)
 
-    def sum(self, encode: Callable[[Row, Worker], Row], *, votes: bool = False) -> Row:
+    def sum(
+        self,
+        encode: Callable[[Row, Worker], Row],
+        *,
+        votes: bool = False,
+        coins: Callable[[], Row] | None = None,
+    ) -> Row:
         """Σ_i encode(x_i, i), worker by worker in order, from `at_once` updates at a time.
 
         Args:
             encode: one worker's update, leaf by leaf, to what it contributes to each leaf's sum.
             votes: whether that is -1, 0 or 1, and the sign of the sum is all that is needed: sums
                 of other devices' workers are then no more than it.
+            coins: what decides tied votes, -1 or 1 for each coordinate; None if they stay 0.
         """
-        add_up = total_sign if votes else lambda x, w, n, names: total(x, names)
 
         def local(inputs: PyTree, first: int | Array, names: Axes) -> Row:
-            return add_up(self._sum(encode, inputs, first), _count(inputs), self.num_workers, names)
+            own = self._sum(encode, inputs, first)
+            if not votes:
+                return total(own, names)
+            decided = None if coins is None else coins()
+            return total_sign(own, _count(inputs), self.num_workers, names, decided)
 
         return over_shards(local, self.inputs, self.num_workers, "all")
 

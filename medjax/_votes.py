@@ -13,28 +13,40 @@ _WORD = 32
 
 
 def total_sign(
-    counts: list[Float[Array, " _"]], here: int, num_workers: int, names: Axes
+    counts: list[Float[Array, " _"]],
+    here: int,
+    num_workers: int,
+    names: Axes,
+    coins: list[Float[Array, " _"]] | None = None,
 ) -> list[Float[Array, " _"]]:
     """The sign of the sum over all devices of their workers' votes; on one device, the sum itself.
 
     A device's count c, the sum of the votes -1, 0 and 1 of its w workers, takes the number of bits
     that c + w, from 0 to 2w, has; but where nobody abstains c + w is even, so that (c + w)/2 will
     do, for one worker a single bit. Bit b of 32 counts is a word. Each device is given the words of
-    a part of the coordinates, adds them up, and sends back the sign: of an odd number of workers
-    who all voted another bit, else two.
+    a part of the coordinates, adds them up, and sends back the sign: another bit where there are no
+    ties, of an odd number of workers who all voted or if a coin decides them, else two.
 
     Args:
         counts: the sums over the workers here, leaf by leaf.
         here: w, how many these are.
         num_workers: n, on all devices.
         names: the axes of the mesh that the workers are spread over.
+        coins: the -1 or 1 that a tied vote gives, leaf by leaf; None if it gives 0.
     """
     if not names:
-        return counts
+        if coins is None:
+            return counts
+        return [jnp.where(x == 0, coin, x) for x, coin in zip(counts, coins, strict=True)]
     devices = lax.axis_size(names)
     ends = np.cumsum([x.size for x in counts])
-    flat = jnp.concatenate([x.astype(jnp.int32) for x in counts])
-    flat = jnp.pad(flat, (0, -flat.size % (devices * _WORD)), constant_values=here)
+
+    def padded(leaves: list[Array], value: int) -> Int[Array, " d"]:
+        flat = jnp.concatenate([x.astype(jnp.int32) for x in leaves])
+        return jnp.pad(flat, (0, -flat.size % (devices * _WORD)), constant_values=value)
+
+    flat = padded(counts, here)
+    coin = None if coins is None else padded(coins, 1).reshape(devices, -1)[lax.axis_index(names)]
 
     def exchange(halved: bool) -> Int[Array, " d"]:
         shifted = (flat + here) // 2 if halved else flat + here
@@ -43,8 +55,10 @@ def total_sign(
         got = lax.all_to_all(sent, names, split_axis=0, concat_axis=0, tiled=True)
         total = _unpack_bits(got, width).sum(axis=0)
         total = 2 * total - here * devices if halved else total - here * devices
+        if coin is not None:
+            total = jnp.where(total == 0, coin, total)
         positive, negative = (_pack(x[None])[0] for x in (total > 0, total < 0))
-        if halved and num_workers % 2:
+        if coin is not None or (halved and num_workers % 2):
             return jnp.where(_unpack(lax.all_gather(positive, names)), 1, -1).reshape(-1)
         both = lax.all_gather(jnp.stack([positive, negative]), names)
         up, down = (_unpack(both[:, i]).astype(jnp.int32) for i in (0, 1))

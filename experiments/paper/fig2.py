@@ -26,7 +26,7 @@ VOTE = "signSGD with majority vote"
 ALGORITHMS = {VOTE: "sign", "medianSGD": "median"}
 # The paper's 50,000 take more than an hour on a laptop; what it shows is there after 10,000. What
 # noise does for signSGD shows at once, for medianSGD later.
-_STEPS = {"sign": {False: 10_000, True: 450}, "median": {False: 10_000, True: 1_000}}
+_STEPS = {"sign": {False: 10_000, True: 1_000}, "median": {False: 10_000, True: 1_000}}
 _TUNING_STEPS = {False: 1_000, True: 100}
 # Of the scales the last shows the most; measuring takes as long as a step or two.
 _MEASUREMENTS = {False: 100, True: 30}

@@ -27,7 +27,7 @@ ALGORITHMS = {
 SCALES = (1e-9, 1e-5)
 BATCH_SIZES = (10, 1)
 # In the quick version signSGD, whose claims are of the first steps, is given fewer.
-_STEPS = {"sign": {False: 10_000, True: 2_000}, "median": {False: 10_000, True: 5_000}}
+_STEPS = {"sign": {False: 10_000, True: 4_000}, "median": {False: 10_000, True: 8_000}}
 _WHERE = "v2 Fig. 2"
 _METRICS = ("train_loss", "grad_norm", "test_accuracy")
 

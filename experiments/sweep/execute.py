@@ -10,13 +10,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 import medjax
-from experiments import communication, machine, results
+from experiments import communication, machine, memory, results
 from experiments.program import Compiled, compile_program, many_runs
 from experiments.setup import Hyperparameters, hyperparameters
 from experiments.sweep import store
 from experiments.sweep.plan import Chunk, Group, grid_axis, make_chunks
 from experiments.training import Stop, train
 from experiments.workers import worker_data
+
+_LESS_MEMORY = "fewer workers, smaller batches, a worker_chunk or a smaller model take less"
 
 
 class Progress(NamedTuple):
@@ -65,7 +67,11 @@ def unfinished(
 def execute(
     folder: Path, work: Sequence[Work], stop: Stop, mesh: Mesh | None = None
 ) -> Iterator[Progress]:
-    """Run what there is to do, writing each chunk when it is done, until `stop` is requested."""
+    """Run what there is to do, writing each chunk when it is done, until `stop` is requested.
+
+    Raises:
+        ValueError: if a program doesn't fit the memory, before it is run.
+    """
     done: dict[Hashable, Any] = {}
     for program, group, chunks in work:
         task, config = group.task, group.task.config
@@ -76,6 +82,7 @@ def execute(
             if compiled is None:
                 runs = many_runs(task, mesh, grid_axis(group, machine.parts(mesh)))
                 compiled = compile_program(runs, *inputs, done, mesh)
+                memory.check_program(compiled.num_bytes, inputs[1], mesh, _LESS_MEMORY)
                 yield Progress(program, compiled=compiled)
             measured: list[tuple[int, dict[str, np.ndarray]]] = []
             step = 0

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Float, Int, Key
 
 from medjax import _checks
 from medjax._kernels.sums import Worker
@@ -38,6 +38,8 @@ class Additive:
         signs_only: whether it is a vote: encode looks at nothing but the sign of x_i, so that
             `noisy_sign` may stand in for `perturb`, and gives -1, 0 or 1; decode looks at nothing
             but the sign of the sum, so that devices need exchange no more than bits.
+        coin: of a vote that leaves no ties, (a leaf's size, key) to the -1 or 1 that a tied
+            coordinate gives: the sum, when it comes to decode, has been given it.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Additive:
     weights: Callable[[int], Float[Array, " n"]] | None = None
     of: Callable[[Int[Array, " m"], int], "Additive"] | None = None
     signs_only: bool = False
+    coin: Callable[[int, Draw], Float[Array, " d"]] | None = None
 
     def __call__(self, updates: Promised | Stacked, key: Seed | None = None) -> Updates:
         """The aggregate of the stacked updates.
@@ -75,7 +78,15 @@ class Additive:
                 for x, k in zip(row, keys, strict=True)
             ]
 
-        totals = promised.sum(encode, votes=self.signs_only)
+        def coins() -> Row:
+            assert self.coin is not None
+            return [
+                self.coin(leaf.size, None if k is None else k[n])
+                for leaf, k in zip(leaves, keys, strict=True)
+            ]
+
+        decided = coins if self.coin is not None else None
+        totals = promised.sum(encode, votes=self.signs_only, coins=decided)
         aggregate = [
             self.decode(total, n, None if k is None else k[n])
             for total, k in zip(totals, keys, strict=True)
@@ -172,19 +183,20 @@ def majority_vote(
         if zero == "plus":
             return jnp.where(x == 0, 1, vote)
         if zero == "random" and key is not None:
-            return jnp.where(x == 0, _coin(random_bits(key, x.size), x.dtype), vote)
+            return jnp.where(x == 0, _coin(x.size, key).astype(x.dtype), vote)
         return vote
 
-    def decode(total: Array, n: int, key: Draw) -> Array:
-        del n
-        if tie == "random" and key is not None:
-            coin = _coin(random_bits(key, total.size), total.dtype)
-            return jnp.where(total == 0, coin, jnp.sign(total))
-        return jnp.sign(total)
-
     name = "majority_vote" if zero == tie == "zero" else f"majority_vote(zero={zero}, tie={tie})"
-    return Additive(name, encode, decode, needs_key="random" in (zero, tie), signs_only=True)
+    return Additive(
+        name,
+        encode,
+        lambda total, n, key: jnp.sign(total),
+        needs_key="random" in (zero, tie),
+        signs_only=True,
+        coin=_coin if tie == "random" else None,
+    )
 
 
-def _coin(bits: UInt32[Array, " d"], dtype: jnp.dtype) -> Float[Array, " d"]:
-    return jnp.where(bits >> 31, 1, -1).astype(dtype)
+def _coin(size: int, key: Draw) -> Float[Array, " d"]:
+    assert key is not None
+    return jnp.where(random_bits(key, size) >> 31, 1, -1).astype(jnp.float32)

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from experiments import memory
 from experiments.config import configure
 from experiments.data import load
 from experiments.program import compile_program, many_runs
 from experiments.sweep import grid
+from experiments.sweep.__main__ import main
 from experiments.sweep.execute import _values
 from experiments.sweep.plan import (
     estimate_bytes,
@@ -92,3 +94,17 @@ def test_memory_is_foreseen(settings):
     inputs = (_values(group, chunk), worker_data(group.task, group.indices), group.task.held_out)
     compiled = compile_program(many_runs(group.task), *inputs)
     assert 0.4 < estimate_bytes(group, chunk) / compiled.num_bytes < 2.5
+
+
+def test_a_program_too_large_for_memory_gets_one_line(tmp_path, monkeypatch, capsys):
+    # Enough for the workers' 147 examples of 65 numbers each, but not for a step.
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1 << 20)
+    settings = ("--dataset", "digits", "--rule", "median", "--steps", "1", "--seeds", "1")
+    with pytest.raises(SystemExit) as exit_info:
+        main([*settings, "--out", str(tmp_path / "sweep")])
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err  # after the plan
+    assert error.startswith("error: a step, or a measurement, takes ")
+    assert "fewer workers" in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.rglob("*.parquet"))

@@ -125,7 +125,11 @@ def test_votes_are_the_same_bit_for_bit(n: int):
     full = rng.choice([-1.5, 2.0], (n, 70)).astype(np.float32)
     some = np.where(rng.random((n, 70)) < 0.1, 0, full)
     odd = np.where(rng.random((n, 70)) < 0.5, np.nan, 0).astype(np.float32)
-    votes = [rules.majority_vote(), rules.majority_vote(zero="random", tie="random")]
+    votes = [
+        rules.majority_vote(),
+        rules.majority_vote(tie="random"),
+        rules.majority_vote(zero="random", tie="random"),
+    ]
 
     @jax.jit
     def both(x: jax.Array) -> Any:
@@ -154,6 +158,10 @@ def test_the_wire_carries_bits():
         np.testing.assert_allclose(
             bits.least, wire.closed_form(wire.RULES[name](7), 7, 10**6, 7), rtol=0.01
         )
+    # An even number can be tied: a third symbol, unless ties are drawn before they are sent.
+    tied, drawn = (rules.majority_vote(tie=tie) for tie in ("zero", "random"))
+    eight = [wire.per_coordinate(rule, 8, 10**6, 8).least for rule in (tied, drawn, rules.mean())]
+    np.testing.assert_allclose(np.divide(eight, 7 / 8), [3, 2, 64], rtol=0.01)
     # Of several workers on a device, their number; of some that are missing too.
     vote, mean = rules.majority_vote(), rules.mean()
     for n, k in ((12, 4), (10, 4)):
