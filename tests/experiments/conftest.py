@@ -5,6 +5,9 @@ import struct
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+
+from experiments import plots
 
 # For each numpy type: its code in an IDX header, and the struct format of one value.
 FORMATS = {
@@ -77,3 +80,9 @@ def assert_same():
             np.testing.assert_array_equal(getattr(a, field), getattr(b, field), strict=True)
 
     return assert_same
+
+
+@pytest.fixture
+def no_picture(monkeypatch):
+    """For many runs of a few steps, of which a third would go to drawing curves like others'."""
+    monkeypatch.setattr(plots, "run_figure", lambda _: Figure((1, 1)))

@@ -60,6 +60,7 @@ def columns_of(out):
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split()[1])
+@pytest.mark.usefixtures("no_picture")
 def test_every_name_is_taken(command, tmp_path, capsys):
     summary = run(tmp_path / "run", *EIGHT, *command.split())
     asked = 6 if "--participation" in command else 8

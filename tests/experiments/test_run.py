@@ -100,6 +100,7 @@ NOISY = ("noisy_mean", "noisy_sign", "noisy_median", "noisy_krum", "noisy_byzant
     "rule",
     [name for name in algorithms.RULE_NAMES if not algorithms.is_noisy(name) or name in NOISY],
 )
+@pytest.mark.usefixtures("no_picture")
 def test_every_rule_trains(rule, tmp_path):
     # iid, where the median is close to the mean: every rule must learn.
     lr = "0.01" if algorithms.is_vote(rule) else "0.5"
@@ -115,7 +116,7 @@ def test_every_rule_trains(rule, tmp_path):
         ("--partition", "dirichlet", "--alpha", "0.05", "--batch-size", "4"),
         ("--partition", "shards", "--shards-per-worker", "3"),
         ("--classes-per-worker", "2", "--workers", "5"),
-        ("--model", "mlp", "--noise", "student_t", "--df", "3"),
+        ("--noise", "student_t", "--df", "3"),
         ("--model", "cnn", "--batch-size", "2"),
         ("--b", "adaptive"),
         ("--b", "adaptive:0.5", "--noise", "laplace"),
@@ -125,6 +126,7 @@ def test_every_rule_trains(rule, tmp_path):
     ],
     ids=" ".join,
 )
+@pytest.mark.usefixtures("no_picture")
 def test_settings_are_taken(arguments, tmp_path):
     summary = run(tmp_path / "run", *arguments, "--steps", "4")
     assert summary["step"] == 4
@@ -201,8 +203,9 @@ def test_corrupt_idx_file_gets_one_clear_line(error_of, tmp_path):
     assert "train-images-idx3-ubyte" in message
 
 
-def test_folder_of_another_run_is_kept(error_of, tmp_path):
-    run(tmp_path / "run", "--steps", "1")
+def test_an_empty_folder_is_taken_and_that_of_another_run_is_kept(error_of, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert run(tmp_path / "run", "--steps", "1")["step"] == 1
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     message = error_of(main, *QUICK, "--out", str(tmp_path / "run"))
     assert "already holds a run" in message
@@ -220,11 +223,6 @@ def test_folder_that_cannot_be_written(error_of, tmp_path):
     assert "can't be written: Not a directory" in message
     message = error_of(main, *QUICK, "--out", "/proc/no/such/place")
     assert "can't be written: " in message
-
-
-def test_folder_in_an_empty_existing_one(tmp_path):
-    (tmp_path / "run").mkdir()
-    assert run(tmp_path / "run", "--steps", "1")["step"] == 1
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])

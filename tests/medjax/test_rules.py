@@ -96,7 +96,7 @@ def test_jit_eager_vmap_and_scan_agree(name: str):
 def test_precision_is_kept(name: str, dtype: Any):
     with jax.enable_x64(True):
         x = jnp.asarray(normals(6, 5), dtype)
-        actual = build(name, 6)(x)
+        actual = jitted(name, 6)(x)
     assert actual.dtype == dtype
     expected = REFERENCES[name](np.asarray(x, np.float64))
     eps = jnp.finfo(dtype).eps
@@ -112,7 +112,7 @@ def test_pytree_is_aggregated_leaf_by_leaf(name: str):
         "none": jnp.zeros((5, 0, 2)),
     }
     actual = jax.jit(rule)(tree)
-    expected = jax.tree.map(lambda leaf: rule(leaf), tree)
+    expected = jax.jit(lambda tree: jax.tree.map(rule, tree))(tree)
     assert jax.tree.structure(actual) == jax.tree.structure(tree)
     for one, other, leaf in zip(*map(jax.tree.leaves, (actual, expected, tree)), strict=True):
         assert (one.shape, one.dtype) == (leaf.shape[1:], leaf.dtype)
@@ -203,19 +203,20 @@ def test_votes_by_hand(options: dict[str, Any], expected: list[float]):
 )
 def test_odds_of_random_votes(options: dict[str, Any], rows: list, minus: float, plus: float):
     d = 40_000
-    votes = rules.majority_vote(**options)(np.tile(np.float32(rows)[:, None], d), 0)
+    votes = jax.jit(rules.majority_vote(**options))(np.tile(np.float32(rows)[:, None], d), 0)
     for vote, p in ((-1, minus), (1, plus)):  # 5 standard deviations of a binomial number
         assert abs(np.sum(votes == vote) - d * p) < 5 * math.sqrt(d * p * (1 - p))
 
 
 def test_random_votes_are_a_function_of_the_key_where_they_are_needed():
     rule, x = rules.majority_vote(zero="random", tie="random"), np.zeros((3, 100), np.float32)
-    np.testing.assert_array_equal(rule(normals(3, 100), 5), rules.majority_vote()(normals(3, 100)))
-    first = rule(x, 5)
+    vote, certain = jax.jit(rule), jax.jit(rules.majority_vote())(normals(3, 100))
+    np.testing.assert_array_equal(vote(normals(3, 100), 5), certain)
+    first = rule(x, 5)  # which needs no jit, and a number as its key
     for same in (jnp.int32(5), jax.random.key(5), jax.random.PRNGKey(5)):
-        np.testing.assert_array_equal(jax.jit(rule)(x, same), first)
-    assert np.any(first != rule(x, 6))
-    assert np.any(np.subtract(*rule([x, x], 5)))  # leaves draw apart
+        np.testing.assert_array_equal(vote(x, same), first)
+    assert np.any(first != vote(x, 6))
+    assert np.any(np.subtract(*vote([x, x], 5)))  # leaves draw apart
     assert rule.needs_key
     with pytest.raises(ValueError, match=r"zero=random, tie=random\) draws random numbers: give"):
         rule(x)

@@ -36,7 +36,7 @@ SETTINGS["clip"] = {"max_norm": 2.0}
 DATA_ATTACKS = ("label_flip", "backdoor")  # they come before the training
 EXACT = ("majority_vote", "median", "trimmed_mean", "meamed", "phocas")
 # Devices for the workers and for the coordinates: 13 workers and 42 coordinates divide by none.
-MESHES = [(2, 1), (2, 2), (8, 1)]
+MESHES = [(2, 2), (8, 1)]
 each_mesh = pytest.mark.parametrize(("workers", "coordinates"), MESHES)
 
 
@@ -144,10 +144,17 @@ def test_votes_are_the_same_bit_for_bit(n: int):
 
 def test_a_broken_worker_breaks_no_sum_of_others():
     x = gradients()["w"].at[3].set(jnp.nan).at[5].set(jnp.inf)
-    for rule in (rules.trimmed_mean(2), rules.multi_krum(2), rules.geometric_median()):
-        tx = sharding.sharded(medjax.aggregate(rule), mesh(8))
-        actual, _ = tx.update(x, tx.init(x[0]))
-        np.testing.assert_allclose(actual, rule(x), rtol=1e-5)
+    robust = (rules.trimmed_mean(2), rules.multi_krum(2), rules.geometric_median())
+
+    @jax.jit
+    def spread(x: jax.Array) -> Any:
+        chains = [sharding.sharded(medjax.aggregate(rule), mesh(8)) for rule in robust]
+        return [tx.update(x, tx.init(x[0]))[0] for tx in chains]
+
+    for actual, expected in zip(
+        spread(x), jax.jit(lambda x: [r(x) for r in robust])(x), strict=True
+    ):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def test_the_wire_carries_bits():
