@@ -1,6 +1,10 @@
-"""One point of `benchmarks.scaling`, in a process of its own so that its peak memory is its own."""
+"""One point of `benchmarks.scaling` or `benchmarks.devices`, in a process of its own.
+
+So its peak memory is its own, and so is the number of its devices, which is fixed at the start.
+"""
 
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -13,7 +17,7 @@ _MOST_STEPS = 100
 
 @dataclass(frozen=True)
 class Point:
-    """What to measure; the network is 784-hidden-10."""
+    """What to measure; the network is 784-hidden-10. With `devices`, a mesh of so many."""
 
     rule: str
     workers: int
@@ -21,15 +25,24 @@ class Point:
     batch_size: int
     repeats: int
     worker_chunk: int | None = None
+    devices: int | None = None
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured: the time of a step, and the most memory that the process held."""
+    """What was measured.
+
+    Attributes:
+        ms: milliseconds for a step.
+        compile_s: seconds to compile.
+        peak_bytes: the most memory that the process held.
+        difference: from one device's parameters, see `workload.difference`; NaN without `devices`.
+    """
 
     ms: float
     compile_s: float
     peak_bytes: float
+    difference: float = math.nan
 
 
 def measure_apart(point: Point) -> Measurement:
@@ -48,18 +61,38 @@ def measure_apart(point: Point) -> Measurement:
     return Measurement(**json.loads(done.stdout))
 
 
+def measured_or_nan(point: Point, what: str) -> Measurement:
+    """The same, or NaN where it failed; on stderr `what` it is, and the reason."""
+    print(what, file=sys.stderr)
+    try:
+        return measure_apart(point)
+    except RuntimeError as error:
+        print(f"{what} failed: {error}", file=sys.stderr)
+        return Measurement(math.nan, math.nan, math.nan)
+
+
 def measure_here(point: Point) -> Measurement:
     """Measure a point in this process."""
-    from benchmarks import timing, workload
+    import jax
 
+    from benchmarks import timing, workload
+    from medjax import sharding
+
+    mesh = None
+    if point.devices is not None:
+        jax.config.update("jax_num_cpu_devices", point.devices)
+        mesh = sharding.make_mesh(workers=point.devices)
     work = workload.build(point.workers, point.batch_size, point.hidden)
-    step = workload.simulated(
-        work, workload.optimizer(point.rule, point.workers), worker_chunk=point.worker_chunk
-    )
+    options = {"mesh": mesh, "worker_chunk": point.worker_chunk}
+    step = workload.simulated(work, workload.optimizer(point.rule, point.workers), **options)
     figure = timing.measure(
         {"step": step}, repeats=point.repeats, seconds=_SECONDS, most=_MOST_STEPS
     )["step"]
-    return Measurement(figure.ms, figure.compile_s, _peak_bytes())
+    peak = _peak_bytes()
+    difference = math.nan
+    if mesh is not None:
+        difference = workload.difference(work, point.rule, point.workers, **options)
+    return Measurement(figure.ms, figure.compile_s, peak, difference)
 
 
 def _peak_bytes() -> int:

@@ -87,6 +87,14 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     print()
 
 
+def cells(formats: Sequence[str], values: Sequence[Any]) -> list[str]:
+    """The values as the formats have them, NaN as a dash."""
+    return [
+        NOT_MEASURED if isinstance(value, float) and math.isnan(value) else form.format(value)
+        for form, value in zip(formats, values, strict=True)
+    ]
+
+
 def ratio(value: float | None) -> str:
     """A ratio in two digits or more, or a dash."""
     if value is None:

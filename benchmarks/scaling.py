@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from benchmarks import report, workload
-from benchmarks._point import Measurement, Point, measure_apart
+from benchmarks._point import Point, measure_apart, measured_or_nan
 from benchmarks.growth import WORDS, Row, Size, picture, rows
 from experiments import algorithms, cli, named, results
 
@@ -80,7 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 (
                     n,
                     workload.num_params(hidden),
-                    _measured(Point(arguments.rule, n, hidden, **common)),
+                    measured_or_nan(
+                        Point(arguments.rule, n, hidden, **common),
+                        f"n = {n}, d = {workload.num_params(hidden)}",
+                    ),
                 )
                 for n, hidden in sorted(pairs)
             ],
@@ -108,30 +111,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _measured(point: Point) -> Measurement:
-    """What was measured, or NaN, with the reason on stderr, where the point failed."""
-    what = f"n = {point.workers}, d = {workload.num_params(point.hidden)}"
-    print(what, file=sys.stderr)
-    try:
-        return measure_apart(point)
-    except RuntimeError as error:
-        print(f"{what} failed: {error}", file=sys.stderr)
-        return Measurement(math.nan, math.nan, math.nan)
-
-
 def _print(along: Size, table: Sequence[Row]) -> None:
     headings = ("n", "d", "ms", f"per {WORDS[along]}", "peak, MB", "beyond, MB", "compile, s")
     formats = ("{}", "{}", "{:.3g}", "{:.2f}×", "{:.0f}", "{:.0f}", "{:.1f}")
-    report.print_table(
-        headings,
-        (
-            [
-                report.NOT_MEASURED if math.isnan(value) else form.format(value)
-                for form, value in zip(formats, _values(row), strict=True)
-            ]
-            for row in table
-        ),
-    )
+    report.print_table(headings, (report.cells(formats, _values(row)) for row in table))
 
 
 def _values(row: Row) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ first number is that where nobody abstains, and the second the most that it take
 import math
 import sys
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,18 @@ RULES: dict[str, Callable[[int], rules.Rule]] = {
     "geometric_median": lambda n: rules.geometric_median(),
 }
 """Some of each family, for n workers."""
+
+
+class Exchange(NamedTuple):
+    """Bits that a device sends for each coordinate.
+
+    Attributes:
+        scattered: of an all-to-all, where every other device is sent something else.
+        shared: of sums over all devices, and of what all are given.
+    """
+
+    scattered: float
+    shared: float
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,18 +97,24 @@ def per_coordinate(rule: rules.Rule, n: int, d: int, k: int) -> Bytes:
 
 def closed_form(rule: rules.Rule, n: int, d: int, k: int) -> float:
     """The same by what the rule's family has to exchange."""
+    return sum(exchange(rule, n, d, k))
+
+
+def exchange(rule: rules.Rule, n: int, d: int, k: int) -> Exchange:
+    """What makes up the closed form."""
     w = -(-n // k)
     if isinstance(rule, rules.CoordinateWise):
-        bits = w * WORD + WORD
+        scattered, shared = w * WORD, WORD
     elif isinstance(rule, rules.Geometric):
-        bits = w * WORD + 2 * WORD * n**2 / d + 2 * WORD
+        scattered, shared = w * WORD, 2 * WORD * n**2 / d + 2 * WORD
     elif isinstance(rule, rules.Additive) and rule.signs_only:
         everybody = w * k == n
-        bits = math.ceil(math.log2((w if everybody else 2 * w) + 1))
-        bits += 1 if everybody and n % 2 else 2
+        scattered = math.ceil(math.log2((w if everybody else 2 * w) + 1))
+        shared = 1 if everybody and n % 2 else 2
     else:
-        bits = 2 * WORD
-    return (k - 1) / k * bits
+        scattered, shared = 0, 2 * WORD
+    share = (k - 1) / k
+    return Exchange(share * scattered, share * shared)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,23 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 import medjax
 from benchmarks.libraries import B
 from benchmarks.timing import Prepare, loop
 from experiments import algorithms, models, named
+from medjax import rules, sharding
 
 IMAGE = (28, 28, 1)
 CLASSES = 10
 HIDDEN = 128
 STEP_SIZE = 1e-6
+# Of the steps whose result is compared. They have to move the parameters by far more than the
+# rounding of these, or any two runs would seem the same.
+_COMPARED_STEPS = 3
+_COMPARED_STEP_SIZE = 0.01
 
 
 @dataclass(frozen=True)
@@ -68,18 +74,33 @@ def num_byzantine(n: int) -> int:
     return n // 10
 
 
-def optimizer(rule_name: str, n: int) -> optax.GradientTransformationExtraArgs:
-    """An algorithm by its name, that of the rule, perhaps after mixings: `nnm+krum`.
+def rule(rule_name: str, n: int) -> rules.Rule | rules.StatefulRule:
+    """A rule of n workers by its name, perhaps after mixings: `nnm+krum`.
 
     Raises:
         ValueError: if the rule can't have so many workers.
     """
-    *mixings, rule = named.links(rule_name)
+    *mixings, last = named.links(rule_name)
     known = {"num_byzantine": num_byzantine(n), "num_workers": n}
-    built, _ = algorithms.build_rule(rule, "+".join(mixings) or None, known, n)
-    protocol = algorithms.Protocol(built, n)
-    b = B if algorithms.is_noisy(rule) else None
-    server = optax.sgd(STEP_SIZE)
+    return algorithms.build_rule(last, "+".join(mixings) or None, known, n)[0]
+
+
+def is_noisy(rule_name: str) -> bool:
+    """Whether the algorithm of that name adds noise."""
+    return algorithms.is_noisy(named.links(rule_name)[-1])
+
+
+def optimizer(
+    rule_name: str, n: int, step_size: float | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """The algorithm of such a rule; the step size is STEP_SIZE unless it is given.
+
+    Raises:
+        ValueError: if the rule can't have so many workers.
+    """
+    protocol = algorithms.Protocol(rule(rule_name, n), n)
+    b = B if is_noisy(rule_name) else None
+    server = optax.sgd(STEP_SIZE if step_size is None else step_size)
     return algorithms.build_optimizer(protocol, server, b, None, jax.random.key(3))
 
 
@@ -92,7 +113,32 @@ def exact_noisy_sign() -> optax.GradientTransformation:
     )
 
 
-def simulated(work: Workload, optimizer: optax.GradientTransformation, **options: Any) -> Prepare:
-    """Whole steps by medjax."""
-    simulation = medjax.simulation(work.objective, optimizer, **options)
-    return loop(simulation.advance, simulation.init(work.params, 0), work.data)
+def simulated(
+    work: Workload,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh | None = None,
+    **options: Any,
+) -> Prepare:
+    """Whole steps by medjax; with a mesh, the workers are spread over it."""
+    simulation = medjax.simulation(work.objective, optimizer, mesh=mesh, **options)
+    data = sharding.place_workers(work.data, mesh)
+    return loop(simulation.advance, simulation.init(work.params, 0), data)
+
+
+def difference(work: Workload, rule_name: str, n: int, mesh: Mesh, **options: Any) -> float:
+    """How far the parameters after a few steps are from those of the same steps on one device.
+
+    max |x - x'| / max |x' - x_0|, over all coordinates: x on the mesh, x' on one device, x_0 before
+    the steps. It is a part of how far the steps led, and not of the parameters' own size.
+    """
+    tx = optimizer(rule_name, n, _COMPARED_STEP_SIZE)
+
+    def after(mesh: Mesh | None) -> PyTree:
+        state: Any = simulated(work, tx, mesh, **options)()(_COMPARED_STEPS)
+        return jax.device_get(state.params)
+
+    def farthest(a: PyTree, b: PyTree) -> float:
+        return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(abs(x - y).max()), a, b)))
+
+    alone = after(None)
+    return farthest(after(mesh), alone) / farthest(alone, jax.device_get(work.params))

@@ -7,7 +7,7 @@ from typing import get_type_hints
 
 import pytest
 
-from benchmarks import _point, kernels, scaling, step, sweep
+from benchmarks import _point, devices, kernels, scaling, step, sweep
 from benchmarks.report import optional
 from medjax import rules
 
@@ -16,6 +16,7 @@ QUICK = {
     kernels: "--workers 4 --dims 50 --repeats 1",
     sweep: "--dataset digits --batch-size 4 --steps 2 --repeats 1 --processes 1",
     scaling: "--rule mean --workers 2 --dims --batch-size 2 --repeats 1",
+    devices: "--rule sign --devices 2 --workers 2 --workers-per-device 1 --repeats 1",
 }
 COMMANDS = pytest.mark.parametrize("command", QUICK, ids=lambda command: command.__name__)
 
@@ -129,7 +130,8 @@ def test_scaling_goes_on_after_a_point_that_fails(monkeypatch, capsys, tmp_path)
             raise RuntimeError("out of memory")
         return _point.Measurement(2.0 * point.workers * point.hidden, 0.5, 1e8)
 
-    monkeypatch.setattr(scaling, "measure_apart", measure_apart)
+    for module in (scaling, _point):
+        monkeypatch.setattr(module, "measure_apart", measure_apart)
     files = ["--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.svg")]
     assert scaling.main(["--workers", "5", "20", "--dims", "10000", "2000", *files]) == 1
     out, err = capsys.readouterr()
@@ -140,6 +142,22 @@ def test_scaling_goes_on_after_a_point_that_fails(monkeypatch, capsys, tmp_path)
     assert [(row["n"], row["d"]) for row in figures["d"]] == [(10, 2395), (10, 10_345)]
     assert figures["d"][0]["relative"] == pytest.approx((3 / 2395) / (13 / 10_345))
     assert b"<svg" in (tmp_path / "a.svg").read_bytes()
+
+
+def test_devices_are_compared_with_one(measured, tmp_path):
+    picture = tmp_path / "devices.png"
+    printed, figures = measured(devices, f"--plot {picture}")
+    assert [(row["devices"], row["workers"]) for row in figures["strong"]] == [(1, 2), (2, 2)]
+    assert [(row["devices"], row["workers"]) for row in figures["weak"]] == [(1, 1), (2, 2)]
+    for kind, same_work in (("strong", 1), ("weak", 2)):
+        one, two = figures[kind]
+        assert one["relative"] == one["per_worker"] == 1
+        assert two["relative"] == two["ms"] / one["ms"] > 0
+        assert two["per_worker"] == two["relative"] / same_work
+        assert max(one["difference"], two["difference"]) <= devices.TOLERANCE
+    assert figures["strong"][1]["ms"] == figures["weak"][1]["ms"]  # one point, measured once
+    assert "All devices share this machine's cores" in printed
+    assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
 def test_point_that_fails_says_why():
@@ -199,6 +217,23 @@ def test_mistake_gets_one_clear_line(command, arguments, message, error_of, tmp_
         (scaling, "--workers --dims", "nothing to measure"),
         (scaling, "--plot a.doc", "--plot: 'a.doc' must end in .png, .svg or .pdf"),
         (scaling, "--worker-chunk 0", "--worker-chunk: '0'"),
+        (devices, "--rule krun", "unknown rule 'krun': did you mean 'krum'?"),
+        (devices, "--rule mda", "looks at every subset of n - f workers: of n = "),
+        (devices, "--devices 0", "--devices: '0' is not a whole number of at least 1"),
+        (devices, "--dimension 804", "--dimension: '804' is not a whole number of at least 805"),
+        (devices, "--plot a.doc", "--plot: 'a.doc' must end in .png, .svg or .pdf"),
+        (devices, "--machine h100", "--machine needs --plan"),
+        (devices, "--flops 7", "--flops needs --plan"),
+        (devices, "--plan --machine h200", "unknown machine 'h200': did you mean 'h100'?"),
+        (devices, "--plan --flops 0", "--flops: '0' is not a finite number above 0"),
+        (devices, "--plan --plot a.png", "--plot isn't for a plan"),
+        (devices, "--plan --devices 4", "--devices isn't for a plan"),
+        (devices, "--plan --workers-per-device 4", "--workers-per-device isn't for a plan"),
+        (
+            devices,
+            "--plan --rule centered_clipping_from_last:tau=1",
+            "there is no closed form of what 'centered_clipping_from_last:tau=1' exchanges; valid:",
+        ),
     ],
 )
 def test_mistake_of_its_own(command, arguments, message, error_of, tmp_path, monkeypatch):
