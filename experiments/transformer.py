@@ -9,11 +9,11 @@ _POSITIONS = nn.initializers.normal(0.02)
 
 
 class Transformer(nn.Module):
-    """A decoder of two layers, width 64, four heads (Vaswani et al., 2017), normalised first.
+    """A decoder of two layers, width 64, with four heads each (Vaswani et al., 2017).
 
     Embedded characters plus learned positions; in each layer x ← x + attention(norm(x)) and
-    x ← x + mlp(norm(x)) (Xiong et al., 2020); a last norm, and a linear layer. No dropout. At 26
-    characters, in windows of 32, 105,498 parameters.
+    x ← x + mlp(norm(x)), normalised first (Xiong et al., 2020); a last norm, and a linear layer. No
+    dropout. For 26 characters, in windows of 32, 105,498 parameters.
     """
 
     num_classes: int
