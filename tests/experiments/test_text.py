@@ -11,6 +11,7 @@ from experiments.data import hold_out, load, text
 from experiments.run import main
 from experiments.setup import prepare
 from experiments.sweep.__main__ import main as sweep
+from experiments.sweep.plan import _data_bytes, make_groups
 from experiments.workers import share_out
 
 T = text.WINDOW
@@ -171,6 +172,15 @@ def test_partitions_are_by_author(dataset, partition, authors_of_a_worker):
         owned = [row[:size] for row, size in zip(rows, sizes, strict=True)]
         assert sorted(np.concatenate(owned).tolist()) == list(range(1600))
         assert {len(set(dataset.authors[own].tolist())) for own in owned} <= authors_of_a_worker
+
+
+def test_a_sweep_counts_the_bytes_of_its_windows(dataset):
+    run = configure(dataset="text", model="transformer")
+    (group,) = make_groups([run], {"text": dataset})
+    # T characters and T labels in 32 bits, of 1600 windows for each seed, and of 400 to test on.
+    assert [_data_bytes(group, seeds) for seeds in (1, 3)] == [
+        (seeds * 1600 + 400) * 2 * T * 4 for seeds in (1, 3)
+    ]
 
 
 @pytest.mark.parametrize(
