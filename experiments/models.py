@@ -1,4 +1,7 @@
-"""The models, in flax. Each adapts to the shape of the images and the number of classes."""
+"""The models, in flax.
+
+Each adapts to the shape of its inputs, and to the number of classes or of characters.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +12,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key, PyTree
 
 from experiments.convolution import Conv3x3
+from experiments.data import Dataset, Inputs
 from experiments.resnet import ResNet20
+from experiments.transformer import Transformer
 
 
 class MLP(nn.Module):
@@ -58,13 +63,38 @@ def _halve(x: Float[Array, "B H W C"]) -> Float[Array, "B ⌈H/2⌉ ⌈W/2⌉ C"
     return jnp.maximum(pairs[:, :, ::2], pairs[:, :, 1::2])
 
 
-MODELS: Mapping[str, Callable[..., nn.Module]] = {
-    "mlp": MLP,
-    "logistic": Logistic,
-    "cnn": CNN,
-    "resnet20": ResNet20,
+MODELS_ON: Mapping[Inputs, Mapping[str, Callable[..., nn.Module]]] = {
+    "images": {
+        "mlp": MLP,
+        "logistic": Logistic,
+        "cnn": CNN,
+        "resnet20": ResNet20,
+    },
+    "characters": {
+        "transformer": Transformer,
+    },
 }
-"""Every model by its name, made with `num_classes`."""
+"""The models by what they take, made with `num_classes`."""
+
+MODELS: Mapping[str, Callable[..., nn.Module]] = {
+    name: model for models in MODELS_ON.values() for name, model in models.items()
+}
+"""Every model by its name."""
+
+
+def check_takes(name: str, dataset: Dataset) -> None:
+    """Check that a model is for such data.
+
+    Raises:
+        ValueError: if it isn't.
+    """
+    valid = MODELS_ON[dataset.inputs]
+    if name not in valid:
+        taken = next(inputs for inputs, models in MODELS_ON.items() if name in models)
+        raise ValueError(
+            f"--model {name} takes {taken}, and dataset {dataset.name!r} is of {dataset.inputs}; "
+            f"valid: {', '.join(valid)}"
+        )
 
 
 def build(

@@ -49,8 +49,7 @@ class Compiled(NamedTuple):
 
 def one_run(task: Task) -> Program:
     """The program of a single run."""
-    config = task.config
-    objective = medjax.objectives.classification(task.model.apply)  # pyright: ignore
+    config, objective = task.config, task.objective
 
     def simulation(
         values: Hyperparameters, workers: medjax.WorkerData | None = None

@@ -27,6 +27,7 @@ _STAGES = (
     *("participation", "local_steps", "local_lr", "worker_momentum", "weights", "compress"),
     *("error_feedback", "attack", "byzantine", "mix", "server"),
 )
+_LABELS = {"images": "classes", "characters": "different characters"}
 _WORDS = {"zero": "0", "plus": "+1", "random": "±1 at random"}
 
 
@@ -133,7 +134,7 @@ def plan(config: RunConfig, setup: Setup) -> list[str]:
         *([f"protocol   {protocol}"] if protocol else []),
         f"workers    {config.workers}, {each} examples each, of {config.dataset} "
         f"({data['train_examples']} training, {validation}{data['test_examples']} test, "
-        f"{data['num_classes']} classes), {config.partition}"
+        f"{data['num_classes']} {_LABELS[data['inputs']]}), {config.partition}"
         + (f" ({', '.join(split)})" if split else "")
         + (f", dealt out {config.copies} times" if config.copies > 1 else ""),
         f"model      {config.model}, {setup.task.num_params:,} parameters",

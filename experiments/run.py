@@ -29,7 +29,10 @@ The run's folder gets config.json (every setting, versions, device, commit), met
 for each measurement), summary.json (the last of them, and the speed) and curves.png. Ctrl-C ends
 the run and keeps what was measured."""
 
-_LESS_MEMORY = "fewer --workers, a smaller --batch-size, --worker-chunk or --model takes less"
+_LESS_MEMORY = (
+    "fewer --workers or --examples-per-worker, a smaller --batch-size, --worker-chunk or --model "
+    "takes less"
+)
 _STOPPED = 130  # what a shell reports of a command ended by Ctrl-C
 
 

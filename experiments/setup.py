@@ -19,7 +19,10 @@ from experiments.data import Dataset, hold_out
 from experiments.interpret import number_in, server
 from experiments.options import THEORY
 from medjax.attacks import Attack, DataAttack
+from medjax.objectives import Objective, classification, language_modelling
 from medjax.rules import StatefulRule
+
+_OBJECTIVES = {"images": classification, "characters": language_modelling}
 
 
 class Hyperparameters(NamedTuple):
@@ -51,8 +54,10 @@ class Task:
         protocol: what the workers send, who lies, and how the server aggregates.
         data_attacks: what the Byzantine workers do to their data before.
         model: the network.
-        train: the images and labels that the workers share out.
-        held_out: images and labels that they don't: "test", and perhaps "validation" and, under
+        objective: what is minimised.
+        train: the inputs and labels that the workers share out.
+        classes: of each of those examples the class, that partitions go by.
+        held_out: inputs and labels that they don't: "test", and perhaps "validation" and, under
             such an attack, "backdoor".
         num_params: d.
         like: the shapes and dtypes of the parameters.
@@ -63,7 +68,9 @@ class Task:
     protocol: Protocol
     data_attacks: tuple[DataAttack, ...]
     model: nn.Module
+    objective: Objective
     train: tuple[np.ndarray, np.ndarray]
+    classes: np.ndarray
     held_out: dict[str, tuple[jax.Array, jax.Array]]
     num_params: int
     like: Any
@@ -80,10 +87,14 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
     for attack in data_attacks:
         _check_data_attack(attack, dataset)
     server(config, 1.0, config.momentum)  # says what its settings can't be
-    train, validation = hold_out(dataset.train_x, dataset.train_y, config.validation)
+    models.check_takes(config.model, dataset)
+    train, classes = (dataset.train_x, dataset.train_y), dataset.groups
     held_out = {"test": (dataset.test_x, dataset.test_y)}
-    if validation is not None:
-        held_out["validation"] = validation
+    held = hold_out(classes, config.validation)
+    if held.any():
+        x, y = train
+        train, classes = (x[~held], y[~held]), classes[~held]
+        held_out["validation"] = (x[held], y[held])
     held_out |= backdoor.triggered(data_attacks, dataset.test_x, dataset.test_y)
     model = models.MODELS[config.model](num_classes=dataset.num_classes)
     like = jax.eval_shape(model.init, jax.random.key(0), train[0][:1])
@@ -94,7 +105,9 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
         protocol,
         data_attacks,
         model,
+        _OBJECTIVES[dataset.inputs](model.apply),  # pyright: ignore[reportArgumentType]
         train,
+        classes,
         {name: (jnp.asarray(x), jnp.asarray(y)) for name, (x, y) in held_out.items()},
         sum(leaf.size for leaf in jax.tree.leaves(like)),
         like,
@@ -102,7 +115,8 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
             "train_examples": len(train[1]),
             **{f"{name}_examples": len(y) for name, (_, y) in held_out.items()},
             "num_classes": dataset.num_classes,
-            "image_shape": list(train[0].shape[1:]),
+            "inputs": dataset.inputs,
+            "input_shape": list(train[0].shape[1:]),
         },
     )
 
@@ -161,6 +175,11 @@ def _check_data_attack(attack: DataAttack, dataset: Dataset) -> None:
     Raises:
         ValueError: if it can't.
     """
+    if dataset.inputs != "images":
+        raise ValueError(
+            f"attack {attack.name} is on images, and dataset {dataset.name!r} is of "
+            f"{dataset.inputs}; valid: an attack on vectors, such as ipm"
+        )
     image, label = (jnp.asarray(x[None, :1]) for x in (dataset.train_x, dataset.train_y))
     poisoned = int(attack.poison(image, label, jnp.ones((1, 1), bool))[1].max())
     if poisoned >= dataset.num_classes:

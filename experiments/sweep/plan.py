@@ -141,9 +141,7 @@ def _numbers_per_run(group: Group) -> int:
     task = group.task
     n, rows = group.indices.examples.shape[1:]
     held_out = max(len(labels) for _, labels in task.held_out.values())
-    image = jax.ShapeDtypeStruct((1, *task.train[0].shape[1:]), np.float32)
-    params = jax.eval_shape(task.model.init, jax.random.key(0), image)
-    forward = jax.make_jaxpr(task.model.apply)(params, image)
+    forward = jax.make_jaxpr(task.model.apply)(task.like, task.train[0][:1])
     each = sum(v.aval.size for eqn in forward.eqns for v in eqn.outvars)
     examples = max(min(n * rows, max(rows, _EXAMPLES_AT_ONCE)), held_out)
     return n * task.num_params + each * examples
@@ -151,6 +149,6 @@ def _numbers_per_run(group: Group) -> int:
 
 def _data_bytes(group: Group, num_seeds: int) -> int:
     """The workers' examples of so many seeds, and those held out."""
-    pixels = int(np.prod(group.task.train[0].shape[1:]))
+    each = sum(x[0].nbytes for x in group.task.train)
     held_out = sum(len(labels) for _, labels in group.task.held_out.values())
-    return 4 * (pixels + 1) * (num_seeds * group.indices.examples[0].size + held_out)
+    return each * (num_seeds * group.indices.examples[0].size + held_out)

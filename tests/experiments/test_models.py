@@ -152,7 +152,7 @@ def test_halving_is_max_pooling():
 
 
 def test_table_is_complete():
-    assert set(MODELS) == {"mlp", "logistic", "cnn", "resnet20"}
+    assert set(MODELS) == {"mlp", "logistic", "cnn", "resnet20", "transformer"}
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from experiments.data import SOURCES, load
         ("mnist5k:x", "unknown dataset 'mnist5k:x': did you mean 'mnist5k'? "),
         ("idx", "unknown dataset 'idx': did you mean 'idx:DIR'? "),
         ("idxx:/data/mnist", "unknown dataset 'idxx:/data/mnist': did you mean 'idx:DIR'? "),
+        ("txt", "unknown dataset 'txt': did you mean 'text'? "),
+        ("txt:book", "unknown dataset 'txt:book': did you mean 'text:FILE'? "),
         ("imagenet", "unknown dataset 'imagenet': "),
         ("", "unknown dataset '': "),
         ("a\nb", r"unknown dataset 'a\nb': "),
@@ -27,16 +29,18 @@ from experiments.data import SOURCES, load
 def test_load_unknown_name(name, message):
     with pytest.raises(ValueError, match="unknown dataset") as caught:
         load(name)
-    assert str(caught.value) == message + "valid: digits, mnist5k, idx:DIR"
+    assert str(caught.value) == message + "valid: digits, mnist5k, idx:DIR, text, text:FILE"
 
 
-def test_load_idx_without_a_directory():
-    with pytest.raises(ValueError, match=r"^dataset 'idx:' names no DIR: write idx:DIR$"):
-        load("idx:")
+@pytest.mark.parametrize(("kind", "argument"), [("idx", "DIR"), ("text", "FILE")])
+def test_load_without_the_argument(kind, argument):
+    message = f"dataset '{kind}:' names no {argument}: write {kind}:{argument}"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        load(f"{kind}:")
 
 
 def test_sources_lists_what_load_takes():
-    assert list(SOURCES) == ["digits", "mnist5k", "idx:DIR"]
+    assert list(SOURCES) == ["digits", "mnist5k", "idx:DIR", "text", "text:FILE"]
 
 
 @pytest.mark.parametrize(
