@@ -18,7 +18,7 @@ from medjax._local_steps import batch_key, check_local_steps, with_local_steps
 from medjax._metrics import measure_workers
 from medjax._participation import check_participants, draw_participants
 from medjax._random import Seed, stage_key
-from medjax._shards import cut, on_mesh
+from medjax._shards import axes, cut, on_mesh
 from medjax._stacked import Updates
 from medjax._worker_data import WorkerData
 from medjax.objectives import Objective
@@ -101,20 +101,23 @@ def simulation(
             cohort = draw_participants(state.key, state.step, n, participants, always)
             extra_args = {"workers": cohort, "num_workers": n}
 
-        # Who has what: all workers their data; of a cohort, who they are.
-        everyone = jnp.arange(n, dtype=jnp.int32)
-        inputs = (data, everyone) if cohort is None else cohort
+        # Who has what: the workers' data, and who they are. A cohort's data are copied where each
+        # device is given its members'; on one device they stay where they are.
+        apart = cohort is not None and not axes()
+        workers = jnp.arange(n, dtype=jnp.int32) if cohort is None else cohort
+        present = data if cohort is None or apart else jax.tree.map(lambda x: x[cohort], data)
+        inputs = workers if apart else (present, workers)
 
         def batches(
             inputs: PyTree, first: int | Array, count: int, local_step: int | Array = 0
         ) -> WorkerData:
-            own, workers = inputs if cohort is None else (data, inputs)
+            own, workers = (data, inputs) if apart else inputs
             workers = lax.dynamic_slice_in_dim(workers, first, count)
-            if batch_size is None and cohort is None:
+            if batch_size is None and not apart:
                 return take_workers(own, first, count)
             if batch_size is None:
                 return jax.tree.map(lambda x: x[workers], own)
-            places = first + jnp.arange(count) if cohort is None else workers
+            places = workers if apart else first + jnp.arange(count)
             key = batch_key(state.key, state.step, local_step)
             return sample_batches(own, batch_size, key, places, workers)
 

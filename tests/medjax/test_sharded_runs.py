@@ -97,3 +97,32 @@ def test_what_workers_keep_is_with_them():
         plain, spread = (f(gradients, tx.init(gradients[0]))[0] for f in
                          (tx.update, sharding.sharded(tx, mesh).update))  # fmt: skip
         np.testing.assert_allclose(spread, plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "batch_size"), [("2", 4), ("2 x 2", None)])
+@pytest.mark.parametrize("local_steps", [None, 2])
+def test_cohorts_are_the_same_on_any_mesh(name, batch_size, local_steps):
+    # Five of thirteen, of whom the devices have unequal numbers.
+    objective, data = problem()
+
+    def train(mesh):
+        local = {} if local_steps is None else {"local_steps": local_steps, "local_lr": 0.01}
+        return jax.jit(
+            lambda data: medjax.simulate(
+                objective,
+                jnp.zeros(10),
+                data,
+                medjax.sgd(1.0 if local else 0.02),
+                num_steps=6,
+                key=1,
+                batch_size=batch_size,
+                participants=5,
+                eval_every=3,
+                mesh=mesh,
+                **local,
+            )
+        )(data)
+
+    one, other = train(None), train(make_mesh(name))
+    np.testing.assert_allclose(other.params, one.params, rtol=1e-5)
+    np.testing.assert_allclose(other.metrics["train_loss"], one.metrics["train_loss"], rtol=1e-5)
