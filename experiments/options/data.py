@@ -13,8 +13,9 @@ def add_data(add: Add) -> None:
         "--dataset",
         metavar="NAME",
         default="mnist5k",
-        help=f"{', '.join(SOURCES)}; DIR holds four IDX files, FILE is any text in UTF-8, and text "
-        "without one is of ten made-up authors: for --model transformer (default: mnist5k)",
+        help=f"{', '.join(SOURCES)}; DIR holds four IDX files, or the six of CIFAR-10's binary "
+        "version; FILE is any text in UTF-8, and text without one is of ten made-up authors: for "
+        "--model transformer (default: mnist5k)",
     )
     add(
         "--validation",
