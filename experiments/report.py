@@ -40,6 +40,7 @@ class Reporter:
         self._console = console
         self._config = config
         self._folder = folder
+        self._headed = False
         self._bar = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(),
@@ -72,7 +73,8 @@ class Reporter:
         self._bar.update(self._task, completed=progress.step, pace=pace)
         if progress.metrics is None:
             return
-        if progress.step == 0:
+        if not self._headed:
+            self._headed = True
             self._print(f"compiled in {progress.clock.compile_seconds:.1f} s\n")
             self._print("    step  " + "  ".join(heading for _, heading, _ in _SHOWN))
         values = "  ".join(f"{float(progress.metrics[name]):{form}}" for name, _, form in _SHOWN)

@@ -107,6 +107,13 @@ def claim_folder(path: Path | None, stem: str, record: Mapping[str, Any]) -> Pat
     return folder
 
 
+def add_session(folder: Path, record: Mapping[str, Any]) -> None:
+    """Note in a run's configuration that it goes on, and with what."""
+    config = read_config(folder)
+    sessions = [*config.get("resumed", []), {**provenance(), **record}]
+    write_json(folder / CONFIG, config | {"resumed": sessions})
+
+
 def _new_default(stem: str) -> Path:
     base = DEFAULT_PARENT / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     for number in itertools.count(1):

@@ -12,8 +12,8 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from experiments import cli, communication, machine, memory, plots, processes, results
-from experiments.config import RunConfig, resolve
+from experiments import checkpoints, cli, communication, machine, memory, plots, processes, results
+from experiments.config import RunConfig
 from experiments.options import add_options, add_out
 from experiments.program import compile_program, one_run
 from experiments.report import Reporter
@@ -42,10 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_options(parser)
     machine.add_machine(parser)
     processes.add_processes(parser)
+    checkpoints.add_checkpoints(parser)
     add_out(parser)
     try:
         arguments = parser.parse_args(argv)
-        config = resolve(arguments)
+        config = checkpoints.settings(parser, argv, arguments)
         processes.start(arguments)
         with processes.together():
             return _prepare_and_run(arguments, config)
@@ -62,7 +63,7 @@ def _prepare_and_run(arguments: argparse.Namespace, config: RunConfig) -> int:
     console = Console(highlight=False, quiet=not first)
 
     def prepare() -> Setup:
-        if first:
+        if first and not arguments.resume:
             results.check_folder(out)  # before anything slow
         with console.status("loading the data, building the model"):
             return build(config, mesh)
@@ -71,7 +72,10 @@ def _prepare_and_run(arguments: argparse.Namespace, config: RunConfig) -> int:
         if not first:
             return None
         record = {"config": config, "data": setup.sizes, "num_params": setup.task.num_params}
+        record |= {"checkpoint_every": arguments.checkpoint_every}
         record |= results.provenance() | machine.described(mesh)
+        if arguments.resume and out is not None:
+            return out
         return results.claim_folder(out, _stem(config), record)
 
     settings = vars(config) | machine.described(mesh) | {"jax": jax.__version__}
@@ -79,8 +83,11 @@ def _prepare_and_run(arguments: argparse.Namespace, config: RunConfig) -> int:
     setup = processes.all_ready(prepare)
     folder = processes.all_ready(claim)
     try:
-        with stop_on_signal() as stop:
-            _run(console, config, setup, folder, stop, mesh)
+        every = arguments.checkpoint_every
+        with stop_on_signal() as stop, checkpoints.keeping(folder, every) as keeper:
+            if arguments.resume and folder is not None:
+                results.add_session(folder, machine.described(mesh))
+            _run(console, config, setup, folder, stop, mesh, keeper)
     except OSError as error:
         return processes.fail(f"{folder}: {error.strerror or error}")
     return _STOPPED if stop.requested else 0
@@ -93,9 +100,10 @@ def _run(
     folder: Path | None,
     stop: Stop,
     mesh: Mesh | None,
+    keeper: checkpoints.Keeper | None,
 ) -> None:
     """Run, and write what is measured; without a folder, which only one process has, only run."""
-    columns: dict[str, list[float]] = {}
+    start, columns = checkpoints.begun(keeper, folder, config)
     clock = Clock()
     bits = communication.per_step(setup.task, setup.values.b)
     with Reporter(console, config, setup, folder) as reporter:
@@ -107,7 +115,8 @@ def _run(
                 needs = (compiled.num_bytes, setup.workers, mesh, _LESS_MEMORY)
                 processes.all_ready(lambda: memory.check_program(*needs))
             except ValueError:
-                _give_up(folder)
+                if start is None:
+                    _give_up(folder)
                 raise
             for progress in train(
                 compiled,
@@ -116,6 +125,7 @@ def _run(
                 eval_every=config.eval_every,
                 bits=bits,
                 stop=stop,
+                start=start,
             ):
                 clock = progress.clock
                 reporter.update(progress)
@@ -125,7 +135,10 @@ def _run(
                     columns = {name: [*columns.get(name, []), x] for name, x in row.items()}
                     # Every time: whatever happens next, what was measured is kept.
                     if folder is not None:
-                        results.write_table(folder / "metrics.parquet", columns)
+                        results.write_table(folder / checkpoints.METRICS, columns)
+                if keeper is not None:
+                    ending = stop.requested or progress.step == config.steps
+                    keeper.update(progress.step, progress.state, now=ending)
         except KeyboardInterrupt:  # a second Ctrl-C
             pass
     stop.finishing = True

@@ -9,9 +9,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 import medjax
 from experiments import processes
+from experiments.checkpoints import Start, restored
 from experiments.program import Compiled
 from experiments.setup import Hyperparameters
 from medjax.compressors import Bits
@@ -70,10 +72,14 @@ class Clock:
 
 @dataclass
 class Progress:
-    """Where a run is: a measurement if there has just been one, else only the step."""
+    """Where a run is: a measurement if there has just been one, else only the step.
+
+    The state is the next chunk's to overwrite: who keeps it makes a copy.
+    """
 
     step: int
     clock: Clock
+    state: PyTree
     metrics: dict[str, np.ndarray] | None = field(default=None)
 
 
@@ -87,12 +93,14 @@ def train(
     eval_every: int,
     bits: Bits,
     stop: Stop,
+    start: Start | None = None,
 ) -> Iterator[Progress]:
     """Run and measure in turns, until the last step or until `stop` is requested.
 
-    The last measurement is always at the step where the run ends. If the program is that of several
-    runs, then all of them run side by side, and metrics are arrays. To what the program measures
-    are added `bits_up` and `bits_down`, those sent until then if each step takes so many.
+    The first measurement is before the first step, or, of a run that goes on from a checkpoint, the
+    first after that. The last is always at the step where the run ends. If the program is that of
+    several runs, then all of them run side by side, and metrics are arrays. To what the program
+    measures are added `bits_up` and `bits_down`, those sent until then if each step takes so many.
     """
     program, clock = compiled.program, Clock(compiled.seconds)
     state = program.init(values)
@@ -104,10 +112,14 @@ def train(
             found[f"bits_{name}"] = np.full(
                 found["train_loss"].shape, step * np.asarray(each, float)
             )
-        return Progress(step, clock, found)
+        return Progress(step, clock, state, found)
 
     step = measured = 0
-    yield measure()
+    if start is None:
+        yield measure()
+    else:
+        step, state = start.step, restored(state, start)
+        measured = step - step % eval_every
     ending = False
     while step < steps and not ending:
         rate = clock.steps_per_second or 1 / _SECONDS_PER_CHUNK
@@ -126,4 +138,4 @@ def train(
             measured = step
             yield measure()
         else:
-            yield Progress(step, clock)
+            yield Progress(step, clock, state)

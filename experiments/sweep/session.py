@@ -10,6 +10,7 @@ from rich.console import Console
 from experiments import machine, results
 from experiments.config import RunConfig
 from experiments.data import load
+from experiments.locks import alone_in
 from experiments.memory import free_bytes
 from experiments.sweep import execute, grid, report, select, store
 from experiments.sweep.plan import make_groups, runs_at_once
@@ -37,7 +38,7 @@ def run_grid(
     with console.status("loading the data"):
         datasets = {name: load(name) for name in sorted({run.dataset for run in runs})}
         groups = make_groups(runs, datasets)
-    with store.alone_in(folder):
+    with alone_in(folder):
         budget, parts = free_bytes(), machine.parts(mesh)
         record = results.read_config(folder) or {
             "folder": str(folder),

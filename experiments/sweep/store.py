@@ -6,8 +6,7 @@ made of the parts at the end. So however a sweep ends, starting it again goes on
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,26 +25,6 @@ _PARTS = "parts"
 def fingerprint(runs: Sequence[RunConfig]) -> str:
     """Eight digits that differ where grids do."""
     return hashlib.sha256(json.dumps([_settings(run) for run in runs]).encode()).hexdigest()[:8]
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes from working in the folder at the same time.
-
-    Raises:
-        ValueError: if one does.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such thing on Windows
-            pass
-        except BlockingIOError:
-            raise ValueError(f"another process is at work in {str(folder)!r}") from None
-        yield
 
 
 def part(folder: Path, program: int, chunk: int) -> Path:
