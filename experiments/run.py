@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,8 +116,7 @@ def _run(
                 needs = (compiled.num_bytes, setup.workers, mesh, _LESS_MEMORY)
                 processes.all_ready(lambda: memory.check_program(*needs))
             except ValueError:
-                if start is None:
-                    _give_up(folder)
+                _give_up(folder)
                 raise
             for progress in train(
                 compiled,
@@ -155,8 +155,9 @@ def _run(
 
 
 def _give_up(folder: Path | None) -> None:
-    """Leave no folder of a run of which nothing was measured."""
-    if folder is not None:
+    """Leave no folder of a run of which nothing was measured, now or before it was resumed."""
+    if folder is not None and not (folder / checkpoints.METRICS).exists():
+        shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
         (folder / results.CONFIG).unlink()
         folder.rmdir()
 

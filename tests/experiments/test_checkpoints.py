@@ -9,6 +9,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
+from experiments import memory
 from experiments.checkpoints import FOLDER, Keeper
 from experiments.locks import alone_in
 from experiments.run import main
@@ -163,6 +164,22 @@ def test_mistakes_get_one_line(flags, message, whole, capsys):
 def test_the_same_settings_may_be_given(stopped, whole):
     assert run("--resume", stopped, *SETTINGS) == 0
     assert_same(stopped, whole)
+
+
+def test_what_does_not_fit_the_memory_leaves_what_was_there(stopped, tmp_path, monkeypatch, capsys):
+    before = table(stopped), (stopped / "config.json").exists()
+
+    def refuse(*_):
+        raise ValueError("a step takes more than there is")
+
+    monkeypatch.setattr(memory, "check_program", refuse)
+    for arguments in (("--resume", stopped), (*SETTINGS, *KEPT, "--out", tmp_path / "new")):
+        with pytest.raises(SystemExit) as exit_info:
+            run(*arguments)
+        assert exit_info.value.code == 2
+        assert capsys.readouterr().err.startswith("error: a step takes more")
+    assert (table(stopped), (stopped / "config.json").exists()) == before
+    assert not (tmp_path / "new").exists()
 
 
 def test_two_processes_are_not_at_one_run(stopped, capsys):
