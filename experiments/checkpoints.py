@@ -7,8 +7,10 @@ that one which is torn all the same is noticed, and the one before it is used.
 import argparse
 import hashlib
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +64,7 @@ def settings(
     """The run's settings: those of the command line, or of the run that --resume names.
 
     Args:
-        parser: the command's; if a run is resumed, it loses its defaults.
+        parser: the command's.
         argv: the command line.
         arguments: what it was parsed to; of a resumed run, `checkpoint_every` is filled in.
 
@@ -76,32 +78,37 @@ def settings(
         return resolve(arguments)
     if arguments.out is not None:
         raise ValueError("--resume goes on in the run's own folder: without --out")
-    names = list(RunConfig.__dataclass_fields__)
-    parser.set_defaults(**dict.fromkeys(names))
-    explicit = vars(parser.parse_args(argv))
     folder = Path(arguments.resume)
     record = results.read_config(folder)
-    saved: Any = record.get("config")
-    every = record.get("checkpoint_every")
+    saved, every = record.get("config"), record.get("checkpoint_every")
     if not isinstance(saved, dict) or not isinstance(every, int):
         raise ValueError(
             f"{str(folder)!r} isn't the folder of a run with checkpoints; such a run is begun with "
             "--checkpoint-every"
         )
-    if saved.keys() != set(names):
-        wrong = sorted(saved.keys() ^ set(names))
-        raise ValueError(f"{str(folder)!r} was begun by another version, whose settings differ: "
-                         f"{', '.join(wrong)}")  # fmt: skip
-    given = {name: explicit[name] for name in names if explicit[name] is not None}
-    asked = vars(resolve(argparse.Namespace(**saved | given), drop=True))
-    for name in given:
-        if asked[name] != saved[name]:
+    # As flags, so that what the file says is checked as what a user says is. Later ones prevail.
+    flags = [
+        word
+        for name, value in saved.items()
+        if value is not None and name != "out"
+        for word in (_flag(name), str(value))
+    ]
+    begun_with = resolve(parser.parse_args(flags))
+    asked = resolve(
+        parser.parse_args([*flags, *(sys.argv[1:] if argv is None else argv)]), drop=True
+    )
+    for name, value in vars(begun_with).items():
+        if getattr(asked, name) != value:
             raise ValueError(
-                f"--{name.replace('_', '-')} {given[name]} isn't what {str(folder)!r} was begun "
-                f"with, {saved[name]}: leave it out, or begin a new run"
+                f"{_flag(name)} {getattr(asked, name)} isn't what {str(folder)!r} was begun with, "
+                f"{value}: leave it out, or begin a new run"
             )
     arguments.checkpoint_every = arguments.checkpoint_every or every
-    return RunConfig(**{**saved, "out": str(folder)})
+    return replace(begun_with, out=str(folder))
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def begun(
@@ -133,8 +140,9 @@ class Keeper:
     def __init__(self, folder: Path, every: int) -> None:
         import orbax.checkpoint as ocp  # takes a second, and is rarely needed
 
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of every file
         self._ocp, self._every, self._last = ocp, every, 0
+        self._torn: list[int] = []
         options = ocp.CheckpointManagerOptions(
             max_to_keep=_KEPT, enable_async_checkpointing=False, create=True
         )
@@ -147,7 +155,7 @@ class Keeper:
             if start is not None:
                 self._last = step
                 return start
-            self._manager.delete(step)  # its place is needed
+            self._torn.append(step)
         return None
 
     def update(self, step: int, state: PyTree, *, now: bool = False) -> None:
@@ -157,6 +165,8 @@ class Keeper:
             leaves = [_as_array(x) for x in jax.tree.leaves(state)]
             tree = {f"{k:05d}": x for k, x in enumerate(leaves)}
             args = self._ocp.args
+            while self._torn:  # not before there is a newer one to take its place
+                self._manager.delete(self._torn.pop())
             self._manager.save(
                 step,
                 args=args.Composite(

@@ -17,6 +17,8 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from experiments.data.files import existing_file
+
 MAX_BYTES = 4 * 2**30
 """The most data a header may claim. Full EMNIST, the largest known set, needs 0.6 GiB."""
 
@@ -42,13 +44,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         FileNotFoundError: There is no such file.
         ValueError: It is not exactly one well-formed IDX array of at most `MAX_BYTES`.
     """
-    path = Path(path)
-    shown = repr(str(path))  # quoted and escaped: a message stays on one line whatever the name
-    if not path.exists():
-        raise FileNotFoundError(f"{shown}: no such file")
-    if not path.is_file():
-        what = "a directory" if path.is_dir() else "not a regular file"
-        raise ValueError(f"{shown}: this is {what}; expected an IDX file, plain or gzipped")
+    path, shown = existing_file(path, "an IDX file, plain or gzipped")
     try:
         with open(path, "rb") as raw, _unpack(raw) as stream:
             return _parse(stream)

@@ -5,11 +5,12 @@ Nothing here shuffles or splits; no character is in two windows, however they ar
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
+
+from experiments.data.files import existing_file
 
 PARTS = 10
 """So many authors there are, and so many parts of a file."""
@@ -72,13 +73,7 @@ def read(path: str | os.PathLike[str]) -> Windows:
         FileNotFoundError: if there is no such file.
         ValueError: if it isn't a file of UTF-8, or has too few characters.
     """
-    path = Path(path)
-    shown = repr(str(path))  # quoted and escaped: a message stays on one line whatever the name
-    if not path.exists():
-        raise FileNotFoundError(f"{shown}: no such file")
-    if not path.is_file():
-        what = "a directory" if path.is_dir() else "not a regular file"
-        raise ValueError(f"{shown}: this is {what}; expected a text file in UTF-8")
+    path, shown = existing_file(path, "a text file in UTF-8")
     try:
         text = path.read_text(encoding="utf-8-sig")  # without a byte order mark, if there is one
     except UnicodeDecodeError as err:

@@ -161,6 +161,28 @@ def test_mistakes_get_one_line(flags, message, whole, capsys):
     assert sorted(whole.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps", "abc", "argument --steps: 'abc' is not a whole number of at least 0"),
+        ("rule", 5, "argument --rule: unknown rule '5'"),
+        ("colour", "red", "unrecognized arguments: --colour red"),
+    ],
+)
+def test_an_edited_configuration_gets_one_line(stopped, name, value, message, capsys):
+    path = stopped / "config.json"
+    record = json.loads(path.read_text())
+    record["config"][name] = value
+    path.write_text(json.dumps(record))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_info:
+        run("--resume", stopped)
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
 def test_the_same_settings_may_be_given(stopped, whole):
     assert run("--resume", stopped, *SETTINGS) == 0
     assert_same(stopped, whole)
