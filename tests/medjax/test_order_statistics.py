@@ -11,8 +11,6 @@ pytestmark = pytest.mark.optimized
 # Every small size, both sides of the powers of two, and both sides of the largest network.
 SIZES = (1, 2, 3, 4, 5, 8, 11, 64, 100, 127, 128, 129, 257)
 NETWORK_SIZES = tuple(n for n in SIZES if n <= kernel.NETWORK_MAX_ROWS)
-# By bisection, of which one or two turns of 64 rows are unrolled and take long to compile, fewer.
-BISECTION_SIZES = tuple(n for n in SIZES if n not in (64, 127))
 UINT = {np.float32: np.uint32, np.float64: np.uint64}
 
 
@@ -74,7 +72,7 @@ def test_network_equals_sort(n: int):
 
 
 @pytest.mark.usefixtures("bisection")
-@pytest.mark.parametrize("n", BISECTION_SIZES)
+@pytest.mark.parametrize("n", SIZES)
 def test_bisection_equals_sort(n: int):
     check_order_statistics(awkward(n))
 

@@ -149,7 +149,7 @@ def test_a_run_does_not_depend_on_the_chunks_but_for_rounding(
 ):
     data = medjax.stack_workers(EXAMPLES, PARTS[:9])  # of unequal sizes
     whole = final(objective, PARAMS, data, optimizer, worker_chunk=9, batch_size=batch_size)
-    for chunk in (1, 4, None):  # of which 4 leaves a part of a chunk
+    for chunk in (1, 3, 4, None):
         actual = final(
             objective, PARAMS, data, optimizer, worker_chunk=chunk, batch_size=batch_size
         )
