@@ -17,7 +17,7 @@ from experiments.paper.claims import Claim
 from experiments.paper.options import Options
 from experiments.plots import Curves
 
-LARGE_STEP, SMALL_STEP = "signSGD, the paper's δ", "signSGD, a tenth of it"
+LARGE_STEP, SMALL_STEP = "signSGD, the paper's δ", "signSGD, a tenth of the paper's δ"
 MEDIAN = "medianSGD"
 ALGORITHMS = {
     LARGE_STEP: ("sign", 0.01),
