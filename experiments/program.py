@@ -120,11 +120,23 @@ def many_runs(
     one, spread = one_run(task), mesh is not None and mesh.shape[GRID] > 1
     alone = spread and mesh is not None and mesh.size == mesh.shape[GRID]
 
-    def over_both(f: Callable[..., Any], by_seed: Any, by_setting: Any) -> Callable[..., Any]:
+    def over_both(f: Callable[..., Any], *depths: int) -> Callable[..., Any]:
+        """Of inputs that are each of a run (depth 2), of a seed's runs (1), or of all (0)."""
         # Where the workers are spread too, the maps over them have to know of the runs'.
         names = {by: GRID} if spread and not alone else {}
+        by_setting = tuple(0 if depth > 1 else None for depth in depths)
+        by_seed = tuple(0 if depth > 0 else None for depth in depths)
         inner = jax.vmap(f, in_axes=by_setting, spmd_axis_name=names.get("setting"))
-        return jax.vmap(inner, in_axes=by_seed, spmd_axis_name=names.get("seed"))
+        mapped = jax.vmap(inner, in_axes=by_seed, spmd_axis_name=names.get("seed"))
+
+        def run(*inputs: Any) -> Any:
+            if jax.tree.leaves(inputs[0])[0].shape[:2] != (1, 1):
+                return mapped(*inputs)
+            # A map over one isn't free: XLA's batched products are slower than its others.
+            own = [_squeezed(x, depth) for x, depth in zip(inputs, depths, strict=True)]
+            return jax.tree.map(lambda x: jnp.expand_dims(x, (0, 1)), f(*own))
+
+        return run
 
     runs = PartitionSpec(GRID) if by == "seed" else PartitionSpec(None, GRID)
     data = PartitionSpec(GRID) if by == "seed" else PartitionSpec()
@@ -136,11 +148,9 @@ def many_runs(
         return jax.shard_map(f, in_specs=inputs, out_specs=runs, axis_names={GRID}, check_vma=False)
 
     return Program(
-        init=each(over_both(one.init, 0, 0), runs),
-        advance=each(
-            over_both(one.advance, (0, 0, 0, None), (0, 0, None, None)), runs, runs, data, every
-        ),
-        evaluate=each(over_both(one.evaluate, (0, 0, None), (0, None, None)), runs, data, every),
+        init=each(over_both(one.init, 2), runs),
+        advance=each(over_both(one.advance, 2, 2, 1, 0), runs, runs, data, every),
+        evaluate=each(over_both(one.evaluate, 2, 1, 0), runs, data, every),
     )
 
 
@@ -189,6 +199,10 @@ def compile_program(
     evaluate = compile_once(evaluate.lower(state, workers, held_out))
     compiled = Program(init, advance, evaluate)
     return Compiled(compiled, time.perf_counter() - start, max(map(_num_bytes, compiled)))
+
+
+def _squeezed(tree: Any, depth: int) -> Any:
+    return jax.tree.map(lambda x: jnp.squeeze(x, tuple(range(depth))), tree)
 
 
 def _num_bytes(compiled: Any) -> int:

@@ -15,7 +15,7 @@ from experiments.workers import share_out
 
 # About so many numbers, of gradients or of activations, in all the runs of a chunk: on a CPU, more
 # don't fit the cache, and runs side by side are then slower than one after the other.
-_CACHED_NUMBERS = 1 << 24
+_CACHED_NUMBERS = 1 << 23
 # Nor do more small runs than this gain anything; a sweep that is killed loses a chunk.
 _MOST_AT_ONCE = 64
 _EXAMPLES_AT_ONCE = 8192  # of one run: medjax takes more of them in turns
