@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,17 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from experiments import checkpoints, cli, communication, machine, memory, plots, processes, results
+from experiments import (
+    checkpoints,
+    cli,
+    communication,
+    health,
+    machine,
+    memory,
+    plots,
+    processes,
+    results,
+)
 from experiments.config import RunConfig
 from experiments.options import add_options, add_out
 from experiments.program import compile_program, one_run
@@ -105,6 +114,7 @@ def _run(
 ) -> None:
     """Run, and write what is measured; without a folder, which only one process has, only run."""
     start, columns = checkpoints.begun(keeper, folder, config)
+    seen = health.read_seen(folder, start.step) if folder is not None and start is not None else {}
     clock = Clock()
     bits = communication.per_step(setup.task, setup.values.b)
     with Reporter(console, config, setup, folder) as reporter:
@@ -129,10 +139,15 @@ def _run(
             ):
                 clock = progress.clock
                 reporter.update(progress)
-                if progress.metrics is not None:
+                if progress.metrics is not None and progress.nonfinite is not None:
                     metrics = {name: float(value) for name, value in progress.metrics.items()}
                     row = {"step": progress.step, **metrics}
                     columns = {name: [*columns.get(name, []), x] for name, x in row.items()}
+                    if new := health.newly_seen(seen, progress.step, progress.nonfinite):
+                        seen |= new
+                        reporter.nonfinite(list(new), progress.step)
+                        if folder is not None:
+                            health.write_seen(folder, seen)
                     # Every time: whatever happens next, what was measured is kept.
                     if folder is not None:
                         results.write_table(folder / checkpoints.METRICS, columns)
@@ -148,7 +163,9 @@ def _run(
         _give_up(folder)
         print("stopped before the first measurement", file=sys.stderr)
     else:
-        results.write_json(folder / "summary.json", _summary(columns, clock, setup, bits, stop))
+        results.write_json(
+            folder / "summary.json", _summary(columns, clock, setup, bits, stop, seen)
+        )
         curves = plots.Curves(plots.describe(dataclasses.asdict(config)), columns)
         results.write_figure(folder / "curves.png", plots.run_figure(curves))
         reporter.finish(columns, clock)
@@ -163,10 +180,14 @@ def _give_up(folder: Path | None) -> None:
 
 
 def _summary(
-    columns: dict[str, list[float]], clock: Clock, setup: Setup, bits: Bits, stop: Stop
+    columns: dict[str, list[float]],
+    clock: Clock,
+    setup: Setup,
+    bits: Bits,
+    stop: Stop,
+    seen: health.FirstSeen,
 ) -> dict[str, Any]:
     """The last measurement, the speed, and how the run ended."""
-    losses = zip(columns["step"], columns["train_loss"], strict=True)
     return {
         **{name: values[-1] for name, values in columns.items()},
         "steps_per_second": clock.steps_per_second,
@@ -175,8 +196,8 @@ def _summary(
         "compile_seconds": clock.compile_seconds,
         "train_seconds": clock.train_seconds,
         "stopped_early": stop.requested,
-        # The first measurement at which the loss was NaN or infinite, if any.
-        "diverged_at_step": next((s for s, loss in losses if not math.isfinite(loss)), None),
+        "diverged_at_step": health.diverged_at(columns["step"], columns["train_loss"]),
+        "nonfinite_since_step": seen,
     }
 
 
