@@ -78,7 +78,7 @@ def test_same_seed_same_numbers(tmp_path):
         for name, seed in (("a", "3"), ("b", "3"), ("c", "4"))
     )
     assert all(first[name] == again[name] for name in METRICS)
-    assert all(first[name] != other[name] for name in METRICS)
+    assert all(first[name] != other[name] for name in METRICS - {"nonfinite_workers"})
 
 
 def test_measuring_more_often_changes_nothing(tmp_path):

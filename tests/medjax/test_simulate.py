@@ -85,7 +85,8 @@ def test_recorded_steps(num_steps, eval_every, steps):
     losses |= {"test_loss": ((x[:, None] - test) ** 2).mean(axis=1) / 2}
     gaps = {"grad_norm": 13 / 3 - x, "median_mean_gap": np.full(len(x), 7 / 3)}
     expected = losses | gaps | {"train_x": x, "test_x": x}
-    assert set(result.metrics) == set(expected)
+    assert set(result.metrics) == {*expected, "nonfinite_workers"}
+    np.testing.assert_array_equal(result.metrics["nonfinite_workers"], np.zeros((len(x), 3)))
     for name, values in expected.items():
         np.testing.assert_allclose(result.metrics[name], values, rtol=1e-5, err_msg=name)
     np.testing.assert_allclose(result.params, x[-1], rtol=1e-5)
