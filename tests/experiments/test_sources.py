@@ -30,11 +30,14 @@ def test_load_unknown_name(name, message):
     with pytest.raises(ValueError, match="unknown dataset") as caught:
         load(name)
     assert (
-        str(caught.value) == message + "valid: digits, mnist5k, idx:DIR, cifar:DIR, text, text:FILE"
+        str(caught.value) == message + "valid: digits, mnist5k, idx:DIR, cifar:DIR, "
+        "tfds:NAME, text, text:FILE"
     )
 
 
-@pytest.mark.parametrize(("kind", "argument"), [("idx", "DIR"), ("cifar", "DIR"), ("text", "FILE")])
+@pytest.mark.parametrize(
+    ("kind", "argument"), [("idx", "DIR"), ("cifar", "DIR"), ("tfds", "NAME"), ("text", "FILE")]
+)
 def test_load_without_the_argument(kind, argument):
     message = f"dataset '{kind}:' names no {argument}: write {kind}:{argument}"
     with pytest.raises(ValueError, match=f"^{message}$"):
@@ -42,7 +45,15 @@ def test_load_without_the_argument(kind, argument):
 
 
 def test_sources_lists_what_load_takes():
-    assert list(SOURCES) == ["digits", "mnist5k", "idx:DIR", "cifar:DIR", "text", "text:FILE"]
+    assert list(SOURCES) == [
+        "digits",
+        "mnist5k",
+        "idx:DIR",
+        "cifar:DIR",
+        "tfds:NAME",
+        "text",
+        "text:FILE",
+    ]
 
 
 @pytest.mark.parametrize(
