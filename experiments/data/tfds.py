@@ -102,7 +102,7 @@ def _keys(features: Any, shown: str) -> dict[str, str]:
 
     image, label = one(kinds.Image, "image"), one(kinds.ClassLabel, "label")
     if image is None or label is None or has[image].np_dtype != np.uint8:
-        listed = ", ".join(f"{name} ({_kind(feature)})" for name, feature in has.items())
+        listed = ", ".join(f"{name} ({_kind(feature)})" for name, feature in sorted(has.items()))
         raise ValueError(
             f"dataset {shown} has the features {listed or type(features).__name__}; valid: one "
             "image (Image of uint8) and one label (ClassLabel)"

@@ -41,6 +41,7 @@ def find(name: str, directory: str, instead: str) -> Any:
         ImportError: if it takes a package that isn't installed.
     """
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import constants, read_only_builder
 
     shown, written = repr(f"tfds:{name}"), _NAME.fullmatch(name)
     if written is None:
@@ -48,15 +49,13 @@ def find(name: str, directory: str, instead: str) -> Any:
             f"dataset {shown} is no name; valid: tfds:SET, tfds:SET/CONFIG, tfds:SET:VERSION, each "
             "perhaps with @DIR after it"
         )
-    folder = Path(directory or tfds.core.constants.DATA_DIR).expanduser()
+    folder = Path(directory or constants.DATA_DIR).expanduser()
     if directory and not folder.is_dir():
         raise FileNotFoundError(f"{str(folder)!r}: no such directory")
     given: dict[str, Any] = {"data_dir": str(folder)}
-    with readable(shown, folder):
-        # Looked up in its module at each call, where tfds.testing replaces it.
-        found = _or_none(tfds.core.read_only_builder.builder_from_files, name, **given)
-    if found is not None:
-        return found
+    with readable(shown, folder), contextlib.suppress(tfds.core.DatasetNotFoundError):
+        # By its module, where tfds.testing puts another.
+        return read_only_builder.builder_from_files(name, **given)
     known = tfds.list_builders(with_community_datasets=False)
     if written["set"] not in known:
         raise ValueError(_unknown(name, written["set"], known, folder))
@@ -67,19 +66,10 @@ def find(name: str, directory: str, instead: str) -> Any:
     try:
         builder = tfds.builder(name, file_format=FORMAT, **given)
     except (AssertionError, ValueError) as err:  # of versions
-        why = said(err)
-        raise ValueError(f"dataset {shown}: {why.rpartition('}": ')[2]}") from None
+        why = said(err).rpartition('}": ')[2]  # after the arguments that we know
+        raise ValueError(f"dataset {shown}: {why}") from None
     _prepare(builder, shown, folder, instead)
     return builder
-
-
-def _or_none(builder_from_files: Any, name: str, **given: Any) -> Any:
-    import tensorflow_datasets as tfds
-
-    try:
-        return builder_from_files(name, **given)
-    except tfds.core.DatasetNotFoundError:
-        return None
 
 
 def _unknown(name: str, of_set: str, known: list[str], folder: Path) -> str:

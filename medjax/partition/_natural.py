@@ -17,7 +17,7 @@ def natural() -> Partition:
 
     >>> writers = np.array([7, 7, 7, 8, 9, 9])
     >>> [writers[part].tolist() for part in natural()(writers, num_workers=2, seed=0)]
-    [[7, 7, 7, 9, 9], [8]]
+    [[7, 7, 7, 8], [9, 9]]
     """
 
     def partition(labels: Labels, num_workers: int, seed: int) -> Parts:
@@ -28,7 +28,8 @@ def natural() -> Partition:
                 f"{num_workers} workers need at least {num_workers} clients, there are "
                 f"{len(clients)}"
             )
-        holders = rng.permutation(np.arange(len(clients)) % num_workers)[owners]
+        turns = rng.permutation(num_workers)[np.arange(len(clients)) % num_workers]
+        holders = rng.permutation(turns)[owners]
         sizes = np.bincount(holders, minlength=num_workers)
         return in_order(np.split(np.argsort(holders), np.cumsum(sizes)[:-1]))
 
