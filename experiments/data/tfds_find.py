@@ -5,6 +5,7 @@ TFDS is imported only when a set is asked for: that takes half a second, and it 
 
 import contextlib
 import difflib
+import http.client
 import importlib.util
 import io
 import logging
@@ -126,7 +127,7 @@ def _trouble(url: str) -> str:
         except urllib.error.HTTPError as err:
             trouble[0] = f"{err.code} {err.reason}" if err.code >= 500 else ""
             err.close()
-        except (OSError, ValueError) as err:
+        except (OSError, ValueError, http.client.HTTPException) as err:
             trouble[0] = said(getattr(err, "reason", err))
         else:
             trouble[0] = ""

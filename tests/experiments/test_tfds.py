@@ -10,6 +10,7 @@ import time
 import urllib.request
 import warnings
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def write(folder):
     def write(features, splits, name="tiny", config=None, file_format="array_record"):
         class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             VERSION = tfds.core.Version("1.0.0")
-            BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []  # noqa: RUF012
+            BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
 
             def _info(self):
                 known = tfds.features.FeaturesDict(features)
@@ -333,13 +334,14 @@ def test_a_host_that_does_not_serve(folder, monkeypatch, error, message, error_o
     assert message in error_of(sweep, "--rule", "mean", "--dataset", f"tfds:mnist@{folder}")
 
 
+URL = "https://pictures.example/all.zip"
+
+
 class MedjaxPictures(tfds.core.GeneratorBasedBuilder):
     """A set whose code TFDS knows, as it does MNIST's."""
 
     VERSION = tfds.core.Version("1.0.0")
-    url_infos = {
-        "https://pictures.example/all.zip": tfds.download.checksums.UrlInfo(1, "", "all.zip")
-    }  # noqa: RUF012
+    url_infos: ClassVar = {URL: tfds.download.checksums.UrlInfo(1, "", "all.zip")}
     trouble = None
 
     def _info(self):
