@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from experiments.data.cache import Arrays, cached
-from experiments.data.tfds_find import find, quiet, readable
+from experiments.data.tfds_find import FORMAT, find, quiet, readable
 
 _CLIENTS = tuple(
     f"{who}{suffix}" for who in ("writer", "client", "user", "author") for suffix in ("_id", "")
@@ -49,6 +49,7 @@ def read_tfds(argument: str, cache_dir: Path | None, instead: str) -> tuple[Part
     shown = repr(f"tfds:{name}")
     with quiet():
         builder = find(name, directory, instead)
+        _check_format(builder, shown)
         splits = list(builder.info.splits)
         keys = _keys(builder.info.features, shown)
         held_out = [split for split in ("test", "validation") if split in splits][:1]
@@ -84,6 +85,24 @@ def _part(arrays: Arrays, k: int, name: str) -> Part:
     if clients is not None:
         clients = np.unique(clients, return_inverse=True)[1].astype(np.int32)
     return Part(images, arrays[f"labels{k}"], clients)
+
+
+def _check_format(builder: Any, shown: str) -> None:
+    """Check that the files can be read without TensorFlow.
+
+    Raises:
+        ValueError: if they can't.
+    """
+    from tensorflow_datasets.core.file_adapters import FileFormat
+
+    has = builder.info.available_file_formats()
+    valid = FileFormat.with_random_access()
+    if not has & valid:
+        names, others = (", ".join(sorted(x.value for x in formats)) for formats in (has, valid))
+        raise ValueError(
+            f"dataset {shown} is in {str(builder.data_dir)!r} in the format {names}; valid: "
+            f"{others}, as by tfds build --file_format={FORMAT}"
+        )
 
 
 def _keys(features: Any, shown: str) -> dict[str, str]:
