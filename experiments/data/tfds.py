@@ -32,7 +32,7 @@ class Part(NamedTuple):
 def read_tfds(argument: str, cache_dir: Path | None, instead: str) -> tuple[Part, Part | None]:
     """The training part, and the test part, or that called validation, if there is one.
 
-    In the order in which TFDS has them. To decode 60,000 images takes ten seconds, so they are
+    In the order in which TFDS has them. To decode 60,000 images takes 10 to 30 s, so they are
     kept.
 
     Args:
@@ -51,7 +51,7 @@ def read_tfds(argument: str, cache_dir: Path | None, instead: str) -> tuple[Part
         builder = find(name, directory, instead)
         _check_format(builder, shown)
         splits = list(builder.info.splits)
-        keys = _keys(builder.info.features, shown)
+        keys = _keys(builder.info, shown)
         held_out = [split for split in ("test", "validation") if split in splits][:1]
         if "train" not in splits:
             raise ValueError(
@@ -105,21 +105,24 @@ def _check_format(builder: Any, shown: str) -> None:
         )
 
 
-def _keys(features: Any, shown: str) -> dict[str, str]:
-    """The features that a `Part` is of.
+def _keys(info: Any, shown: str) -> dict[str, str]:
+    """The features that a `Part` is of: those that are for supervised learning, or the only ones.
 
     Raises:
         ValueError: if the set hasn't an image of 8 bits and a class label.
     """
     from tensorflow_datasets import features as kinds
 
+    features = info.features
     has = dict(features.items()) if isinstance(features, kinds.FeaturesDict) else {}
+    usual = [*(info.supervised_keys or ()), "image", "label"]
 
-    def one(kind: type, usual: str) -> str | None:
+    def one(kind: type) -> str | None:
         names = [name for name, feature in has.items() if isinstance(feature, kind)]
-        return usual if usual in names else names[0] if len(names) == 1 else None
+        likely = [name for name in usual if name in names] or (names if len(names) == 1 else [])
+        return next(iter(likely), None)
 
-    image, label = one(kinds.Image, "image"), one(kinds.ClassLabel, "label")
+    image, label = one(kinds.Image), one(kinds.ClassLabel)
     if image is None or label is None or has[image].np_dtype != np.uint8:
         listed = ", ".join(f"{name} ({_kind(feature)})" for name, feature in sorted(has.items()))
         raise ValueError(

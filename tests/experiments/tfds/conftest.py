@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from experiments.data import tfds_find
+from experiments.data.tfds_find import FORMAT, quiet
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 6, 5), dtype=np.uint8)
 WRITERS = np.array([f"f{k * k % 7}" for k in range(60)])  # of four, unequally many
@@ -64,14 +64,14 @@ def folder(tmp_path, monkeypatch):
 def write(folder):
     """Prepares a set as TFDS does, without TensorFlow."""
 
-    def write(features, splits, name="tiny", config=None, file_format="array_record"):
+    def write(features, splits, name="tiny", config=None, file_format=FORMAT, **described):
         class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             VERSION = tfds.core.Version("1.0.0")
             BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
 
             def _info(self):
                 known = tfds.features.FeaturesDict(features)
-                return tfds.core.DatasetInfo(builder=self, features=known)
+                return tfds.core.DatasetInfo(builder=self, features=known, **described)
 
             def _split_generators(self, dl_manager):
                 return {split: iter(rows) for split, rows in splits.items()}
@@ -80,7 +80,7 @@ def write(folder):
                 raise NotImplementedError
 
         Builder.name = name
-        with tfds_find.quiet():
+        with quiet():
             Builder(data_dir=folder, file_format=file_format).download_and_prepare()
         return f"tfds:{name}@{folder}"
 

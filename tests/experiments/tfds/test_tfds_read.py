@@ -101,6 +101,20 @@ def test_colours_and_names_of_their_own(made, write):
     assert data.authors.tolist() == [k // 2 for k in order]
 
 
+def test_keys_for_supervised_learning(made, write):
+    """Of several images and labels those are taken that the set says."""
+    features = made.features | {"mask": made.features["image"], "kind": made.features["label"]}
+    rows = [
+        (k, {"image": x, "label": 0, "mask": made.image(255 - made.pixels[k]), "kind": k % 3})
+        for k, x in enumerate(map(made.image, made.pixels))
+    ]
+    splits = {"train": rows[:48], "test": rows[48:]}
+    assert load(write(features, splits, name="usual")).num_classes == 1
+    data = load(write(features, splits, supervised_keys=("mask", "kind")))
+    masked = made.numbers(1 - data.train_x)
+    np.testing.assert_array_equal(data.train_y, masked % 3)
+
+
 def test_each_worker_has_whole_writers(tiny):
     data = load(tiny)
     task = prepare(configure(dataset=tiny, partition="natural", workers=2), data)
