@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,12 +23,17 @@ from experiments.sweep.__main__ import main as sweep
 def no_network(monkeypatch):
     """A host that never answers, as behind a firewall, and is looked up for minutes."""
 
+    over = threading.Event()
+
     def hang(*arguments, **settings):
-        time.sleep(30)
+        over.wait(60)
+        raise OSError("given up")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    yield
+    over.set()
 
 
 @pytest.mark.usefixtures("no_network")
