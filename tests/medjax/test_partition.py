@@ -14,6 +14,7 @@ from medjax.partition import (
     dirichlet,
     gamma_similarity,
     iid,
+    natural,
     power_law,
     shards,
 )
@@ -22,6 +23,9 @@ SEEDS = st.integers(0, 2**63)
 TWELVE = np.repeat(np.arange(4), 3)
 FOR_FOUR = {"iid": iid(), "by_label": by_label(2), "shards": shards(), "dirichlet": dirichlet(1.0)}
 FOR_FOUR |= {"gamma_similarity": gamma_similarity(0.4), "power_law": power_law(1.0)}
+# What natural takes isn't a class: as many as there are workers, of any size, and never divided.
+# Its laws are in test_partition_natural.py.
+DIVIDING = pytest.mark.parametrize("name", [name for name in PARTITIONS if name != "natural"])
 
 
 @st.composite
@@ -48,7 +52,7 @@ def class_counts(labels, parts):
     return [Counter(labels[part].tolist()) for part in parts]
 
 
-@pytest.mark.parametrize("name", PARTITIONS)
+@DIVIDING
 @given(data=st.data(), problem=problems(), seed=SEEDS)
 def test_every_example_goes_to_one_worker_in_order_as_the_seed_says(name, data, problem, seed):
     labels, n = problem
@@ -63,7 +67,7 @@ def test_every_example_goes_to_one_worker_in_order_as_the_seed_says(name, data, 
     assert [part.tolist() for part in again] == [part.tolist() for part in parts]
 
 
-@pytest.mark.parametrize("name", PARTITIONS)
+@DIVIDING
 def test_seeds_differ_and_every_worker_is_as_likely_for_every_example(name):
     runs, labels = 400, np.random.default_rng(0).permutation(np.repeat(np.arange(4), 10))
     owners = np.empty((runs, 40), int)
@@ -227,7 +231,7 @@ def test_dirichlet_settings_out_of_range():
         dirichlet(1.0, 0)
 
 
-@pytest.mark.parametrize("split", FOR_FOUR.values(), ids=FOR_FOUR)
+@pytest.mark.parametrize("split", [*FOR_FOUR.values(), natural()], ids=[*FOR_FOUR, "natural"])
 def test_errors_of_every_partition(split):
     with pytest.raises(ValueError, match="13 workers need at least 13 examples, there are 12"):
         split(TWELVE, 13, 0)

@@ -1,0 +1,174 @@
+"""Where a set of TensorFlow Datasets is, and its preparation where it isn't.
+
+TFDS is imported only when a set is asked for: that takes half a second, and it talks.
+"""
+
+import contextlib
+import difflib
+import http.client
+import importlib.util
+import io
+import logging
+import re
+import textwrap
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+FORMAT = "array_record"
+"""What sets are prepared in: the format of TFDS that can be read without TensorFlow."""
+
+_NAME = re.compile(r"(?P<set>[a-zA-Z]\w*)(/(?P<config>[\w+.-]+))?(:(\d+|\*)(\.(\d+|\*)){2})?")
+_PROBE_SECONDS = 2.5  # TFDS itself tries again for minutes
+_SAID = 300  # so much of what TFDS says of an error is shown
+
+
+def find(name: str, directory: str, instead: str) -> Any:
+    """The builder of a set that is prepared, if need be by downloading it first.
+
+    Args:
+        name: SET, SET/CONFIG or SET:VERSION.
+        directory: the folder of prepared sets; where it is empty, that of TFDS.
+        instead: what can be had without a network.
+
+    Raises:
+        ValueError: if there is no such set.
+        FileNotFoundError: if it isn't prepared, and can't be.
+        ImportError: if it takes a package that isn't installed.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import constants, read_only_builder
+
+    shown, written = repr(f"tfds:{name}"), _NAME.fullmatch(name)
+    if written is None:
+        raise ValueError(
+            f"dataset {shown} is no name; valid: tfds:SET, tfds:SET/CONFIG, tfds:SET:VERSION, each "
+            "perhaps with @DIR after it"
+        )
+    folder = Path(directory or constants.DATA_DIR).expanduser()
+    if directory and not folder.is_dir():
+        raise FileNotFoundError(f"{str(folder)!r}: no such directory")
+    given: dict[str, Any] = {"data_dir": str(folder)}
+    with readable(shown, folder), contextlib.suppress(tfds.core.DatasetNotFoundError):
+        # By its module, where tfds.testing puts another.
+        return read_only_builder.builder_from_files(name, **given)
+    known = tfds.list_builders(with_community_datasets=False)
+    if written["set"] not in known:
+        raise ValueError(_unknown(name, written["set"], known, folder))
+    configs = tfds.builder_cls(written["set"]).builder_configs
+    if written["config"] and written["config"] not in configs:
+        hint = _nearest(written["config"], configs, f"tfds:{written['set']}/")
+        raise ValueError(f"dataset {shown}: no such configuration: {hint}valid: {_list(configs)}")
+    try:
+        builder = tfds.builder(name, file_format=FORMAT, **given)
+    except (AssertionError, ValueError) as err:  # of versions
+        why = said(err).rpartition('}": ')[2]  # after the arguments that we know
+        raise ValueError(f"dataset {shown}: {why}") from None
+    _prepare(builder, shown, folder, instead)
+    return builder
+
+
+def _unknown(name: str, of_set: str, known: list[str], folder: Path) -> str:
+    """What there is instead."""
+    if (folder / of_set).is_dir():
+        inside = _list(path.name for path in sorted((folder / of_set).iterdir()) if path.is_dir())
+        return f"dataset 'tfds:{name}': {str(folder / of_set)!r} has {inside or 'nothing'}"
+    prepared = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    hint = _nearest(of_set.lower(), [*known, *prepared], "tfds:")
+    return (
+        f"unknown dataset 'tfds:{name}': {hint}valid: the sets of TensorFlow Datasets, and those "
+        f"prepared in {str(folder)!r}"
+    )
+
+
+def _nearest(name: str, names: Iterable[str], prefix: str) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {prefix + near[0]!r}? " if near else ""
+
+
+def _list(names: Iterable[str]) -> str:
+    return textwrap.shorten(", ".join(names), _SAID, placeholder=" ...")
+
+
+def _prepare(builder: Any, shown: str, folder: Path, instead: str) -> None:
+    """Download a set, and write it to the folder; in silence."""
+    where = f"dataset {shown} isn't prepared in {str(folder)!r}"
+    for url in list(builder.url_infos or ())[:1]:
+        trouble = _trouble(url)
+        if trouble:
+            host = urllib.parse.urlsplit(url).hostname
+            raise FileNotFoundError(
+                f"{where}, and {host} can't be reached ({trouble}); valid without it: {instead}"
+            )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            builder.download_and_prepare()
+    except Exception as err:  # whatever its own code raises
+        why = said(err)
+        if isinstance(err, ImportError) and importlib.util.find_spec("tensorflow") is None:
+            why = "its preparation needs TensorFlow: pip install tensorflow"
+        raise FileNotFoundError(
+            f"{where}, and can't be: {why}; by hand: tfds build --file_format={FORMAT}"
+        ) from None
+
+
+def _trouble(url: str) -> str:
+    """Why a host doesn't answer; nothing if it does, whatever it says."""
+    trouble = [f"no answer in {_PROBE_SECONDS:g} s"]
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=_PROBE_SECONDS).close()
+        except urllib.error.HTTPError as err:
+            trouble[0] = f"{err.code} {err.reason}" if err.code >= 500 else ""
+            err.close()
+        except (OSError, ValueError, http.client.HTTPException) as err:
+            trouble[0] = said(getattr(err, "reason", err))
+        else:
+            trouble[0] = ""
+
+    # In a thread, as looking up a host's name heeds no limit.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PROBE_SECONDS)
+    return trouble[0]
+
+
+def said(error: object) -> str:
+    """What an error says, in one line that isn't long."""
+    return textwrap.shorten(str(error), _SAID, placeholder=" ...") or type(error).__name__
+
+
+@contextlib.contextmanager
+def readable(shown: str, folder: object) -> Iterator[None]:
+    """Say in one line what is wrong with files, whatever TFDS raises.
+
+    Raises:
+        ValueError: if something is.
+    """
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as err:
+        raise ValueError(
+            f"dataset {shown} can't be read from {str(folder)!r}: {said(err)}"
+        ) from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what TFDS warns of and logs."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(before)
