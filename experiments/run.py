@@ -17,7 +17,7 @@ from experiments import checkpoints, cli, communication, machine, memory, plots,
 from experiments.config import RunConfig
 from experiments.options import add_options, add_out
 from experiments.program import compile_program, one_run
-from experiments.report import Reporter
+from experiments.progress import Reporter
 from experiments.training import Clock, Stop, stop_on_signal, train
 from experiments.workers import Setup, build
 from medjax import sharding
