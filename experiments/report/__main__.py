@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from experiments import cli, results
 from experiments.report import page, runs, svg, sweeps
 from experiments.report.page import Section
@@ -73,8 +71,9 @@ def _sections(folders: Sequence[Path]) -> list[Section]:
                 found.append(runs.read(folder, record))
             else:
                 others.append(sweeps.section(f"sweep-{len(others)}", folder, record))
-        except (KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-            raise ValueError(f"{str(folder)!r} can't be read: {error!r}") from None
+        except (KeyError, TypeError, AttributeError) as error:
+            what = f"{results.CONFIG} isn't that of a run or a sweep"
+            raise ValueError(f"{str(folder)!r} can't be read: {what} ({error})") from None
     return [*runs.sections(found), *others] if found else others
 
 

@@ -101,14 +101,18 @@ def render(title: str, sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    style, print_style, script = (
+        Markup((_HERE / name).read_text(encoding="utf-8"))
+        for name in ("page.css", "print.css", "page.js")
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html.j2").render(
         mark=Markup(MARK),
         title=title,
         sections=sections,
-        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
+        style=style,
+        print_style=print_style,
+        script=script,
         script_digest=digest,
     )
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from experiments import results
 from experiments.config import RunConfig
+from experiments.plots import METRICS
 
 TABLE = "results.parquet"
 _RUNS = "runs.parquet"
@@ -64,23 +65,34 @@ def read(folder: Path) -> tuple[list[RunConfig], dict[str, np.ndarray]]:
     Raises:
         ValueError: if the files aren't those of a sweep.
     """
-    settings = get_type_hints(RunConfig).keys() - {"out"}
+    try:
+        rows, measured = _read(folder)
+        columns = {name: measured[name].to_numpy() for name in measured.column_names}
+        words = [name for name, values in columns.items() if values.dtype.kind not in "iuf"]
+        missing = ({"run", "step", *METRICS} - {*columns}) if rows else set()
+        if missing or words:
+            raise ValueError(f"no numbers in {', '.join(sorted({*missing, *words}))}")
+        runs = [_run(row) for row in rows]
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise ValueError(f"{str(folder)!r}'s files can't be read: {error}") from None
+    if runs:
+        columns["run"] = np.unique(columns["run"], return_inverse=True)[1]
+    return runs, columns
+
+
+def _read(folder: Path) -> tuple[list[dict[str, Any]], pa.Table]:
+    """The settings of each finished run, and the measurements without them."""
+    settings = get_type_hints(RunConfig).keys()
     if (folder / TABLE).exists():
         table = pq.read_table(folder / TABLE)
-        measured = table.drop_columns([x for x in table.column_names if x in settings])
         _, first = np.unique(table["run"].to_numpy(), return_index=True)
         rows = table.take(first).to_pylist()
-    elif (folder / _RUNS).exists() and any((folder / _PARTS).glob("*.parquet")):
-        measured = _joined(folder)
-        rows = pq.read_table(folder / _RUNS).take(np.unique(measured["run"])).to_pylist()
-    else:
-        return [], {}
-    columns = {name: measured[name].to_numpy() for name in measured.column_names}
-    words = [name for name, values in columns.items() if values.dtype.kind not in "iuf"]
-    if words:
-        raise ValueError(f"{words[0]} isn't a column of numbers")
-    columns["run"] = np.unique(columns["run"], return_inverse=True)[1]
-    return [_run(row) for row in rows], columns
+        return rows, table.drop_columns([x for x in table.column_names if x in settings])
+    if not (folder / _RUNS).exists() or not any((folder / _PARTS).glob("*.parquet")):
+        return [], pa.table({})
+    measured = _joined(folder)
+    rows = pq.read_table(folder / _RUNS).take(np.unique(measured["run"])).to_pylist()
+    return rows, measured
 
 
 def _joined(folder: Path) -> pa.Table:
@@ -99,7 +111,8 @@ def _columns(runs: Sequence[RunConfig]) -> dict[str, pa.Array]:
 def _run(row: dict[str, Any]) -> RunConfig:
     """A run from its row: the inverse of `_columns`."""
     hints = get_type_hints(RunConfig)
-    return RunConfig(**{name: _typed(row.get(name), hint) for name, hint in hints.items()})
+    values = {name: _typed(row.get(name), hint) for name, hint in hints.items()}
+    return RunConfig(**values | {"rule": row["rule"]})  # without which it isn't one
 
 
 def _typed(value: Any, hint: Any) -> Any:
