@@ -31,12 +31,12 @@ def browser():
 @pytest.fixture(scope="module")
 def page(tmp_path_factory, make_run, make_sweep):
     base = tmp_path_factory.mktemp("page")
-    make_run(base / "<script>alert(1)</script>", rule="sign")
+    make_run(base / "<script>alert(1)", rule="sign")
     make_run(base / ("a-long-name" * 15), rule="noisy_sign", b=0.03)
     rules = ["mean", "median", "sign", "noisy_sign"]
     make_sweep(base / "sweep", rule=rules, lr=[0.02, 0.1, 0.003], b=[0.01, 0.1])
     out = base / "page.html"
-    assert main([*(str(path) for path in base.iterdir()), "--out", str(out)]) == 0
+    assert main([*(str(path) for path in sorted(base.iterdir())), "--out", str(out)]) == 0
     return out
 
 
