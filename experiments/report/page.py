@@ -129,9 +129,9 @@ def picture(figure: Figure, name: str, caption: str, alt: str = "") -> Picture:
     return Picture(caption, " ".join(f"{caption}. {alt}".split()), svg.inline(figure, name))
 
 
-def number(value: float | None) -> Cell:
+def number(value: Any) -> Cell:
     """A measurement; one that is missing, or has diverged, comes last when it is sorted."""
-    if value is None:
+    if not isinstance(value, int | float):
         return Cell("–")
     return Cell(f"{value:.4g}", value if math.isfinite(value) else None)
 

@@ -52,7 +52,7 @@ def read(folder: Path, record: Mapping[str, Any]) -> Run:
         id="",
         title=plots.describe(config),
         folder=str(folder),
-        notes=_notes(columns, int(config["steps"]), summary.get("diverged_at_step")),
+        notes=_notes(columns, config["steps"], summary.get("diverged_at_step")),
         highlights=[
             (page.spaced(name), page.number(last[name]).text)
             for name in _HIGHLIGHTS

@@ -25,7 +25,7 @@ _STYLE: dict[str, Any] = {
     ),
 }
 # Others may take their place on a dark page.
-_COLOURS = {colour.lower(): f"var(--line-{k}, {colour})" for k, colour in enumerate(plots.COLOURS)}
+_COLOURS = {hue.lower(): f"var(--series-{k}, {hue})" for k, hue in enumerate(plots.COLOURS)}
 _COLOURS |= {"#000000": "currentColor", "#ffffff": "var(--paper)"}
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _REFERENCE = re.compile(r"url\(#(.+?)\)")
