@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tensorboardX import RecordWriter, summary
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 
 from experiments import plots
 from experiments.config import RunConfig
 
+_messages: Any = event_pb2  # its names come into being when it is imported
 _NAME = "events.out.tfevents."  # TensorBoard looks for it
 
 
@@ -56,7 +58,7 @@ def writing(
     writer = RecordWriter(str(folder.absolute() / f"{_NAME}{time.time_ns()}"))
 
     def write(**content: object) -> None:
-        writer.write(Event(wall_time=time.time(), **content).SerializeToString())
+        writer.write(_messages.Event(wall_time=time.time(), **content).SerializeToString())
 
     def add(row: Mapping[str, float]) -> None:
         step = int(row["step"])
@@ -70,7 +72,7 @@ def writing(
     try:
         write(file_version="brain.Event:2")
         # A TensorBoard that is looking on forgets what it has of the old file.
-        write(session_log=SessionLog(status=SessionLog.START))
+        write(session_log=_messages.SessionLog(status=_messages.SessionLog.START))
         settings = dataclasses.asdict(config) | {"out": None}
         experiment, start, end = summary.hparams(settings, dict.fromkeys(plots.METRICS))
         write(summary=experiment)

@@ -15,7 +15,7 @@ from experiments import plots
 
 # Of what is drawn in the page's own colour, to be told from what is meant to be black.
 _INK = "#010203"
-_STYLE: dict[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be read, found and copied, and is smaller
     "svg.hashsalt": "medjax",  # the same picture is the same bytes
     "figure.facecolor": "none",
