@@ -1,6 +1,5 @@
 """Several runs in one picture: `python -m experiments.compare DIR DIR ... --out FILE`."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from rich.text import Text
 
 from experiments import cli, plots, results
 
-_METRICS = ("train_loss", "train_accuracy", "test_accuracy", "grad_norm", "median_mean_gap")
+METRICS = ("train_loss", "train_accuracy", "test_accuracy", "grad_norm", "median_mean_gap")
+"""What is compared in a table."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,17 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.out.suffix not in (".png", ".svg", ".pdf"):
         parser.error(f"--out {arguments.out}: the name must end in .png, .svg or .pdf")
     try:
-        runs = [_read(folder) for folder in arguments.runs]
-        names = labels([config for config, _ in runs], [folder.name for folder in arguments.runs])
+        runs = [read(folder) for folder in arguments.runs]
+        names = labels(
+            [record["config"] for record, _ in runs], [folder.name for folder in arguments.runs]
+        )
         curves = [plots.Curves(name, c) for name, (_, c) in zip(names, runs, strict=True)]
         results.write_figure(arguments.out, plots.comparison_figure(curves, arguments.title))
     except (ValueError, OSError) as error:
         parser.error(str(error))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("run", "step", *_METRICS):
+    for heading in ("run", "step", *METRICS):
         table.add_column(heading, justify="left" if heading == "run" else "right")
     for run in curves:
-        last = (f"{run.columns[metric][-1]:.4g}" for metric in _METRICS)
+        last = (f"{run.columns[metric][-1]:.4g}" for metric in METRICS)
         table.add_row(Text(run.label), f"{run.columns['step'][-1]}", *last)
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
     print(f"\npicture in {arguments.out}")
@@ -65,21 +67,24 @@ def labels(configs: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> list
     return [f"{name} ({folder})" for name, folder in zip(names, folders, strict=True)]
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """A run's settings and measurements.
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """What a run's configuration says, its settings under `config`; and its measurements.
 
     Raises:
-        ValueError: if the folder doesn't hold a run.
+        ValueError: if the folder doesn't hold a run, or one of which nothing is measured.
     """
     try:
-        config = json.loads((folder / results.CONFIG).read_text(encoding="utf-8"))["config"]
+        record = results.read_config(folder)
+        if not record:
+            raise ValueError(f"there is no {results.CONFIG}")
+        plots.describe(record["config"])  # has what every run has
         columns = pq.read_table(folder / "metrics.parquet").to_pydict()
-        missing = {"step", *_METRICS} - {name for name, values in columns.items() if values}
+        missing = {"step", *METRICS} - {name for name, values in columns.items() if values}
         if missing:
             raise ValueError(f"metrics.parquet lacks {', '.join(sorted(missing))}")
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise ValueError(f"{str(folder)!r} doesn't hold a run: {error}") from None
-    return config, columns
+    return record, columns
 
 
 if __name__ == "__main__":

@@ -78,12 +78,24 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if it can't be read.
     """
+    return read_json(path / CONFIG)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote; nothing if there is no such file.
+
+    Raises:
+        ValueError: if it can't be read, or isn't an object.
+    """
     try:
-        return json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise ValueError(f"{str(path / CONFIG)!r} can't be read: {error}") from None
+        raise ValueError(f"{str(path)!r} can't be read: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(path)!r} can't be read: it holds no JSON object")
+    return content
 
 
 def claim_folder(path: Path | None, stem: str, record: Mapping[str, Any]) -> Path:

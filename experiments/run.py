@@ -17,6 +17,7 @@ from experiments import (
     cli,
     communication,
     health,
+    events,
     machine,
     memory,
     plots,
@@ -26,7 +27,7 @@ from experiments import (
 from experiments.config import RunConfig
 from experiments.options import add_options, add_out
 from experiments.program import compile_program, one_run
-from experiments.report import Reporter
+from experiments.progress import Reporter
 from experiments.training import Clock, Stop, stop_on_signal, train
 from experiments.workers import Setup, build
 from medjax import sharding
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine.add_machine(parser)
     processes.add_processes(parser)
     checkpoints.add_checkpoints(parser)
+    events.add_events(parser)
     add_out(parser)
     try:
         arguments = parser.parse_args(argv)
@@ -97,7 +99,7 @@ def _prepare_and_run(arguments: argparse.Namespace, config: RunConfig) -> int:
         with stop_on_signal() as stop, checkpoints.keeping(folder, every) as keeper:
             if arguments.resume and folder is not None:
                 results.add_session(folder, machine.described(mesh))
-            _run(console, config, setup, folder, stop, mesh, keeper)
+            _run(console, config, setup, folder, stop, mesh, keeper, arguments.tensorboard)
     except OSError as error:
         return processes.fail(f"{folder}: {error.strerror or error}")
     return _STOPPED if stop.requested else 0
@@ -111,13 +113,15 @@ def _run(
     stop: Stop,
     mesh: Mesh | None,
     keeper: checkpoints.Keeper | None,
+    tensorboard: bool,
 ) -> None:
     """Run, and write what is measured; without a folder, which only one process has, only run."""
     start, columns = checkpoints.begun(keeper, folder, config)
     seen = health.read_seen(folder, start.step) if folder is not None and start is not None else {}
     clock = Clock()
     bits = communication.per_step(setup.task, setup.values.b)
-    with Reporter(console, config, setup, folder) as reporter:
+    logged = events.writing(folder, tensorboard, config, columns)
+    with Reporter(console, config, setup, folder) as reporter, logged as add_event:
         try:
             held_out = sharding.place_everywhere(setup.task.held_out, mesh)
             inputs = (setup.values, setup.workers, held_out)
@@ -151,6 +155,7 @@ def _run(
                     # Every time: whatever happens next, what was measured is kept.
                     if folder is not None:
                         results.write_table(folder / checkpoints.METRICS, columns)
+                    add_event(row)
                 if keeper is not None:
                     ending = stop.requested or progress.step == config.steps
                     keeper.update(progress.step, progress.state, now=ending)
@@ -175,7 +180,8 @@ def _give_up(folder: Path | None) -> None:
     """Leave no folder of a run of which nothing was measured, now or before it was resumed."""
     if folder is not None and not (folder / checkpoints.METRICS).exists():
         shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
-        (folder / results.CONFIG).unlink()
+        for path in (folder / results.CONFIG, *events.files(folder)):
+            path.unlink()
         folder.rmdir()
 
 

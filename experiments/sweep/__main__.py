@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments import cli, machine, plots, results
+from experiments import cli, machine, results
 from experiments.config import RunConfig
 from experiments.options import add_out
 from experiments.sweep import grid, pictures, report, select, store
+from experiments.sweep.outcome import outcome, title
 from experiments.sweep.session import run_grid
 from experiments.training import stop_on_signal
 
@@ -61,36 +62,24 @@ def show(
     console: Console, folder: Path, runs: Sequence[RunConfig], columns: select.Columns
 ) -> None:
     """Print the tables; write the summary and the pictures."""
-    found = select.candidates(runs, columns)
-    chosen = select.best(found, columns)
-    names = [name for name in plots.telling([vars(run) for run in runs]) if name != "seed"]
-    criterion = select.criterion(columns)
-    measured = list(dict.fromkeys((criterion, "test_accuracy", "train_loss", "grad_norm")))
-    if 1 < len(found) <= _MOST_ROWS:
-        console.print(report.table(found, names, measured))
-    attacked = "attack" in grid.varied(runs)
-    by = f"{'the worst ' * attacked}{criterion.replace('_', ' ')}{' over attacks' * attacked}"
-    console.print(f"\nBest by {by}, mean ± standard error over seeds:")
-    console.print(report.table(chosen, names, measured))
+    told = outcome(runs, columns)
+    if 1 < len(told.found) <= _MOST_ROWS:
+        console.print(report.table(told.found, told.names, told.measured))
+    console.print(f"\nBest by {told.chosen_by}, mean ± standard error over seeds:")
+    console.print(report.table(told.chosen, told.names, told.measured))
     ended = select.diverged(columns)
     if ended:
-        console.print(f"\n{report.diverged(runs, ended, [*names, 'seed'])}", soft_wrap=True)
-    summary = {"criterion": criterion, "best": chosen, "settings": found, "diverged_at_step": ended}
-    if attacked:
-        summary["worst"] = select.worst_cases(chosen)
+        console.print(f"\n{report.diverged(runs, ended, [*told.names, 'seed'])}", soft_wrap=True)
+    summary = {"criterion": told.criterion, "best": told.chosen, "settings": told.found}
+    summary["diverged_at_step"] = ended
+    if told.worst:
+        summary["worst"] = told.worst
         console.print("\nTheir worst cases, by test accuracy:")
-        console.print(report.table(summary["worst"], names, measured))
+        console.print(report.table(told.worst, told.names, told.measured))
     results.write_json(folder / "summary.json", summary)
-    for name, figure in pictures.draw(runs, columns, _title(runs)).items():
+    for name, figure in pictures.draw(runs, columns, title(runs)).items():
         results.write_figure(folder / f"{name}.png", figure)
     console.print(f"\nresults in {folder}", soft_wrap=True, markup=False)
-
-
-def _title(runs: Sequence[RunConfig]) -> str:
-    """What all runs have in common, in a line."""
-    names = grid.varied(runs)
-    parts = [("dataset", "{}"), ("workers", "n = {}"), ("model", "{}"), ("steps", "{} steps")]
-    return ", ".join(form.format(getattr(runs[0], n)) for n, form in parts if n not in names)
 
 
 def _default_folder(runs: Sequence[RunConfig]) -> Path:

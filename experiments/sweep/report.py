@@ -119,7 +119,7 @@ def table(found: Sequence[Candidate], names: Sequence[str], columns: Sequence[st
         made.add_column(name.replace("_", " "), justify="right")
     for candidate in found:
         made.add_row(
-            *(_text(name, getattr(candidate.run, name)) for name in names),
+            *(setting_text(name, getattr(candidate.run, name)) for name in names),
             *(f"{candidate.final[name]:.4g}" for name in columns),
         )
     return made
@@ -138,7 +138,8 @@ def diverged(runs: Sequence[RunConfig], ended: Mapping[int, int], names: Sequenc
     )
 
 
-def _text(name: str, value: object) -> str:
+def setting_text(name: str, value: object) -> str:
+    """A setting's value in a table."""
     if value is None:
         return "-" if name in CONDITIONAL else "none"
     return plots.short(value)

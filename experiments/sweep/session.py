@@ -62,6 +62,7 @@ def run_grid(
         if work:
             record["sessions"].append(results.provenance() | machine.described(mesh))
             results.write_json(folder / results.CONFIG, record)
+            store.write_runs(folder, runs)
             with report.Reporter(console, work) as reporter:
                 for progress in execute.execute(folder, work, stop, mesh):
                     reporter.update(progress)

@@ -7,9 +7,10 @@ made of the parts at the end. So however a sweep ends, starting it again goes on
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,10 @@ import pyarrow.parquet as pq
 
 from experiments import results
 from experiments.config import RunConfig
+from experiments.plots import METRICS
 
 TABLE = "results.parquet"
+_RUNS = "runs.parquet"
 _PARTS = "parts"
 
 
@@ -38,19 +41,87 @@ def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray
     Returns:
         The table's columns.
     """
-    parts = sorted((folder / _PARTS).glob("*.parquet"))
-    table = pa.concat_tables([pq.read_table(path) for path in parts], promote_options="default")
-    table = table.sort_by([("run", "ascending"), ("step", "ascending")])
+    table = _joined(folder)
     measured = {name: table[name].to_numpy() for name in table.column_names}
-    settings = [_settings(run) for run in runs]
     places = pa.array(measured.pop("run"))
     columns: dict[str, pa.Array] = {"run": places}
-    for name in settings[0]:
-        column = _column([values[name] for values in settings])
-        columns[name] = column.take(places)
+    columns |= {name: column.take(places) for name, column in _columns(runs).items()}
     results.write_table(folder / TABLE, columns | measured)
     as_numpy = {name: x.to_numpy(zero_copy_only=False) for name, x in columns.items()}
     return as_numpy | measured
+
+
+def write_runs(folder: Path, runs: Sequence[RunConfig]) -> None:
+    """Write what the runs are, so that the parts can be read before there is a table."""
+    results.write_table(folder / _RUNS, _columns(runs))
+
+
+def read(folder: Path) -> tuple[list[RunConfig], dict[str, np.ndarray]]:
+    """The runs of a sweep that are finished, and their measurements, as if there were no others.
+
+    Returns:
+        The runs, and the table's columns without their settings. Nothing if none is finished.
+
+    Raises:
+        ValueError: if the files aren't those of a sweep.
+    """
+    try:
+        rows, measured = _read(folder)
+        columns = {name: measured[name].to_numpy() for name in measured.column_names}
+        words = [name for name, values in columns.items() if values.dtype.kind not in "iuf"]
+        missing = ({"run", "step", *METRICS} - {*columns}) if rows else set()
+        if missing or words:
+            raise ValueError(f"no numbers in {', '.join(sorted({*missing, *words}))}")
+        runs = [_run(row) for row in rows]
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise ValueError(f"{str(folder)!r}'s files can't be read: {error}") from None
+    if runs:
+        columns["run"] = np.unique(columns["run"], return_inverse=True)[1]
+    return runs, columns
+
+
+def _read(folder: Path) -> tuple[list[dict[str, Any]], pa.Table]:
+    """The settings of each finished run, and the measurements without them."""
+    settings = get_type_hints(RunConfig).keys()
+    if (folder / TABLE).exists():
+        table = pq.read_table(folder / TABLE)
+        _, first = np.unique(table["run"].to_numpy(), return_index=True)
+        rows = table.take(first).to_pylist()
+        return rows, table.drop_columns([x for x in table.column_names if x in settings])
+    if not (folder / _RUNS).exists() or not any((folder / _PARTS).glob("*.parquet")):
+        return [], pa.table({})
+    measured = _joined(folder)
+    rows = pq.read_table(folder / _RUNS).take(np.unique(measured["run"])).to_pylist()
+    return rows, measured
+
+
+def _joined(folder: Path) -> pa.Table:
+    """The parts, by run and step."""
+    parts = sorted((folder / _PARTS).glob("*.parquet"))
+    table = pa.concat_tables([pq.read_table(path) for path in parts], promote_options="default")
+    return table.sort_by([("run", "ascending"), ("step", "ascending")])
+
+
+def _columns(runs: Sequence[RunConfig]) -> dict[str, pa.Array]:
+    """The settings, a row for each run."""
+    settings = [_settings(run) for run in runs]
+    return {name: _column([values[name] for values in settings]) for name in settings[0]}
+
+
+def _run(row: dict[str, Any]) -> RunConfig:
+    """A run from its row: the inverse of `_columns`."""
+    hints = get_type_hints(RunConfig)
+    values = {name: _typed(row.get(name), hint) for name, hint in hints.items()}
+    return RunConfig(**values | {"rule": row["rule"]})  # without which it isn't one
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """A number that stands as a word in a column where others are words."""
+    for kind in (int, float):
+        if isinstance(value, str) and kind in get_args(hint):
+            with suppress(ValueError):
+                return kind(value)
+    return value
 
 
 def _settings(run: RunConfig) -> dict[str, Any]:

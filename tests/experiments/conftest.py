@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import plots
+from experiments import plots, results
+from experiments.config import configure
+from experiments.sweep import grid, store
 
 # For each numpy type: its code in an IDX header, and the struct format of one value.
 FORMATS = {
@@ -18,6 +20,8 @@ FORMATS = {
     "float32": (0x0D, "f"),
     "float64": (0x0E, "d"),
 }
+MEASURED = ("train_loss", "validation_accuracy", "test_loss", "train_accuracy", "test_accuracy")
+MEASURED += ("grad_norm", "median_mean_gap")
 
 
 @pytest.fixture(scope="session")
@@ -86,3 +90,51 @@ def assert_same():
 def no_picture(monkeypatch):
     """For many runs of a few steps, of which a third would go to drawing curves like others'."""
     monkeypatch.setattr(plots, "run_figure", lambda _: Figure((1, 1)))
+
+
+@pytest.fixture(scope="session")
+def make_run():
+    """Writes the folder of a run, with figures made up; returns what is measured."""
+
+    def make_run(folder, *, done=100, figures=None, **settings):
+        config = configure(**{"dataset": "digits", "steps": 100} | settings)
+        record = {"config": config, "data": {"train_examples": 1442}, **results.provenance()}
+        results.claim_folder(folder, "", record)
+        steps = np.arange(0, done + 1, 25)
+        columns = {name: (k + 1) / (1 + 0.1 * steps) for k, name in enumerate(MEASURED)}
+        columns = {"step": steps} | columns | (figures or {})
+        if done:
+            results.write_table(folder / "metrics.parquet", columns)
+        if done == config.steps:
+            last = {name: values[-1].item() for name, values in columns.items()}
+            results.write_json(folder / "summary.json", last | {"steps_per_second": 1234.5})
+        return columns
+
+    return make_run
+
+
+@pytest.fixture(scope="session")
+def make_sweep():
+    """Writes the folder of a sweep of which some runs are finished, with figures made up."""
+
+    def make_sweep(folder, finished=None, **axes):
+        runs = grid.expand({"dataset": ["digits"], "steps": [20]} | axes)
+        finished = range(len(runs)) if finished is None else finished
+        varied = {
+            name: [*dict.fromkeys(getattr(r, name) for r in runs)] for name in grid.varied(runs)
+        }
+        settings = {k: v for k, v in vars(runs[0]).items() if k not in (*varied, "out")}
+        record = {"grid": store.fingerprint(runs), "runs": len(runs), "settings": settings}
+        sessions = {"axes": varied, "sessions": [results.provenance()]}
+        results.write_json(folder / results.CONFIG, record | sessions)
+        store.write_runs(folder, runs)
+        rng = np.random.default_rng(0)
+        for run in finished:
+            columns = {"run": np.full(3, run), "step": np.array([0, 10, 20])}
+            columns |= {name: np.float32(rng.uniform(0.1, 0.9, 3)) for name in MEASURED}
+            results.write_table(store.part(folder, 0, run), columns)
+        if len(finished) == len(runs):
+            store.write_table(folder, runs)
+        return runs
+
+    return make_sweep

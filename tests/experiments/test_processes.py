@@ -70,16 +70,18 @@ def training(process):
 def test_two_processes_give_what_one_gives(start, tmp_path):
     assert run.main([*QUICK, *SHORT, "--out", str(tmp_path / "one")]) == 0
     out = ("--out", str(tmp_path / "two"))
-    first, second = start((), (), common=(*SHORT, "--devices", "2", *out))
+    first, second = start((), (), common=(*SHORT, "--tensorboard", "--devices", "2", *out))
     code, said, errors = ends(first)
     assert (code, errors) == (0, [])
     assert "20 steps in" in said
     code, said, errors = ends(second)
     assert (code, errors) == (0, [])
     assert all(line.startswith("[Gloo]") for line in said.splitlines())  # the runtime's own
-    assert sorted(x.name for x in (tmp_path / "two").iterdir()) == [
-        *("config.json", "curves.png", "metrics.parquet", "summary.json")
-    ]
+    *names, events = sorted(
+        (x.name for x in (tmp_path / "two").iterdir()), key=lambda x: ("tfevents" in x, x)
+    )
+    assert names == ["config.json", "curves.png", "metrics.parquet", "summary.json"]
+    assert "tfevents" in events  # the first process's, and no other's
     one, two = (
         pq.read_table(tmp_path / name / "metrics.parquet").to_pydict() for name in ("one", "two")
     )
