@@ -19,7 +19,7 @@ from experiments import results
 from experiments.config import RunConfig
 
 TABLE = "results.parquet"
-_PARTS = "parts"
+PARTS = "parts"
 
 
 def fingerprint(runs: Sequence[RunConfig]) -> str:
@@ -29,7 +29,7 @@ def fingerprint(runs: Sequence[RunConfig]) -> str:
 
 def part(folder: Path, program: int, chunk: int) -> Path:
     """Where a chunk's measurements are, once they are complete."""
-    return folder / _PARTS / f"{program:04d}-{chunk:05d}.parquet"
+    return folder / PARTS / f"{program:04d}-{chunk:05d}.parquet"
 
 
 def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray]:
@@ -38,7 +38,7 @@ def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray
     Returns:
         The table's columns.
     """
-    parts = sorted((folder / _PARTS).glob("*.parquet"))
+    parts = sorted((folder / PARTS).glob("*.parquet"))
     table = pa.concat_tables([pq.read_table(path) for path in parts], promote_options="default")
     table = table.sort_by([("run", "ascending"), ("step", "ascending")])
     measured = {name: table[name].to_numpy() for name in table.column_names}
