@@ -36,10 +36,9 @@ def _spread(
     counts = [len(part) for part in np.array_split(range(count), len(_SCENES))]
     tried = survived = 0
     for scene, these in zip(_SCENES, counts, strict=True):
-        with undisturbed(scene) as whole:
-            changes = np.linspace(0, whole.changes - 1, these).astype(int)
-            faults = [Fault(kind, change=int(change)) for change in changes]
-            more, good = survivors(scene, whole, faults, room)
+        changes = np.linspace(0, undisturbed(scene).changes - 1, these).astype(int)
+        faults = [Fault(kind, change=int(change)) for change in changes]
+        more, good = survivors(scene, faults, room)
         tried, survived = tried + more, survived + good
     return tried, survived
 

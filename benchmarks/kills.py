@@ -19,8 +19,7 @@ def sweeps(count: int) -> tuple[int, int]:
 
 
 def _kill(scene: Scene, count: int) -> tuple[int, int]:
-    with undisturbed(scene) as whole:
-        return survivors(scene, whole, moments(whole, count))
+    return survivors(scene, moments(undisturbed(scene), count))
 
 
 def moments(whole: Undisturbed, count: int, seed: int = 0) -> Sequence[Fault]:

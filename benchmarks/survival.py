@@ -4,7 +4,8 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,38 +43,46 @@ RUN = Scene(
     ("--rule", "noisy_median", "--b", "0.1", "--worker-momentum", "0.9", *_TINY),
     checkpoints.METRICS,
 )
-SWEEP = Scene(  # two programs
+SWEEP = Scene(  # of two programs
     "experiments.sweep.__main__",
-    ("--rule", "noisy_median", "median", "--b", "0.1", "--lr", "0.01", "0.1", *_TINY),
+    ("--rule", "noisy_sign", "mean", "--b", "0.1", "--momentum", "0.9", *_TINY),
     store.TABLE,
 )
 PAPER = Scene("experiments.paper.__main__", ("fig1",), "trajectories.parquet")
 
 
 class Undisturbed(NamedTuple):
-    """A command to which nothing happened: its folder, its changes to files, its seconds."""
+    """A command to which nothing happened.
 
-    folder: Path
+    Attributes:
+        room: where its folder is, until nobody asks any more.
+        changes: how many it made to files.
+        seconds: that it took.
+    """
+
+    room: tempfile.TemporaryDirectory
     changes: int
     seconds: float
 
+    @property
+    def folder(self) -> Path:
+        """What it left."""
+        return Path(self.room.name) / "out"
 
-@contextmanager
-def undisturbed(scene: Scene) -> Iterator[Undisturbed]:
+
+@cache
+def undisturbed(scene: Scene) -> Undisturbed:
     """Carry the command out: twice, as the first time it compiles."""
-    with tempfile.TemporaryDirectory() as room:
-        for number in range(2):
-            folder = Path(room) / str(number) / "out"
-            folder.parent.mkdir()
-            ending = carry_out(scene.module, _first(scene, folder), folder.parent)
-            if ending.code != 0:
-                raise RuntimeError(f"{scene.module} ended with {ending.code}: {ending.errors}")
-        yield Undisturbed(folder, ending.changes, ending.seconds)
+    for _ in range(2):
+        room = tempfile.TemporaryDirectory()
+        ending = carry_out(scene.module, _first(scene, Path(room.name) / "out"), Path(room.name))
+        if ending.code != 0:
+            raise RuntimeError(f"{scene.module} ended with {ending.code}: {ending.errors}")
+    return Undisturbed(room, ending.changes, ending.seconds)
 
 
 def survivors(
     scene: Scene,
-    whole: Undisturbed,
     faults: Sequence[Fault],
     room: Callable[[], AbstractContextManager[str]] = tempfile.TemporaryDirectory,
 ) -> tuple[int, int]:
@@ -81,7 +90,6 @@ def survivors(
 
     Args:
         scene: the command.
-        whole: where nothing happened to it.
         faults: what happens.
         room: makes an empty folder for each.
 
@@ -91,7 +99,7 @@ def survivors(
     survived = 0
     for fault in faults:
         with room() as place:
-            wrong = list(_after(scene, whole, fault, Path(place)))
+            wrong = list(_after(scene, fault, Path(place)))
         survived += not wrong
         for line in wrong:
             print(f"{scene.module}, {fault}: {line}", file=sys.stderr)
@@ -111,9 +119,9 @@ def _next(scene: Scene, folder: Path) -> tuple[str, ...] | None:
     return ("--resume", str(folder))
 
 
-def _after(scene: Scene, whole: Undisturbed, fault: Fault, room: Path) -> Iterator[str]:
+def _after(scene: Scene, fault: Fault, room: Path) -> Iterator[str]:
     """What is wrong after a fault."""
-    folder = room / "out"
+    folder, whole = room / "out", undisturbed(scene).folder
     ending = carry_out(scene.module, _first(scene, folder), room, fault)
     (room / FILLER).unlink(missing_ok=True)
     yield from _badly_ended(ending, fault)
@@ -124,11 +132,11 @@ def _after(scene: Scene, whole: Undisturbed, fault: Fault, room: Path) -> Iterat
         if ending.code != 0 or ending.errors:
             yield f"{arguments} ended with {ending.code}: {ending.errors}"
             return
-    if not pq.read_table(folder / scene.table).equals(pq.read_table(whole.folder / scene.table)):
+    if not pq.read_table(folder / scene.table).equals(pq.read_table(whole / scene.table)):
         yield "the table differs"
-    if _names(folder) != _names(whole.folder):
-        yield f"the files differ: {_names(folder)}, not {_names(whole.folder)}"
-    if scene == RUN and _state(folder) != _state(whole.folder):
+    if _names(folder) != _names(whole):
+        yield f"the files differ: {_names(folder)}, not {_names(whole)}"
+    if scene == RUN and _state(folder) != _state(whole):
         yield "the last state differs"
 
 
