@@ -23,13 +23,13 @@ class Check(NamedTuple):
     Attributes:
         what: in words.
         survive: lets it happen so many times; how often it was tried, and how often survived.
-        count: how many times.
+        times: how many times.
         quick: how many with --quick.
     """
 
     what: str
     survive: Callable[[int], tuple[int, int]]
-    count: int
+    times: int
     quick: int
 
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", programs)
         for name in arguments.only or CHECKS:
             check, begin = CHECKS[name], time.perf_counter()
-            tried, survived = check.survive(check.quick if arguments.quick else check.count)
+            tried, survived = check.survive(check.quick if arguments.quick else check.times)
             found[name] = {"tried": tried, "survived": survived}
             found[name]["seconds"] = round(time.perf_counter() - begin)
     record = report.provenance()

@@ -5,10 +5,8 @@ what was measured until then, and carries a digest, so that one which is torn al
 noticed, and the one before it is used.
 """
 
-import errno
 import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -22,8 +20,7 @@ from jaxtyping import PyTree
 
 FOLDER = "checkpoints"
 _KEPT = 2
-# What orbax tells only in words; the last is of a limit on the size of a file.
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG)
+_LEAF, _ROW, _DIGEST = "leaf.", "row.", "digest"
 
 
 class Start(NamedTuple):
@@ -54,18 +51,17 @@ class Keeper:
         self._torn: list[int] = []
 
     @cached_property
-    def _ocp(self) -> Any:
-        import orbax.checkpoint  # takes a second, and is rarely needed
-
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of every file
-        return orbax.checkpoint
-
-    @cached_property
     def _manager(self) -> Any:
-        options = self._ocp.CheckpointManagerOptions(
+        import orbax.checkpoint as ocp  # takes a second, and is rarely needed
+
+        from experiments.arrays import Handler
+
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells of every file
+        options = ocp.CheckpointManagerOptions(
             max_to_keep=_KEPT, enable_async_checkpointing=False, create=True
         )
-        return self._ocp.CheckpointManager(self._folder.absolute(), options=options)
+        folder = self._folder.absolute()
+        return ocp.CheckpointManager(folder, options=options, item_handlers=Handler())
 
     def latest(self) -> Start | None:
         """The last checkpoint that is whole; None if there is none.
@@ -101,8 +97,8 @@ class Keeper:
             leaves = [_as_array(x) for x in jax.tree.leaves(state)]
             try:
                 self._write(step, leaves, {name: np.asarray(x) for name, x in rows.items()})
-            except Exception as error:  # orbax's own, tensorstore's, the system's
-                raise _refusal(error) from error
+            except ValueError as error:  # orbax's words for what the system said
+                raise OSError(f"a checkpoint can't be written: {error}") from error
             self._last = step
 
     def close(self) -> None:
@@ -111,30 +107,27 @@ class Keeper:
             self._manager.close()
 
     def _write(self, step: int, leaves: list[np.ndarray], rows: dict[str, np.ndarray]) -> None:
-        args = self._ocp.args
-        tree = {"leaves": {f"{k:05d}": x for k, x in enumerate(leaves)}, "rows": rows}
-        about = {"digest": _digest(leaves, rows), "leaves": len(leaves)}
+        from experiments.arrays import Save
+
+        arrays = {f"{_LEAF}{k:05d}": x for k, x in enumerate(leaves)}
+        arrays |= {_ROW + name: x for name, x in rows.items()}
         while self._torn:  # not before there is a newer one to take its place
             self._manager.delete(self._torn.pop())
-        self._manager.save(
-            step,
-            args=args.Composite(state=args.StandardSave(tree), about=args.JsonSave(about)),
-            force=True,
-        )
-        self._manager.wait_until_finished()
+        arrays[_DIGEST] = np.array(_digest(arrays))
+        self._manager.save(step, args=Save(arrays), force=True)
 
     def _read(self, step: int) -> Start | None:
-        args = self._ocp.args
+        from experiments.arrays import Restore
+
         try:
-            found = self._manager.restore(
-                step, args=args.Composite(state=args.StandardRestore(), about=args.JsonRestore())
-            )
-            kept, about = found["state"], found["about"]
-            leaves = [np.asarray(kept["leaves"][f"{k:05d}"]) for k in range(about["leaves"])]
-            rows = {name: np.asarray(x) for name, x in kept["rows"].items()}
+            arrays = self._manager.restore(step, args=Restore())
+            digest = str(arrays.pop(_DIGEST))
         except Exception:  # what a torn file raises is anything
             return None
-        return Start(step, leaves, rows) if _digest(leaves, rows) == about["digest"] else None
+        if digest != _digest(arrays):
+            return None
+        rows = {x.removeprefix(_ROW): arrays[x] for x in arrays if x.startswith(_ROW)}
+        return Start(step, [arrays[x] for x in sorted(arrays) if x.startswith(_LEAF)], rows)
 
 
 def restored(state: PyTree, start: Start) -> PyTree:
@@ -163,20 +156,9 @@ def _as_array(x: Any) -> np.ndarray:
     return np.asarray(x)
 
 
-def _digest(leaves: Sequence[np.ndarray], rows: Mapping[str, np.ndarray]) -> str:
-    found = hashlib.sha256("".join(sorted(rows)).encode())
-    for x in (*leaves, *(rows[name] for name in sorted(rows))):
-        found.update(f"{x.dtype}{x.shape}".encode())
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    found = hashlib.sha256()
+    for name, x in sorted(arrays.items()):
+        found.update(f"{name} {x.dtype} {x.shape} ".encode())
         found.update(np.ascontiguousarray(x).tobytes())
     return found.hexdigest()
-
-
-def _refusal(error: Exception) -> OSError:
-    """What the system said, out of what was made of it on the way."""
-    if isinstance(error, OSError) and error.strerror:
-        return error
-    text = " ".join(str(error).split())
-    for number in _REFUSALS:
-        if os.strerror(number) in text:
-            return OSError(number, os.strerror(number))
-    return OSError(f"a checkpoint can't be written: {text[:200]}")
