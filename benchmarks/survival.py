@@ -1,6 +1,8 @@
 """What things happen to, what a user does next, and whether all is then as if nothing had."""
 
+import atexit
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -52,36 +54,29 @@ PAPER = Scene("experiments.paper.__main__", ("fig1",), "trajectories.parquet")
 
 
 class Undisturbed(NamedTuple):
-    """A command to which nothing happened.
+    """A command to which nothing happened: its folder, its changes to files, its seconds."""
 
-    Attributes:
-        room: where its folder is, until nobody asks any more.
-        changes: how many it made to files.
-        seconds: that it took.
-    """
-
-    room: tempfile.TemporaryDirectory
+    folder: Path
     changes: int
     seconds: float
-
-    @property
-    def folder(self) -> Path:
-        """What it left."""
-        return Path(self.room.name) / "out"
 
 
 @cache
 def undisturbed(scene: Scene) -> Undisturbed:
     """Carry the command out: twice, as the first time it compiles."""
-    return [_carried_out(scene) for _ in range(2)][-1]
+    with tempfile.TemporaryDirectory() as room:
+        _carried_out(scene, Path(room))
+    kept = Path(tempfile.mkdtemp())  # until nobody asks any more
+    atexit.register(shutil.rmtree, kept, ignore_errors=True)
+    return _carried_out(scene, kept)
 
 
-def _carried_out(scene: Scene) -> Undisturbed:
-    room = tempfile.TemporaryDirectory()
-    ending = carry_out(scene.module, _first(scene, Path(room.name) / "out"), Path(room.name))
+def _carried_out(scene: Scene, room: Path) -> Undisturbed:
+    folder = room / "out"
+    ending = carry_out(scene.module, _first(scene, folder), room)
     if ending.code != 0:
         raise RuntimeError(f"{scene.module} ended with {ending.code}: {ending.errors}")
-    return Undisturbed(room, ending.changes, ending.seconds)
+    return Undisturbed(folder, ending.changes, ending.seconds)
 
 
 def survivors(

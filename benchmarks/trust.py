@@ -36,8 +36,8 @@ class Check(NamedTuple):
 CHECKS = {
     "kill-run": Check("runs that are killed", kills.runs, 20, 4),
     "kill-sweep": Check("sweeps that are killed", kills.sweeps, 20, 4),
-    "full-disk": Check("disks that become full", disks.full, 60, 6),
-    "read-only": Check("disks that become read-only", disks.read_only, 60, 6),
+    "full-disk": Check("disks that become full", disks.full, 30, 6),
+    "read-only": Check("disks that become read-only", disks.read_only, 30, 6),
 }
 
 

@@ -26,7 +26,8 @@ class Handler(ocp.CheckpointHandler):
     def restore(self, directory: Any, args: "Restore") -> dict[str, np.ndarray]:
         """Read it."""
         del args
-        with np.load(Path(directory) / _FILE, allow_pickle=False) as found:
+        # Opened here, as NumPy leaves one open that is torn.
+        with open(Path(directory) / _FILE, "rb") as file, np.load(file) as found:
             return dict(found)
 
 

@@ -1,6 +1,8 @@
 """Helpers that several of the tests here share, as fixtures because test files cannot import."""
 
+import errno
 import gzip
+import os
 import struct
 
 import numpy as np
@@ -86,3 +88,13 @@ def assert_same():
 def no_picture(monkeypatch):
     """For many runs of a few steps, of which a third would go to drawing curves like others'."""
     monkeypatch.setattr(plots, "run_figure", lambda _: Figure((1, 1)))
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """From its call on, no file can be written."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return lambda: monkeypatch.setattr(os, "fsync", refuse)

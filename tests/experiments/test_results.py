@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,14 +16,10 @@ def test_json_has_no_nan(tmp_path):
     assert "δ" in text
 
 
-def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, full_disk):
     path = tmp_path / "a.json"
     results.write_json(path, {"version": 1})
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+    full_disk()
     with pytest.raises(OSError, match="No space left"):
         results.write_json(path, {"version": 2})
     assert json.loads(path.read_text()) == {"version": 1}
