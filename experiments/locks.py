@@ -33,7 +33,10 @@ def _locked(path: Path) -> int:
     """The descriptor of the file, which is locked for as long as it is open."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError:  # the folder has just been removed by who had it before
+            continue
         try:
             import fcntl
 
