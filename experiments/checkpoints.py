@@ -10,6 +10,7 @@ from pathlib import Path
 from experiments import cli, results
 from experiments.config import RunConfig, resolve
 from experiments.keeper import Keeper, Start
+from experiments.options import as_flags
 
 METRICS = "metrics.parquet"
 SUMMARY = "summary.json"
@@ -66,13 +67,7 @@ def settings(
             f"{str(folder)!r} isn't the folder of a run with checkpoints; such a run is begun with "
             "--checkpoint-every"
         )
-    # As flags, so that what the file says is checked as what a user says is. Later ones prevail.
-    flags = [
-        word
-        for name, value in saved.items()
-        if value is not None and name != "out"
-        for word in (_flag(name), str(value))
-    ]
+    flags = as_flags(saved)  # of flags that are there twice, the later one prevails
     begun_with = resolve(parser.parse_args(flags))
     asked = resolve(
         parser.parse_args([*flags, *(sys.argv[1:] if argv is None else argv)]), drop=True

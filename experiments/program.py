@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 import medjax
 from experiments import algorithms, backdoor
@@ -17,6 +17,9 @@ from experiments.interpret import noise_distribution, noise_scale, server, worke
 from experiments.setup import Hyperparameters, Task
 from medjax import sharding
 from medjax.sharding import GRID
+
+NONFINITE = "nonfinite_workers"
+"""Who sends NaN or ±∞, (n,) as it is measured, and in tables how many they are."""
 
 
 class Program(NamedTuple):
@@ -91,7 +94,7 @@ def one_run(task: Task) -> Program:
 
     def evaluate(
         state: medjax.SimulationState, workers: medjax.WorkerData, held_out: Any
-    ) -> dict[str, Float[Array, ""]]:
+    ) -> dict[str, Float[Array, ""] | Bool[Array, " n"]]:
         # What is measured doesn't depend on how the parameters move, nor on who only pretends.
         still = medjax.simulation(objective, optax.identity())
         num_honest = config.workers - task.protocol.num_byzantine
@@ -99,7 +102,7 @@ def one_run(task: Task) -> Program:
         metrics = still.evaluate(state.params, honest, held_out)
         if backdoor.PART in held_out:
             metrics[backdoor.SUCCESS] = metrics.pop(f"{backdoor.PART}_accuracy")
-        return metrics
+        return metrics | {NONFINITE: _nonfinite(metrics[NONFINITE], task, state)}
 
     return Program(init, advance, evaluate)
 
@@ -199,6 +202,16 @@ def compile_program(
     evaluate = compile_once(evaluate.lower(state, workers, held_out))
     compiled = Program(init, advance, evaluate)
     return Compiled(compiled, time.perf_counter() - start, max(map(_num_bytes, compiled)))
+
+
+def _nonfinite(
+    honest: Bool[Array, " h"], task: Task, state: medjax.SimulationState
+) -> Bool[Array, " n"]:
+    """Which workers' vectors have a NaN or ±∞: the honest ones' gradients, what attackers sent."""
+    forged = jnp.zeros(task.protocol.num_byzantine, bool)  # attackers on the data send gradients
+    if task.protocol.attacks:
+        forged = optax.tree.get_all_with_path(state.opt_state, "nonfinite")[-1][1]
+    return jnp.concatenate([honest, forged])
 
 
 def _squeezed(tree: Any, depth: int) -> Any:

@@ -1,5 +1,7 @@
 """What a run says while it goes on, and at its end."""
 
+import math
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -8,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from experiments import plots
+from experiments import health, plots
 from experiments.config import RunConfig, configure
 from experiments.options import CONSTANT, THEORY
 from experiments.training import Clock
@@ -40,7 +42,7 @@ class Reporter:
         self._console = console
         self._config = config
         self._folder = folder
-        self._headed = False
+        self._headed = self._diverged = False
         self._bar = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(),
@@ -79,6 +81,15 @@ class Reporter:
             self._print("    step  " + "  ".join(heading for _, heading, _ in _SHOWN))
         values = "  ".join(f"{float(progress.metrics[name]):{form}}" for name, _, form in _SHOWN)
         self._print(f"{progress.step:8d}  {values}  {pace}")
+        loss = float(progress.metrics["train_loss"])
+        if not self._diverged and not math.isfinite(loss):
+            self._diverged = True
+            self._print(f"diverged: the training loss is {loss:g} at step {progress.step}")
+
+    def nonfinite(self, workers: Sequence[int], step: int) -> None:
+        """Name workers who send NaN or ±∞ for the first time."""
+        who = health.in_words(workers, self._config.workers)
+        self._print(f"not finite: what {who} send{'s' * (len(workers) == 1)} at step {step}")
 
     def finish(self, columns: dict[str, list[float]], clock: Clock) -> None:
         """The short table at the end."""

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,7 +12,17 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from experiments import checkpoints, cli, communication, machine, memory, plots, processes, results
+from experiments import (
+    checkpoints,
+    cli,
+    communication,
+    health,
+    machine,
+    memory,
+    plots,
+    processes,
+    results,
+)
 from experiments.config import RunConfig
 from experiments.keeper import FOLDER, Keeper
 from experiments.locks import alone_in
@@ -111,6 +120,7 @@ def _run(
 ) -> None:
     """Run, and write what is measured; without a folder, which only one process has, only run."""
     start, columns = checkpoints.begun(keeper, folder, config)
+    seen = health.read_seen(folder, start.step) if folder is not None and start is not None else {}
     clock = Clock()
     bits = communication.per_step(setup.task, setup.values.b)
     with Reporter(console, config, setup, folder) as reporter:
@@ -136,9 +146,16 @@ def _run(
                 clock = progress.clock
                 reporter.update(progress)
                 columns = progress.added_to(columns)
-                if progress.metrics is not None and folder is not None:
+                if progress.metrics is not None and progress.nonfinite is not None:
+                    new = health.newly_seen(seen, progress.step, progress.nonfinite)
+                    seen |= new
+                    if new:
+                        reporter.nonfinite(list(new), progress.step)
                     # Every time: whatever happens next, what was measured is kept.
-                    results.write_table(folder / checkpoints.METRICS, columns)
+                    if folder is not None:
+                        results.write_table(folder / checkpoints.METRICS, columns)
+                    if folder is not None and new:
+                        health.write_seen(folder, seen)
                 if keeper is not None:
                     ending = stop.requested or progress.step == config.steps
                     keeper.update(progress.step, progress.state, columns, now=ending)
@@ -154,7 +171,7 @@ def _run(
         curves = plots.Curves(plots.describe(dataclasses.asdict(config)), columns)
         results.write_figure(folder / "curves.png", plots.run_figure(curves))
         # The last: where it is, all is.
-        summary = _summary(columns, clock, setup, bits, stop)
+        summary = _summary(columns, clock, setup, bits, stop, seen)
         results.write_json(folder / checkpoints.SUMMARY, summary)
         reporter.finish(columns, clock)
 
@@ -166,10 +183,14 @@ def _give_up(folder: Path | None) -> None:
 
 
 def _summary(
-    columns: dict[str, list[float]], clock: Clock, setup: Setup, bits: Bits, stop: Stop
+    columns: dict[str, list[float]],
+    clock: Clock,
+    setup: Setup,
+    bits: Bits,
+    stop: Stop,
+    seen: health.FirstSeen,
 ) -> dict[str, Any]:
     """The last measurement, the speed, and how the run ended."""
-    losses = zip(columns["step"], columns["train_loss"], strict=True)
     return {
         **{name: values[-1] for name, values in columns.items()},
         "steps_per_second": clock.steps_per_second,
@@ -178,8 +199,8 @@ def _summary(
         "compile_seconds": clock.compile_seconds,
         "train_seconds": clock.train_seconds,
         "stopped_early": stop.requested,
-        # The first measurement at which the loss was NaN or infinite, if any.
-        "diverged_at_step": next((s for s, loss in losses if not math.isfinite(loss)), None),
+        "diverged_at_step": health.diverged_at(columns["step"], columns["train_loss"]),
+        "nonfinite_since_step": seen,
     }
 
 

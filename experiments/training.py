@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 import medjax
 from experiments import processes
 from experiments.keeper import Start, restored
-from experiments.program import Compiled
+from experiments.program import NONFINITE, Compiled
 from experiments.setup import Hyperparameters
 from medjax.compressors import Bits
 
@@ -74,13 +74,15 @@ class Clock:
 class Progress:
     """Where a run is: a measurement if there has just been one, else only the step.
 
-    The state is the next chunk's to overwrite: who keeps it makes a copy.
+    `nonfinite` tells of each worker whether it sends NaN or ±∞. The state is the next chunk's to
+    overwrite: who keeps it makes a copy.
     """
 
     step: int
     clock: Clock
     state: PyTree
-    metrics: dict[str, np.ndarray] | None = field(default=None)
+    metrics: dict[str, np.ndarray] | None = None
+    nonfinite: np.ndarray | None = None
 
     def added_to(self, rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         """What was measured before, and, if there has just been a measurement, that.
@@ -89,7 +91,7 @@ class Progress:
         """
         if self.metrics is None:
             return dict(rows)
-        measured = {name: x if x.ndim else x.item() for name, x in self.metrics.items()}
+        measured = {name: x if x.ndim else float(x) for name, x in self.metrics.items()}
         row = {"step": self.step, **measured}
         return {name: [*rows.get(name, []), value] for name, value in row.items()}
 
@@ -119,11 +121,13 @@ def train(
     def measure() -> Progress:
         metrics = program.evaluate(state, workers, held_out)
         found = {name: np.asarray(value) for name, value in metrics.items()}
+        nonfinite = found[NONFINITE]
+        found[NONFINITE] = nonfinite.sum(axis=-1)
         for name, each in bits._asdict().items():
             found[f"bits_{name}"] = np.full(
                 found["train_loss"].shape, step * np.asarray(each, float)
             )
-        return Progress(step, clock, state, found)
+        return Progress(step, clock, state, found, nonfinite)
 
     step = measured = 0
     if start is None:

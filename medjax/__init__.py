@@ -21,6 +21,7 @@ from medjax._alias import noisy_median_sgd as noisy_median_sgd
 from medjax._alias import noisy_sign_sgd as noisy_sign_sgd
 from medjax._alias import sgd as sgd
 from medjax._alias import sign_sgd as sign_sgd
+from medjax._attack import AttackState as AttackState
 from medjax._attack import attack as attack
 from medjax._compress import compress as compress
 from medjax._compress import error_feedback as error_feedback

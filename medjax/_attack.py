@@ -1,23 +1,36 @@
 """An attack as a stage of a chain: what f of the n workers send is forged."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from medjax import _checks
-from medjax._aggregate import AggregateState
 from medjax._random import Seed, stage_key
-from medjax._stacked import Stacked
+from medjax._stacked import Stacked, nonfinite_rows
 from medjax.attacks import Attack, DataAttack
 from medjax.attacks._attack import Workers, corrupt, last
 
 Byzantine: TypeAlias = Literal["last", "random"] | Sequence[int] | Int[np.ndarray, " f"]
 """Which workers: see `attack`."""
+
+
+class AttackState(NamedTuple):
+    """State of `attack`.
+
+    Attributes:
+        step: the number of steps so far.
+        key: the attack's.
+        nonfinite: (f,), which of the Byzantine workers have sent NaN or ±∞ at the last step.
+    """
+
+    step: Int[Array, ""]
+    key: Key[Array, ""]
+    nonfinite: Bool[Array, " f"]
 
 
 def attack(
@@ -59,23 +72,22 @@ def attack(
         raise ValueError('byzantine="random" draws the workers: give attack a key')
     choose = _choice(attack.name, byzantine, f)
 
-    def init(params: optax.Params) -> AggregateState:
+    def init(params: optax.Params) -> AttackState:
         del params
-        start = jnp.zeros([], jnp.int32)
-        return AggregateState(start, stage_key(0 if key is None else key, "attack"))
+        start, own = jnp.zeros([], jnp.int32), stage_key(0 if key is None else key, "attack")
+        return AttackState(start, own, jnp.zeros(f, bool))
 
     def update(
         updates: Stacked, state: Any, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[Stacked, AggregateState]:
+    ) -> tuple[Stacked, AttackState]:
         del params, extra_args
-        sent = corrupt(
-            attack,
-            updates,
-            f,
-            lambda f, n: choose(f, n, state.key),
-            jax.random.fold_in(state.key, state.step),
-        )
-        return sent, AggregateState(state.step + 1, state.key)
+        draw = jax.random.fold_in(state.key, state.step)
+        sent = corrupt(attack, updates, f, lambda f, n: choose(f, n, state.key), draw)
+        nonfinite = state.nonfinite
+        if f > 0:
+            byzantine = choose(f, len(jax.tree.leaves(sent)[0]), state.key)[1]
+            nonfinite = nonfinite_rows(jax.tree.map(lambda x: x[byzantine], sent))
+        return sent, AttackState(state.step + 1, state.key, nonfinite)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

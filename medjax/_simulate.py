@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from medjax import _checks
 from medjax._gradients import promised_gradients, sample_batches, take_workers
@@ -23,7 +23,7 @@ from medjax._stacked import Updates
 from medjax._worker_data import WorkerData
 from medjax.objectives import Objective
 
-Metrics = dict[str, Float[Array, "..."]]
+Metrics = dict[str, Float[Array, "..."] | Bool[Array, "..."]]
 
 
 class SimulationState(NamedTuple):
@@ -57,7 +57,7 @@ class Result(NamedTuple):
     Attributes:
         params: the parameters after the last step.
         steps: (E,), the steps before which metrics were measured: 0, k, 2k, ..., num_steps.
-        metrics: by name, (E,): see `simulate`.
+        metrics: by name, (E,), or (E, n) of what is measured of each worker: see `simulate`.
     """
 
     params: PyTree
@@ -201,6 +201,7 @@ def simulate(
     `train_NAME` the like for the objective's other metrics; `test_loss`, `test_NAME` are averages
     over the test data; `grad_norm` is ‖∇f‖ = ‖(1/n) Σ_i ∇f_i‖, the norm of the *true mean*
     gradient, and `median_mean_gap` is ‖median_i ∇f_i - (1/n) Σ_i ∇f_i‖, coordinate-wise.
+    `nonfinite_workers`, of each worker, tells whether its ∇f_i has a NaN or ±∞.
 
     Args:
         objective: (params, batch) to the examples' losses and metrics; see `medjax.objectives`.

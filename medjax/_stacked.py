@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 
 class Promise:
@@ -59,3 +59,9 @@ def flatten(updates: Stacked) -> tuple[int, list[Array], Any]:
     n = num_workers(updates)
     leaves, treedef = jax.tree.flatten(updates)
     return n, [jnp.asarray(leaf) for leaf in leaves], treedef
+
+
+def nonfinite_rows(updates: Stacked) -> Bool[Array, " n"]:
+    """Whose vector has a NaN or ±∞."""
+    n, leaves, _ = flatten(updates)
+    return ~jnp.stack([jnp.isfinite(x).reshape(n, -1).all(axis=1) for x in leaves]).all(axis=0)

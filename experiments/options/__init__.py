@@ -1,7 +1,7 @@
 """The command line's flags for the settings of a run; a sweep takes several values for each."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments import cli
@@ -46,6 +46,19 @@ def defaults() -> dict[str, Any]:
     parser = cli.Parser("", "")
     add_options(parser)
     return vars(parser.parse_args([]))
+
+
+def as_flags(settings: Mapping[str, Any]) -> list[str]:
+    """Resolved settings as a command line, so that what a file says is checked as what users say.
+
+    The folder of the results isn't among them.
+    """
+    return [
+        word
+        for name, value in settings.items()
+        if value is not None and name != "out"
+        for word in ("--" + name.replace("_", "-"), str(value))
+    ]
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:

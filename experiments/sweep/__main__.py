@@ -68,7 +68,10 @@ def show(
     by = f"{'the worst ' * attacked}{criterion.replace('_', ' ')}{' over attacks' * attacked}"
     console.print(f"\nBest by {by}, mean ± standard error over seeds:")
     console.print(report.table(chosen, names, measured))
-    summary = {"criterion": criterion, "best": chosen, "settings": found}
+    ended = select.diverged(columns)
+    if ended:
+        console.print(f"\n{report.diverged(runs, ended, [*names, 'seed'])}", soft_wrap=True)
+    summary = {"criterion": criterion, "best": chosen, "settings": found, "diverged_at_step": ended}
     if attacked:
         summary["worst"] = select.worst_cases(chosen)
         console.print("\nTheir worst cases, by test accuracy:")

@@ -1,7 +1,7 @@
 """What a sweep says: its plan, how far it is, and the tables at its end."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 
@@ -18,6 +18,7 @@ from experiments.sweep.plan import estimate_bytes
 from experiments.sweep.select import Candidate
 
 _SECONDS_BETWEEN_LINES = 15.0
+_MOST_DIVERGED = 5  # that are named
 # Of a program.
 _TOLD = ("rule", "mix", "attack", "byzantine", "workers", "dataset", "partition", "alpha", "model")
 
@@ -125,6 +126,19 @@ def table(found: Sequence[Candidate], names: Sequence[str], columns: Sequence[st
             *(f"{candidate.final[name]:.4g}" for name in columns),
         )
     return made
+
+
+def diverged(runs: Sequence[RunConfig], ended: Mapping[int, int], names: Sequence[str]) -> str:
+    """Which runs' losses were NaN or infinite, and from which measurement on; of many the first."""
+    told = [
+        f"{plots.named(vars(runs[run]), names)} (step {step})"
+        for run, step in list(ended.items())[:_MOST_DIVERGED]
+    ]
+    more = len(ended) - len(told)
+    return (
+        f"diverged   {len(ended):,} of {_count(len(runs), 'run')}: {'; '.join(told)}"
+        + f"; and {more} more, in summary.json" * (more > 0)
+    )
 
 
 def _text(name: str, value: object) -> str:

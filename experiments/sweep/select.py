@@ -98,6 +98,13 @@ def worst_cases(found: Sequence[Candidate]) -> list[Candidate]:
     ]
 
 
+def diverged(columns: Columns) -> dict[int, int]:
+    """The runs whose loss has been NaN or infinite, by place, and when that was first measured."""
+    rows = np.flatnonzero(~np.isfinite(columns["train_loss"]))
+    first = rows[np.unique(columns["run"][rows], return_index=True)[1]]  # sorted by run, then step
+    return {int(columns["run"][row]): int(columns["step"][row]) for row in first}
+
+
 def final_rows(columns: Columns) -> np.ndarray:
     """The row of each run's last measurement; the table is sorted by run, then step."""
     return np.append(np.flatnonzero(np.diff(columns["run"])), len(columns["run"]) - 1)

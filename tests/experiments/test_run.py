@@ -22,6 +22,7 @@ METRICS = {
     "test_accuracy",
     "grad_norm",
     "median_mean_gap",
+    "nonfinite_workers",
 }
 
 

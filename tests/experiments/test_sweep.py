@@ -19,7 +19,7 @@ QUICK = ["--dataset", "digits", "--model", "logistic", "--steps", "20", "--eval-
 GRID = ["--rule", "sign", "noisy_sign", "--b", "0", "0.01", "0.1", "--lr", "0.01", "0.1"]
 METRICS = {
     f"{part}_{name}" for part in ("train", "validation", "test") for name in ("loss", "accuracy")
-} | {"grad_norm", "median_mean_gap"}
+} | {"grad_norm", "median_mean_gap", "nonfinite_workers"}
 
 
 def table(folder):

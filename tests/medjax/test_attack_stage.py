@@ -51,6 +51,24 @@ def test_honest_and_own_vectors_are_given_in_the_order_of_the_workers():
     np.testing.assert_array_equal(out[np.array(twice)], 2 * X[twice])
 
 
+@pytest.mark.parametrize("byzantine", ["last", "random", [1, 6]])
+def test_the_state_tells_who_sent_what_is_not_finite(byzantine: Any):
+    x = {"a": X, "b": np.ones((N, 2, 2), np.float32)}
+    # Scaled by 2^127, ones overflow in the rows where X is above 2 or b is: which rows is NumPy's.
+    x["b"][[1, 5]] = 4
+    tx = medjax.attack(attacks.model_replacement(2.0**127), F, 0, byzantine=byzantine)
+    state = tx.init(jax.tree.map(lambda leaf: leaf[0], x))
+    np.testing.assert_array_equal(state.nonfinite, [False, False])  # nothing has been sent
+    sent, state = jax.jit(tx.update)(x, state)
+    overflown = ~np.isfinite(np.asarray(sent["b"])).all(axis=(1, 2))
+    overflown |= ~np.isfinite(np.asarray(sent["a"])).all(axis=1)
+    chosen = {"last": [5, 6]}.get(byzantine, byzantine) if isinstance(byzantine, str) else byzantine
+    if chosen == "random":
+        chosen = np.flatnonzero((np.asarray(sent["b"]) != x["b"]).any(axis=(1, 2)))
+    np.testing.assert_array_equal(state.nonfinite, overflown[chosen])
+    assert state.nonfinite.sum() > 0 or byzantine == "random"
+
+
 def test_drawn_workers_stay_the_same_and_are_a_function_of_the_key():
     def drawn(key: Any, num_steps: int) -> list[int]:
         tx = medjax.attack(attacks.nonfinite(), F, key, byzantine="random")

@@ -35,7 +35,8 @@ def test_measured_in_parts_as_in_one(numbers: int, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("medjax._metrics._NUMBERS_AT_ONCE", numbers)
     measure = jax.jit(medjax.simulation(objective, medjax.sgd(0.1)).evaluate)
     actual = measure(PARAMS, DATA, {})
-    assert set(actual) == set(expected())
+    assert set(actual) == {*expected(), "nonfinite_workers"}
+    assert not actual["nonfinite_workers"].any()
     for name, value in expected().items():
         np.testing.assert_allclose(actual[name], value, rtol=1e-5, err_msg=name)
 
@@ -53,3 +54,19 @@ def test_half_precision_is_measured_in_float32():
         metrics = evaluate(params, slopes, {})
         np.testing.assert_allclose(metrics["grad_norm"], 2 * (1 + 1 / 512), rtol=1e-6)
         assert metrics["median_mean_gap"] == 0  # the median of two is their mean
+
+
+@pytest.mark.parametrize("numbers", [75, 10, 1])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_workers_whose_gradients_are_not_finite_are_named(
+    numbers: int, value: float, monkeypatch: pytest.MonkeyPatch
+):
+    # Worker 2 has examples 4 to 10 of the shuffled ones, worker 4 the last five.
+    monkeypatch.setattr("medjax._metrics._NUMBERS_AT_ONCE", numbers)
+    order = np.arange(18)
+    inputs = INPUTS.copy()
+    inputs[[6, 17], 3] = value
+    data = medjax.stack_workers((inputs, LABELS), np.split(order, [1, 4, 11, 13]))
+    measured = medjax.simulation(objective, medjax.sgd(0.1)).evaluate(PARAMS, data, {})
+    named = measured["nonfinite_workers"]
+    np.testing.assert_array_equal(named, [False, False, True, False, True])
