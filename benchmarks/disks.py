@@ -36,8 +36,8 @@ def _spread(
     counts = [len(part) for part in np.array_split(range(count), len(_SCENES))]
     tried = survived = 0
     for scene, these in zip(_SCENES, counts, strict=True):
-        changes = np.linspace(0, undisturbed(scene).changes - 1, these).astype(int)
-        faults = [Fault(kind, change=int(change)) for change in changes]
+        each = undisturbed(scene).changes / these
+        faults = [Fault(kind, change=int((k + 0.5) * each)) for k in range(these)]
         more, good = survivors(scene, faults, room)
         tried, survived = tried + more, survived + good
     return tried, survived

@@ -26,7 +26,7 @@ def moments(whole: Undisturbed, count: int, seed: int = 0) -> Sequence[Fault]:
     """Kills spread over the whole life: in turn before a change of a file, and at any time."""
     shares = (np.arange(count) + np.random.default_rng(seed).random(count)) / count
     return [
-        Fault(KILL, seconds=share * whole.seconds)
+        Fault(KILL, seconds=float(share) * whole.seconds)
         if k % 2
         else Fault(KILL, change=int(share * whole.changes))
         for k, share in enumerate(shares)

@@ -120,7 +120,7 @@ def _next(scene: Scene, folder: Path) -> tuple[str, ...] | None:
 def _after(scene: Scene, fault: Fault, room: Path) -> Iterator[str]:
     """What is wrong after a fault."""
     folder, whole = room / "out", undisturbed(scene).folder
-    ending = carry_out(scene.module, _first(scene, folder), room, fault)
+    ending = _disturbed(scene, fault, room)
     (room / FILLER).unlink(missing_ok=True)
     yield from _badly_ended(ending, fault)
     yield from _torn(folder)
@@ -136,6 +136,17 @@ def _after(scene: Scene, fault: Fault, room: Path) -> Iterator[str]:
         yield f"the files differ: {_names(folder)}, not {_names(whole)}"
     if scene == RUN and _state(folder) != _state(whole):
         yield "the last state differs"
+
+
+def _disturbed(scene: Scene, fault: Fault, room: Path) -> Ending:
+    """How the command ended. A kill that came too late comes earlier."""
+    folder = room / "out"
+    ending = carry_out(scene.module, _first(scene, folder), room, fault)
+    while fault.seconds is not None and ending.code == 0:
+        fault = fault._replace(seconds=0.8 * fault.seconds)
+        shutil.rmtree(folder)
+        ending = carry_out(scene.module, _first(scene, folder), room, fault)
+    return ending
 
 
 def _badly_ended(ending: Ending, fault: Fault) -> Iterator[str]:
