@@ -24,7 +24,7 @@ import jax
 
 KILL, FULL, READ_ONLY = "kill", "full", "read-only"
 FILLER = "filler"
-_PATIENCE = 120  # seconds
+_PATIENCE = 600  # seconds, for a command that hangs
 _IMPORTED = (
     *("experiments.run", "experiments.sweep.__main__", "experiments.paper.__main__"),
     *(
