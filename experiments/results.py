@@ -65,7 +65,7 @@ def _check_free(path: Path, settings: Any) -> None:
     record = read_config(path)
     if names == {CONFIG} and settings is not None and record.get("config") == _jsonable(settings):
         return
-    if record.get("checkpoint_every"):
+    if "config" in record and record.get("checkpoint_every"):
         name += f", or go on with it by --resume {path}"
     raise ValueError(f"output folder {str(path)!r} already holds a run: {name}")
 
