@@ -3,7 +3,9 @@
 import argparse
 import difflib
 import math
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -12,6 +14,9 @@ T = TypeVar("T")
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 """The largest number of those that runs are computed with."""
+
+STOPPED = 130
+"""What a shell reports of a command ended by Ctrl-C."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -119,6 +124,26 @@ def _or_word(words: tuple[str, ...], parse: Callable[[str], T]) -> Callable[[str
             raise argparse.ArgumentTypeError(f"{error}, nor {names}") from None
 
     return parse_or
+
+
+def carry_out(parser: Parser, place: Path, work: Callable[[], int]) -> int:
+    """Do a command's work; whatever ends it early gets one line.
+
+    Args:
+        parser: the command's; a mistake in the settings exits with 2.
+        place: where it writes. What the system refuses there, such as a full disk, gives 1.
+        work: gives the exit code. A KeyboardInterrupt gives 130: it can be gone on with.
+    """
+    try:
+        return work()
+    except (ValueError, ImportError, FileNotFoundError) as error:
+        parser.error(str(error))
+    except OSError as error:
+        print(f"error: {place}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where this was", file=sys.stderr)
+        return STOPPED
 
 
 class Once(argparse.Action):

@@ -1,5 +1,6 @@
 """Several runs in one picture: `python -m experiments.compare DIR DIR ... --out FILE`."""
 
+import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,15 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.out.suffix not in (".png", ".svg", ".pdf"):
         parser.error(f"--out {arguments.out}: the name must end in .png, .svg or .pdf")
-    try:
-        runs = [read(folder) for folder in arguments.runs]
-        names = labels(
-            [record["config"] for record, _ in runs], [folder.name for folder in arguments.runs]
-        )
-        curves = [plots.Curves(name, c) for name, (_, c) in zip(names, runs, strict=True)]
-        results.write_figure(arguments.out, plots.comparison_figure(curves, arguments.title))
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    return cli.carry_out(parser, arguments.out, lambda: _compare(arguments))
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    runs = [read(folder) for folder in arguments.runs]
+    names = labels(
+        [record["config"] for record, _ in runs], [folder.name for folder in arguments.runs]
+    )
+    curves = [plots.Curves(name, c) for name, (_, c) in zip(names, runs, strict=True)]
+    results.write_figure(arguments.out, plots.comparison_figure(curves, arguments.title))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("run", "step", *METRICS):
         table.add_column(heading, justify="left" if heading == "run" else "right")

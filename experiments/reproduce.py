@@ -30,7 +30,6 @@ On the same machine with the same versions all are the same bit for bit. Elsewhe
 devices, sums are rounded in another order, which votes and many steps can amplify: --tolerance says
 how far a measurement may be off. Returns 0 if all are as close as that, else 1."""
 
-_STOPPED = 130
 _ABOUT = ("commit", "versions", "device")
 
 
@@ -70,13 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         record, recorded = _read(arguments.folder)
         with _somewhere(arguments.out) as out:
             again = _run_again(console, arguments, record, recorded, out)
-            if again is None:
-                print("stopped before the comparison", file=sys.stderr)
-                return _STOPPED
             now = results.read_config(out)
         found = differences(recorded, again)
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        print("stopped before the comparison", file=sys.stderr)
+        return cli.STOPPED
     for line in _changed(record, now):
         console.print(line, soft_wrap=True, markup=False)
     return _tell(console, found, arguments.tolerance)
@@ -149,20 +148,27 @@ def _run_again(
     record: Mapping[str, Any],
     recorded: pa.Table,
     out: Path,
-) -> pa.Table | None:
-    """The table of the same settings, run in another folder; None if it was stopped."""
+) -> pa.Table:
+    """The table of the same settings, run in another folder.
+
+    Raises:
+        KeyboardInterrupt: if it was stopped.
+    """
     if "grid" not in record:
         mesh = ",".join(f"{axis}={size}" for axis, size in arguments.mesh.items())
         devices = ["--devices", str(arguments.devices), *(["--mesh", mesh] if mesh else [])]
         code = one_run.main([*as_flags(record["config"]), *devices, "--out", str(out)])
-        return pq.read_table(out / checkpoints.METRICS) if code == 0 else None
+        if code == cli.STOPPED:
+            raise KeyboardInterrupt
+        if code:
+            raise SystemExit(code)  # it has said why
+        return pq.read_table(out / checkpoints.METRICS)
     runs = _grid(recorded)
     if store.fingerprint(runs) != record["grid"]:
         raise ValueError("the table's settings aren't those that the sweep was begun with")
     mesh = machine.make_mesh(arguments, default="grid")
-    with stop_on_signal() as stop:
-        columns = run_grid(console, out, runs, stop, mesh)
-    return None if columns is None else pq.read_table(out / store.TABLE)
+    with stop_on_signal() as stop, run_grid(console, out, runs, stop, mesh):
+        return pq.read_table(out / store.TABLE)
 
 
 def _grid(recorded: pa.Table) -> list[RunConfig]:

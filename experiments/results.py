@@ -10,11 +10,11 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,16 +22,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
+from experiments.files import is_leftover, write_whole
+
 CONFIG = "config.json"
 DEFAULT_PARENT = Path("runs")
 _PACKAGES = ("medjax", "jax", "jaxlib", "optax", "flax", "numpy", "pyarrow", "matplotlib")
 
 
-def check_folder(path: Path | None) -> None:
+def check_folder(path: Path | None, settings: Any = None) -> None:
     """Prove that a run's folder can be made and written, without making it.
 
     Args:
         path: the folder, or None for a new one under runs/.
+        settings: the run's. One with the same that ended before it measured anything isn't in the
+            way.
 
     Raises:
         ValueError: if it can't, or if it already holds something.
@@ -39,9 +43,8 @@ def check_folder(path: Path | None) -> None:
     try:
         if path is None:
             path = DEFAULT_PARENT
-        elif path.exists() and any(path.iterdir()):
-            what = "already holds a run" if (path / CONFIG).exists() else "isn't empty"
-            raise ValueError(f"output folder {str(path)!r} {what}: name a new one with --out")
+        elif path.exists():
+            _check_free(path, settings)
         ancestor = path.absolute()
         while not ancestor.exists():
             ancestor = ancestor.parent
@@ -50,6 +53,21 @@ def check_folder(path: Path | None) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ValueError(f"output folder {str(path)!r} can't be written: {reason}") from None
+
+
+def _check_free(path: Path, settings: Any) -> None:
+    names = {x.name for x in path.iterdir() if not is_leftover(x)}
+    if not names:
+        return
+    name = "name a new one with --out"
+    if CONFIG not in names:
+        raise ValueError(f"output folder {str(path)!r} isn't empty: {name}")
+    record = read_config(path)
+    if names == {CONFIG} and settings is not None and record.get("config") == _jsonable(settings):
+        return
+    if "config" in record and record.get("checkpoint_every"):
+        name += f", or go on with it by --resume {path}"
+    raise ValueError(f"output folder {str(path)!r} already holds a run: {name}")
 
 
 def check_own_folder(path: Path, **identity: Any) -> None:
@@ -98,25 +116,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def claim_folder(path: Path | None, stem: str, record: Mapping[str, Any]) -> Path:
+def claim_folder(folder: Path, record: Mapping[str, Any]) -> None:
     """Make a run's folder this run's own, by writing its configuration there.
 
     Args:
-        path: the folder, or None for runs/<stem>-<time>, numbered where others have that name.
-        stem: what the run is, in a few words.
+        folder: the folder, in which this process is alone.
         record: the configuration; the folder's name is added to it.
 
     Raises:
         ValueError: if another run has taken the folder since it was checked.
     """
-    folder = _new_default(stem) if path is None else path
-    try:
-        write_json(folder / CONFIG, {"folder": str(folder), **record}, exclusive=True)
-    except FileExistsError:
-        raise ValueError(
-            f"output folder {str(folder)!r} already holds a run: name a new one with --out"
-        ) from None
-    return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_free(folder, record.get("config"))
+    write_json(folder / CONFIG, {"folder": str(folder), **record})
 
 
 def add_session(folder: Path, record: Mapping[str, Any]) -> None:
@@ -126,7 +138,12 @@ def add_session(folder: Path, record: Mapping[str, Any]) -> None:
     write_json(folder / CONFIG, config | {"resumed": sessions})
 
 
-def _new_default(stem: str) -> Path:
+def new_folder(stem: str) -> Path:
+    """Make runs/<stem>-<time>, numbered where others have that name.
+
+    Args:
+        stem: what the run is, in a few words.
+    """
     base = DEFAULT_PARENT / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     for number in itertools.count(1):
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
@@ -157,49 +174,25 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, content: Any, *, exclusive: bool = False) -> None:
-    """Indented JSON; NaN and ±∞, which JSON doesn't have, become null.
-
-    Raises:
-        FileExistsError: if `exclusive` and there is such a file already.
-    """
+def write_json(path: Path, content: Any) -> None:
+    """Indented JSON; NaN and ±∞, which JSON doesn't have, become null."""
     text = json.dumps(_jsonable(content), indent=2, ensure_ascii=False, allow_nan=False)
-    # A link fails where a rename would replace.
-    move = os.link if exclusive else os.replace
-    _write_whole(path, lambda file: file.write((text + "\n").encode()), move)
+    write_text(path, text + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
     """A text file."""
-    _write_whole(path, lambda file: file.write(text.encode()))
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
     """A Parquet table."""
-    _write_whole(path, lambda file: pq.write_table(pa.table(dict(columns)), file))
+    write_whole(path, lambda file: pq.write_table(pa.table(dict(columns)), file))
 
 
 def write_figure(path: Path, figure: Figure) -> None:
     """A picture, in the format of the path's suffix."""
-    _write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=150))
-
-
-def _write_whole(
-    path: Path,
-    write: Callable[[IO[bytes]], Any],
-    move: Callable[[Path, Path], None] = os.replace,
-) -> None:
-    """Under a temporary name, then renamed: a reader sees the old file or the new, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        move(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=150))
 
 
 def _jsonable(value: Any) -> Any:

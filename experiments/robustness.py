@@ -94,22 +94,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(arguments.out or results.DEFAULT_PARENT / name)
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     runs = list(dict.fromkeys(run(study, *key) for key in _keys(study)))
-    try:
-        with stop_on_signal() as stop:
-            columns = run_grid(console, folder, runs, stop)
-            if columns is None:
-                print("stopped; the same command goes on where this was", file=sys.stderr)
-                return 130
-    except (ValueError, ImportError, FileNotFoundError) as error:
-        parser.error(str(error))
-    found = accuracies(study, runs, columns)
-    _show(console, study, found)
-    told = check(study, found)
-    console.print()
-    console.print(claims.table(told))
-    _write(folder, study, found, told)
-    console.print(f"\nresults in {folder}", soft_wrap=True)
-    return 0 if all(claim.holds for claim in told) else 1
+
+    def work() -> int:
+        with stop_on_signal() as stop, run_grid(console, folder, runs, stop) as columns:
+            stop.finishing = True
+            found = accuracies(study, runs, columns)
+            _show(console, study, found)
+            told = check(study, found)
+            console.print()
+            console.print(claims.table(told))
+            _write(folder, study, found, told)
+        console.print(f"\nresults in {folder}", soft_wrap=True)
+        return 0 if all(claim.holds for claim in told) else 1
+
+    return cli.carry_out(parser, folder, work)
 
 
 def run(study: Study, problem: Problem, rule: str, attack: str, seed: int) -> RunConfig:

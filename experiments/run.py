@@ -2,9 +2,9 @@
 
 import argparse
 import dataclasses
-import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from experiments import (
     checkpoints,
     cli,
     communication,
-    health,
     events,
+    health,
     machine,
     memory,
     plots,
@@ -25,6 +25,8 @@ from experiments import (
     results,
 )
 from experiments.config import RunConfig
+from experiments.keeper import FOLDER, Keeper
+from experiments.locks import alone_in
 from experiments.options import add_options, add_out
 from experiments.program import compile_program, one_run
 from experiments.progress import Reporter
@@ -44,7 +46,6 @@ _LESS_MEMORY = (
     "fewer --workers or --examples-per-worker, a smaller --batch-size, --worker-chunk or --model "
     "takes less"
 )
-_STOPPED = 130  # what a shell reports of a command ended by Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     except KeyboardInterrupt:
         print("stopped before the run began", file=sys.stderr)
-        return _STOPPED
+        return cli.STOPPED
 
 
 def _prepare_and_run(arguments: argparse.Namespace, config: RunConfig) -> int:
@@ -76,33 +77,38 @@ def _prepare_and_run(arguments: argparse.Namespace, config: RunConfig) -> int:
 
     def prepare() -> Setup:
         if first and not arguments.resume:
-            results.check_folder(out)  # before anything slow
+            results.check_folder(out, config)  # before anything slow
         with console.status("loading the data, building the model"):
             return build(config, mesh)
 
     def claim() -> Path | None:
         if not first:
             return None
-        record = {"config": config, "data": setup.sizes, "num_params": setup.task.num_params}
-        record |= {"checkpoint_every": arguments.checkpoint_every}
-        record |= results.provenance() | machine.described(mesh)
-        if arguments.resume and out is not None:
-            return out
-        return results.claim_folder(out, _stem(config), record)
+        folder = out or results.new_folder(_stem(config))
+        held.enter_context(alone_in(folder))
+        if not arguments.resume:
+            record = {"config": config, "data": setup.sizes, "num_params": setup.task.num_params}
+            record |= {"checkpoint_every": arguments.checkpoint_every}
+            record |= results.provenance() | machine.described(mesh)
+            results.claim_folder(folder, record)
+        return folder
 
     settings = vars(config) | machine.described(mesh) | {"jax": jax.__version__}
     processes.check_same({k: v for k, v in settings.items() if k != "out"})
     setup = processes.all_ready(prepare)
-    folder = processes.all_ready(claim)
-    try:
-        every = arguments.checkpoint_every
-        with stop_on_signal() as stop, checkpoints.keeping(folder, every) as keeper:
-            if arguments.resume and folder is not None:
-                results.add_session(folder, machine.described(mesh))
-            _run(console, config, setup, folder, stop, mesh, keeper, arguments.tensorboard)
-    except OSError as error:
-        return processes.fail(f"{folder}: {error.strerror or error}")
-    return _STOPPED if stop.requested else 0
+    folder = out
+    with ExitStack() as held:
+        try:
+            folder = processes.all_ready(claim)
+            kept, every = folder and folder / FOLDER, arguments.checkpoint_every
+            with stop_on_signal() as stop, checkpoints.keeping(kept, every) as keeper:
+                if arguments.resume and folder is not None:
+                    results.add_session(folder, machine.described(mesh))
+                _run(console, config, setup, folder, stop, mesh, keeper, arguments.tensorboard)
+        except OSError as error:
+            place = folder or results.DEFAULT_PARENT
+            return processes.fail(f"{place}: {error.strerror or error}")
+    return cli.STOPPED if stop.requested else 0
 
 
 def _run(
@@ -112,7 +118,7 @@ def _run(
     folder: Path | None,
     stop: Stop,
     mesh: Mesh | None,
-    keeper: checkpoints.Keeper | None,
+    keeper: Keeper | None,
     tensorboard: bool,
 ) -> None:
     """Run, and write what is measured; without a folder, which only one process has, only run."""
@@ -143,22 +149,21 @@ def _run(
             ):
                 clock = progress.clock
                 reporter.update(progress)
+                columns = progress.added_to(columns)
                 if progress.metrics is not None and progress.nonfinite is not None:
-                    metrics = {name: float(value) for name, value in progress.metrics.items()}
-                    row = {"step": progress.step, **metrics}
-                    columns = {name: [*columns.get(name, []), x] for name, x in row.items()}
-                    if new := health.newly_seen(seen, progress.step, progress.nonfinite):
-                        seen |= new
+                    new = health.newly_seen(seen, progress.step, progress.nonfinite)
+                    seen |= new
+                    if new:
                         reporter.nonfinite(list(new), progress.step)
-                        if folder is not None:
-                            health.write_seen(folder, seen)
                     # Every time: whatever happens next, what was measured is kept.
                     if folder is not None:
                         results.write_table(folder / checkpoints.METRICS, columns)
-                    add_event(row)
+                    if folder is not None and new:
+                        health.write_seen(folder, seen)
+                    add_event({name: values[-1] for name, values in columns.items()})
                 if keeper is not None:
                     ending = stop.requested or progress.step == config.steps
-                    keeper.update(progress.step, progress.state, now=ending)
+                    keeper.update(progress.step, progress.state, columns, now=ending)
         except KeyboardInterrupt:  # a second Ctrl-C
             pass
     stop.finishing = True
@@ -168,21 +173,19 @@ def _run(
         _give_up(folder)
         print("stopped before the first measurement", file=sys.stderr)
     else:
-        results.write_json(
-            folder / "summary.json", _summary(columns, clock, setup, bits, stop, seen)
-        )
         curves = plots.Curves(plots.describe(dataclasses.asdict(config)), columns)
         results.write_figure(folder / "curves.png", plots.run_figure(curves))
+        # The last: where it is, all is.
+        summary = _summary(columns, clock, setup, bits, stop, seen)
+        results.write_json(folder / checkpoints.SUMMARY, summary)
         reporter.finish(columns, clock)
 
 
 def _give_up(folder: Path | None) -> None:
     """Leave no folder of a run of which nothing was measured, now or before it was resumed."""
     if folder is not None and not (folder / checkpoints.METRICS).exists():
-        shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
         for path in (folder / results.CONFIG, *events.files(folder)):
-            path.unlink()
-        folder.rmdir()
+            path.unlink()  # and the folder is removed with its lock
 
 
 def _summary(

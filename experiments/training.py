@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 import medjax
 from experiments import processes
-from experiments.checkpoints import Start, restored
+from experiments.keeper import Start, restored
 from experiments.program import NONFINITE, Compiled
 from experiments.setup import Hyperparameters
 from medjax.compressors import Bits
@@ -83,6 +83,17 @@ class Progress:
     state: PyTree
     metrics: dict[str, np.ndarray] | None = None
     nonfinite: np.ndarray | None = None
+
+    def added_to(self, rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """What was measured before, and, if there has just been a measurement, that.
+
+        A single run's are Python's numbers.
+        """
+        if self.metrics is None:
+            return dict(rows)
+        measured = {name: x if x.ndim else float(x) for name, x in self.metrics.items()}
+        row = {"step": self.step, **measured}
+        return {name: [*rows.get(name, []), value] for name, value in row.items()}
 
 
 def train(

@@ -51,20 +51,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(arguments.out or results.DEFAULT_PARENT / "which-b")
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     common = {k: getattr(arguments, k) for k in ("steps", "dataset")}
-    try:
+
+    def work() -> int:
         runs = [
             run(problem, b, seed=seed, **common)
             for problem in problems()
             for b, seed in itertools.product(CHOICES, range(arguments.seeds))
         ]
-        with stop_on_signal() as stop:
-            columns = run_grid(console, folder, runs, stop)
-            if columns is None:
-                print("stopped; the same command goes on where this was", file=sys.stderr)
-                return 130
-    except (ValueError, ImportError, FileNotFoundError) as error:
-        parser.error(str(error))
-    found = accuracies(runs, columns)
+        with stop_on_signal() as stop, run_grid(console, folder, runs, stop) as columns:
+            stop.finishing = True
+            _show(console, folder, accuracies(runs, columns))
+        return 0
+
+    return cli.carry_out(parser, folder, work)
+
+
+def _show(
+    console: Console, folder: Path, found: Mapping[tuple[Problem, float | str], Statistic]
+) -> None:
+    """Print the regrets; write them, and the picture."""
     rows = [regrets(found, problem) for problem in problems()]
     headings = ("rule", "model", "n", "α", "best b", *map(plots.short, CHOICES))
     results.write_table(
@@ -79,7 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for suffix in ("png", "svg"):
         results.write_figure(folder / f"which-b.{suffix}", drawing)
     console.print(f"\nresults in {folder}", soft_wrap=True)
-    return 0
 
 
 def problems() -> list[Problem]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from experiments import cli, results
+from experiments.locks import alone_in
 from experiments.paper import claims, fig1, fig2, fig2_subset, fig3, theory
 from experiments.paper.claims import Claim
 from experiments.paper.options import Options
@@ -81,26 +82,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif arguments.name != "all":
         base = base / arguments.name
     folders = {name: base / name if arguments.name == "all" else base for name in names}
-    found: list[Claim] = []
-    try:
+
+    def work() -> int:
         for name in names:
             results.check_own_folder(folders[name], **_purpose(name, options))
+        found: list[Claim] = []
         for name in names:
-            found += _experiment(console, name, folders[name], options)
-    except (ValueError, ImportError, FileNotFoundError) as error:
-        parser.error(str(error))
-    except OSError as error:
-        print(f"error: {base}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where this was", file=sys.stderr)
-        return 130
-    if arguments.name == "all":
-        _write(base, found)
-        console.print("\nall claims")
-        console.print(claims.table(found))
-        console.print(f"\nresults in {base}", soft_wrap=True)
-    return 0 if all(claim.holds for claim in found) else 1
+            with alone_in(folders[name]):
+                found += _experiment(console, name, folders[name], options)
+        if arguments.name == "all":
+            _write(base, found)
+            console.print("\nall claims")
+            console.print(claims.table(found))
+            console.print(f"\nresults in {base}", soft_wrap=True)
+        return 0 if all(claim.holds for claim in found) else 1
+
+    return cli.carry_out(parser, base, work)
 
 
 def _experiment(console: Console, name: str, folder: Path, options: Options) -> list[Claim]:

@@ -130,8 +130,5 @@ def final(curve: Curves, metric: str, share: float = 0.1) -> float:
 
 
 def _run(console: Console, folder: Path, runs: Sequence[RunConfig]) -> select.Columns:
-    with stop_on_signal() as stop:
-        columns = run_grid(console, folder, runs, stop)
-    if columns is None:
-        raise KeyboardInterrupt
-    return columns
+    with stop_on_signal() as stop, run_grid(console, folder, runs, stop) as columns:
+        return columns

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments import cli, machine, results
+from experiments import checkpoints, cli, machine, results
 from experiments.config import RunConfig
 from experiments.options import add_out
 from experiments.sweep import grid, pictures, report, select, store
@@ -22,7 +22,6 @@ A part of the training data is held out to choose the best setting of each rule;
 only reported on. The folder gets results.parquet (a row for each run and measurement), config.json,
 summary.json and pictures. Whatever ends a sweep, the same command goes on where it was."""
 
-_STOPPED = 130
 _MOST_ROWS = 40
 
 
@@ -31,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.Parser("python -m experiments.sweep", _DESCRIPTION)
     grid.add_grid_options(parser)
     machine.add_machine(parser)
+    checkpoints.add_checkpoint_every(parser)
     add_out(parser)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     try:
@@ -40,22 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     folder = Path(arguments.out) if arguments.out else _default_folder(runs)
-    try:
-        with stop_on_signal() as stop:
-            columns = run_grid(console, folder, runs, stop, mesh)
-            if columns is not None:
-                stop.finishing = True
-                show(console, folder, runs, columns)
-                return 0
-    except (ValueError, ImportError, FileNotFoundError) as error:
-        parser.error(str(error))
-    except OSError as error:
-        print(f"error: {folder}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:  # a second Ctrl-C
-        pass
-    print("stopped; the same command goes on where this was", file=sys.stderr)
-    return _STOPPED
+
+    def work() -> int:
+        every = arguments.checkpoint_every
+        with (
+            stop_on_signal() as stop,
+            run_grid(console, folder, runs, stop, mesh, every) as columns,
+        ):
+            stop.finishing = True
+            show(console, folder, runs, columns)
+        return 0
+
+    return cli.carry_out(parser, folder, work)
 
 
 def show(

@@ -1,6 +1,7 @@
 """Running a grid: program by program, chunk by chunk, leaving out what is finished."""
 
-from collections.abc import Hashable, Iterator, Sequence
+import shutil
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from jax.sharding import Mesh
 
 import medjax
 from experiments import communication, machine, memory, results
+from experiments.checkpoints import keeping
+from experiments.keeper import FOLDER
 from experiments.program import Compiled, compile_program, many_runs
 from experiments.setup import Hyperparameters, hyperparameters
 from experiments.sweep import store
@@ -28,12 +31,15 @@ class Progress(NamedTuple):
         program: which.
         run_steps: how many steps of how many runs have been done since the last.
         finished: how many runs have been.
+        kept: how many steps of how many runs had been done by an earlier session, of a chunk that
+            is gone on with.
         compiled: the program, if it has just been compiled.
     """
 
     program: int
     run_steps: int = 0
     finished: int = 0
+    kept: int = 0
     compiled: Compiled | None = None
 
 
@@ -65,9 +71,20 @@ def unfinished(
 
 
 def execute(
-    folder: Path, work: Sequence[Work], stop: Stop, mesh: Mesh | None = None
+    folder: Path,
+    work: Sequence[Work],
+    stop: Stop,
+    mesh: Mesh | None = None,
+    checkpoint_every: int | None = None,
 ) -> Iterator[Progress]:
     """Run what there is to do, writing each chunk when it is done, until `stop` is requested.
+
+    Args:
+        folder: the sweep's.
+        work: what there is to do.
+        stop: ends it early.
+        mesh: the devices; None for one.
+        checkpoint_every: of the chunk under way, checkpoints are kept about so often, if at all.
 
     Raises:
         ValueError: if a program doesn't fit the memory, before it is run.
@@ -84,25 +101,33 @@ def execute(
                 compiled = compile_program(runs, *inputs, done, mesh)
                 memory.check_program(compiled.num_bytes, inputs[1], mesh, _LESS_MEMORY)
                 yield Progress(program, compiled=compiled)
-            measured: list[tuple[int, dict[str, np.ndarray]]] = []
-            step = 0
-            for progress in train(
-                compiled,
-                *inputs,
-                steps=config.steps,
-                eval_every=config.eval_every,
-                bits=communication.per_step(task, inputs[0].b),
-                stop=stop,
-            ):
-                if progress.metrics is not None:
-                    measured.append((progress.step, progress.metrics))
-                yield Progress(program, (progress.step - step) * int(chunk.new.sum()))
-                step = progress.step
+            path, new = store.part(folder, program, number), int(chunk.new.sum())
+            rows: dict[str, list[Any]] = {}
+            with keeping(folder / FOLDER / path.stem, checkpoint_every) as keeper:
+                start, step = keeper.latest() if keeper is not None else None, 0
+                if start is not None:
+                    kept, step = start.regular(config.steps, config.eval_every), start.step
+                    rows = {name: list(values) for name, values in kept.items()}
+                    yield Progress(program, kept=step * new)
+                for progress in train(
+                    compiled,
+                    *inputs,
+                    steps=config.steps,
+                    eval_every=config.eval_every,
+                    bits=communication.per_step(task, inputs[0].b),
+                    stop=stop,
+                    start=start,
+                ):
+                    rows = progress.added_to(rows)
+                    if keeper is not None and progress.step < config.steps:
+                        keeper.update(progress.step, progress.state, rows, now=stop.requested)
+                    yield Progress(program, (progress.step - step) * new)
+                    step = progress.step
             if step < config.steps:
                 return
-            columns = _columns(group, chunk, measured)
-            results.write_table(store.part(folder, program, number), columns)
-            yield Progress(program, finished=int(chunk.new.sum()))
+            results.write_table(path, _columns(group, chunk, rows))
+            shutil.rmtree(folder / FOLDER, ignore_errors=True)
+            yield Progress(program, finished=new)
             if stop.requested:
                 return
 
@@ -133,16 +158,17 @@ def _values(group: Group, chunk: Chunk) -> Hyperparameters:
 
 
 def _columns(
-    group: Group, chunk: Chunk, measured: Sequence[tuple[int, dict[str, np.ndarray]]]
+    group: Group, chunk: Chunk, rows: Mapping[str, Sequence[Any]]
 ) -> dict[str, np.ndarray]:
     """A row for each of the chunk's new runs and measurements."""
     runs = group.runs[np.ix_(chunk.seeds, chunk.settings)][chunk.new]
-    steps = np.array([step for step, _ in measured])
+    steps = np.array(rows["step"])
     return {
         "run": np.repeat(runs, len(steps)),
         "step": np.tile(steps, len(runs)),
         **{
-            name: np.stack([metrics[name][chunk.new] for _, metrics in measured], axis=1).ravel()
-            for name in measured[0][1]
+            name: np.stack([x[chunk.new] for x in values], axis=1).ravel()
+            for name, values in rows.items()
+            if name != "step"
         },
     }

@@ -80,10 +80,13 @@ class Reporter:
 
     def update(self, progress: Progress) -> None:
         """Show how far the sweep is."""
+        self._total -= progress.kept
         self._done += progress.run_steps
         self._finished += progress.finished
         runs = f"{self._finished}/{self._runs} runs"
-        self._bar.update(self._task, completed=self._done, pace=self._pace(), runs=runs)
+        self._bar.update(
+            self._task, completed=self._done, total=self._total, pace=self._pace(), runs=runs
+        )
         if progress.compiled is not None:
             self._console.print(self._program(progress), soft_wrap=True, markup=False)
         due = time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES

@@ -1,6 +1,8 @@
 """One session of a sweep: from its runs and its folder to its table, whatever was done before."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from rich.console import Console
 from experiments import machine, results
 from experiments.config import RunConfig
 from experiments.data import load
+from experiments.files import remove_partial
+from experiments.keeper import FOLDER
 from experiments.locks import alone_in
 from experiments.memory import free_bytes
 from experiments.sweep import execute, grid, report, select, store
@@ -17,21 +21,23 @@ from experiments.sweep.plan import make_groups, runs_at_once
 from experiments.training import Stop
 
 
+@contextmanager
 def run_grid(
     console: Console,
     folder: Path,
     runs: Sequence[RunConfig],
     stop: Stop,
     mesh: Mesh | None = None,
-) -> select.Columns | None:
+    checkpoint_every: int | None = None,
+) -> Iterator[select.Columns]:
     """Run what isn't finished of a grid.
 
-    Returns:
-        The table's columns; None if stopped.
+    Gives the table's columns, to a block in which no other process works in the folder.
 
     Raises:
         ValueError: if the runs' settings don't fit each other or the data, if the folder holds
             something else, or was begun on a mesh with another grid axis.
+        KeyboardInterrupt: if stopped; what is finished stays in the folder.
     """
     purpose = {"grid": store.fingerprint(runs)}
     results.check_own_folder(folder, **purpose)
@@ -39,6 +45,7 @@ def run_grid(
         datasets = {name: load(name) for name in sorted({run.dataset for run in runs})}
         groups = make_groups(runs, datasets)
     with alone_in(folder):
+        remove_partial(folder / store.PARTS)
         budget, parts = free_bytes(), machine.parts(mesh)
         record = results.read_config(folder) or {
             "folder": str(folder),
@@ -47,6 +54,7 @@ def run_grid(
             # Kept, so that a sweep that goes on cuts its grid as before: the same numbers.
             "runs_at_once": [parts * runs_at_once(group, budget) for group in groups],
             "devices_of_grid": parts,
+            "checkpoint_every": None,
             "sessions": [],
         }
         at_once, begun = record["runs_at_once"], record.get("devices_of_grid", 1)
@@ -55,20 +63,23 @@ def run_grid(
                 f"{folder} was begun with grid={begun} devices, and goes on with as many, "
                 f"got {parts}"
             )
+        every = checkpoint_every or record.get("checkpoint_every")
         work = execute.unfinished(folder, groups, at_once, parts)
         for line in report.plan(runs, len(groups), work):
             console.print(line, soft_wrap=True, markup=False)
         console.print(f"results    {folder}\n", soft_wrap=True, markup=False)
         if work:
+            record["checkpoint_every"] = every
             record["sessions"].append(results.provenance() | machine.described(mesh))
             results.write_json(folder / results.CONFIG, record)
             store.write_runs(folder, runs)
             with report.Reporter(console, work) as reporter:
-                for progress in execute.execute(folder, work, stop, mesh):
+                for progress in execute.execute(folder, work, stop, mesh, every):
                     reporter.update(progress)
         if execute.unfinished(folder, groups, at_once, parts):
-            return None
-        return store.write_table(folder, runs)
+            raise KeyboardInterrupt
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+        yield store.write_table(folder, runs)
 
 
 def _described(runs: Sequence[RunConfig]) -> dict[str, Any]:

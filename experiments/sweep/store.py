@@ -22,7 +22,7 @@ from experiments.plots import METRICS
 
 TABLE = "results.parquet"
 _RUNS = "runs.parquet"
-_PARTS = "parts"
+PARTS = "parts"
 
 
 def fingerprint(runs: Sequence[RunConfig]) -> str:
@@ -32,7 +32,7 @@ def fingerprint(runs: Sequence[RunConfig]) -> str:
 
 def part(folder: Path, program: int, chunk: int) -> Path:
     """Where a chunk's measurements are, once they are complete."""
-    return folder / _PARTS / f"{program:04d}-{chunk:05d}.parquet"
+    return folder / PARTS / f"{program:04d}-{chunk:05d}.parquet"
 
 
 def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray]:
@@ -88,7 +88,7 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], pa.Table]:
         _, first = np.unique(table["run"].to_numpy(), return_index=True)
         rows = table.take(first).to_pylist()
         return rows, table.drop_columns([x for x in table.column_names if x in settings])
-    if not (folder / _RUNS).exists() or not any((folder / _PARTS).glob("*.parquet")):
+    if not (folder / _RUNS).exists() or not any((folder / PARTS).glob("*.parquet")):
         return [], pa.table({})
     measured = _joined(folder)
     rows = pq.read_table(folder / _RUNS).take(np.unique(measured["run"])).to_pylist()
@@ -97,7 +97,7 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], pa.Table]:
 
 def _joined(folder: Path) -> pa.Table:
     """The parts, by run and step."""
-    parts = sorted((folder / _PARTS).glob("*.parquet"))
+    parts = sorted((folder / PARTS).glob("*.parquet"))
     table = pa.concat_tables([pq.read_table(path) for path in parts], promote_options="default")
     return table.sort_by([("run", "ascending"), ("step", "ascending")])
 

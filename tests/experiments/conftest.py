@@ -1,6 +1,8 @@
 """Helpers that several of the tests here share, as fixtures because test files cannot import."""
 
+import errno
 import gzip
+import os
 import struct
 
 import numpy as np
@@ -99,7 +101,7 @@ def make_run():
     def make_run(folder, *, done=100, figures=None, **settings):
         config = configure(**{"dataset": "digits", "steps": 100} | settings)
         record = {"config": config, "data": {"train_examples": 1442}, **results.provenance()}
-        results.claim_folder(folder, "", record)
+        results.claim_folder(folder, record)
         steps = np.arange(0, done + 1, 25)
         columns = {name: (k + 1) / (1 + 0.1 * steps) for k, name in enumerate(MEASURED)}
         columns = {"step": steps} | columns | (figures or {})
@@ -138,3 +140,13 @@ def make_sweep():
         return runs
 
     return make_sweep
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """From its call on, no file can be written."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return lambda: monkeypatch.setattr(os, "fsync", refuse)

@@ -75,3 +75,13 @@ def test_mistakes(arguments, message, error_of):
 def test_picture_that_cannot_be_written(runs, error_of):
     message = error_of(main, str(runs / "sign"), "--out", "/proc/nowhere/picture.png")
     assert "No such file or directory" in message
+
+
+def test_a_full_disk_leaves_the_old_picture(runs, tmp_path, full_disk, capsys):
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"old")
+    full_disk()
+    assert main([str(runs / "sign"), "--out", str(picture)]) == 1
+    assert capsys.readouterr().err == f"error: {picture}: No space left on device\n"
+    assert picture.read_bytes() == b"old"
+    assert [x.name for x in tmp_path.iterdir()] == ["picture.png"]

@@ -16,14 +16,10 @@ def test_json_has_no_nan(tmp_path):
     assert "δ" in text
 
 
-def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, full_disk):
     path = tmp_path / "a.json"
     results.write_json(path, {"version": 1})
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(results.os, "fsync", full)
+    full_disk()
     with pytest.raises(OSError, match="No space left"):
         results.write_json(path, {"version": 2})
     assert json.loads(path.read_text()) == {"version": 1}
@@ -46,18 +42,28 @@ def test_check_folder_makes_nothing(tmp_path):
 
 def test_default_folders_never_collide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folders = [results.claim_folder(None, "stem", {"k": k}) for k in range(3)]
+    folders = [results.new_folder("stem") for _ in range(3)]
     assert len(set(folders)) == 3
-    records = [json.loads((folder / results.CONFIG).read_text()) for folder in folders]
-    assert records == [{"folder": str(f), "k": k} for k, f in enumerate(folders)]
+    assert all(folder.is_dir() for folder in folders)
 
 
 def test_folder_is_claimed_by_one_run_only(tmp_path):
-    results.claim_folder(tmp_path / "run", "stem", {"k": 0})
+    results.claim_folder(tmp_path / "run", {"config": {"lr": 1.0}})
     with pytest.raises(ValueError, match="already holds a run"):
-        results.claim_folder(tmp_path / "run", "stem", {"k": 1})
-    assert json.loads((tmp_path / "run" / results.CONFIG).read_text())["k"] == 0
+        results.claim_folder(tmp_path / "run", {"config": {"lr": 2.0}})
+    assert json.loads((tmp_path / "run" / results.CONFIG).read_text()) == {
+        "folder": str(tmp_path / "run"),
+        "config": {"lr": 1.0},
+    }
     assert [path.name for path in (tmp_path / "run").iterdir()] == [results.CONFIG]
+
+
+def test_what_has_measured_something_is_not_begun_anew(tmp_path):
+    results.claim_folder(tmp_path, {"config": {"lr": 1.0}})
+    results.check_folder(tmp_path, {"lr": 1.0})  # nothing is lost
+    results.write_table(tmp_path / "metrics.parquet", {"step": [0]})
+    with pytest.raises(ValueError, match="already holds a run"):
+        results.check_folder(tmp_path, {"lr": 1.0})
 
 
 def test_provenance_names_versions_device_and_commit():

@@ -1,0 +1,158 @@
+"""Commands to which something happens: in processes that are forked with everything imported.
+
+What happens, happens before one of the changes that the command makes to the files of a folder:
+the first, the second, ... An audit hook sees all that Python does there. A kill can come at a time
+too.
+"""
+
+import errno
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+KILL, FULL, READ_ONLY = "kill", "full", "read-only"
+FILLER = "filler"
+_PATIENCE = 600  # seconds, for a command that hangs
+_IMPORTED = (
+    *("experiments.run", "experiments.sweep.__main__", "experiments.paper.__main__"),
+    *(
+        "benchmarks.faults",
+        "orbax.checkpoint",
+        "sklearn.datasets",
+        "matplotlib.backends.backend_agg",
+    ),
+)
+_CHANGES = ("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.truncate")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+class Fault(NamedTuple):
+    """What happens.
+
+    Attributes:
+        kind: KILL; FULL or READ_ONLY, as the disk is from then on.
+        change: before which change of a file in the room, from 0.
+        seconds: or, for a kill, how long after the start.
+    """
+
+    kind: str
+    change: int | None = None
+    seconds: float | None = None
+
+
+class Ending(NamedTuple):
+    """How a command ended.
+
+    Attributes:
+        code: the exit code; negative where a signal was it.
+        errors: what it said on stderr.
+        changes: how many it made to the files of the room, if nothing happened.
+        seconds: that it took.
+    """
+
+    code: int | None
+    errors: str
+    changes: int
+    seconds: float
+
+
+def carry_out(
+    module: str, arguments: Sequence[str], room: Path, fault: Fault | None = None
+) -> Ending:
+    """Carry a command out, with what happens to it.
+
+    Args:
+        module: whose `main` is called.
+        arguments: for it.
+        room: the folder in which things happen.
+        fault: what happens, if anything.
+    """
+    context = _forkserver()
+    read, write = context.Pipe(duplex=False)
+    changes = context.RawValue("i", 0)
+    begin = time.monotonic()
+    inputs = (module, list(arguments), str(room), fault, changes, write)
+    process: Any = context.Process(target=_command, args=inputs)
+    process.start()
+    write.close()
+    process.join(_PATIENCE if fault is None or fault.seconds is None else fault.seconds)
+    process.kill()  # if it hasn't ended
+    process.join()
+    with read, open(read.fileno(), "rb", closefd=False) as file:
+        errors = file.read().decode()
+    return Ending(process.exitcode, errors, changes.value, time.monotonic() - begin)
+
+
+@cache
+def _forkserver() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*_IMPORTED])
+    return context
+
+
+def _command(
+    module: str,
+    arguments: list[str],
+    room: str,
+    fault: Fault | None,
+    changes: Any,
+    errors: Connection,
+) -> None:
+    os.dup2(errors.fileno(), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    # The first keeps all programs, where the environment says that any are kept.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    _watch(room, changes, fault)
+    sys.exit(import_module(module).main(arguments))
+
+
+def _watch(room: str, changes: Any, fault: Fault | None) -> None:
+    """Count the changes in the room, and let happen what is to happen before one of them."""
+    happening = False
+
+    def see(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal happening
+        writes = event in _CHANGES or (event == "open" and (arguments[2] or 0) & _WRITING)
+        if happening or not writes or not str(arguments[0]).startswith(room):
+            return
+        number, changes.value = changes.value, changes.value + 1
+        if fault is None or fault.change is None or number < fault.change:
+            return
+        if fault.kind == READ_ONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        if number == fault.change:
+            happening = True
+            _HAPPENS[fault.kind](room)
+            happening = False
+
+    sys.addaudithook(see)
+
+
+def _kill(room: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fill(room: str) -> None:
+    """Take all the space there is, where the room is mounted; else no file can grow any more."""
+    if not os.path.ismount(room):
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+        return
+    with open(os.path.join(room, FILLER), "wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(1 << 16)):
+            pass
+
+
+_HAPPENS: dict[str, Callable[[str], None]] = {KILL: _kill, FULL: _fill}

@@ -1,0 +1,45 @@
+"""Arrays as orbax keeps them for us: in one file, written in this thread.
+
+Orbax's own way with trees of arrays is a database, written by threads which, where the disk is
+full, print tracebacks by the hundred.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from experiments.files import write_whole
+
+_FILE = "arrays.npz"
+
+
+class Handler(ocp.CheckpointHandler):
+    """Writes and reads them."""
+
+    def save(self, directory: Any, args: "Save") -> None:
+        """Write the file."""
+        write_whole(Path(directory) / _FILE, lambda file: np.savez(file, **args.arrays))
+
+    def restore(self, directory: Any, args: "Restore") -> dict[str, np.ndarray]:
+        """Read it."""
+        del args
+        # Opened here, as NumPy leaves one open that is torn.
+        with open(Path(directory) / _FILE, "rb") as file, np.load(file) as found:
+            return dict(found)
+
+
+@ocp.args.register_with_handler(Handler, for_save=True)
+@dataclass
+class Save(ocp.args.CheckpointArgs):
+    """What to write: arrays by name, none of which is `file`."""
+
+    arrays: dict[str, np.ndarray]
+
+
+@ocp.args.register_with_handler(Handler, for_restore=True)
+@dataclass
+class Restore(ocp.args.CheckpointArgs):
+    """That they are wanted."""
