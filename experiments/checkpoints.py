@@ -10,14 +10,14 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 from jaxtyping import PyTree
 
 from experiments import cli, results
@@ -27,6 +27,7 @@ from experiments.locks import alone_in
 FOLDER = "checkpoints"
 METRICS = "metrics.parquet"
 _KEPT = 2
+_SETTINGS = tuple(field.name for field in fields(RunConfig))
 
 
 class Start(NamedTuple):
@@ -54,6 +55,7 @@ def add_checkpoints(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--resume",
         metavar="DIR",
+        type=cli.folder,
         help="go on with the run in this folder, from its last checkpoint and with its settings",
     )
 
@@ -81,29 +83,29 @@ def settings(
     folder = Path(arguments.resume)
     record = results.read_config(folder)
     saved, every = record.get("config"), record.get("checkpoint_every")
-    if not isinstance(saved, dict) or not isinstance(every, int):
+    sessions = record.get("resumed", [])
+    if not isinstance(saved, dict) or every is None or not isinstance(sessions, list):
         raise ValueError(
             f"{str(folder)!r} isn't the folder of a run with checkpoints; such a run is begun with "
             "--checkpoint-every"
         )
+    unknown = [name for name in saved if name not in _SETTINGS]
+    if unknown:
+        raise ValueError(f"{str(folder)!r} has a setting that runs don't have, {unknown[0]!r}")
     # As flags, so that what the file says is checked as what a user says is. Later ones prevail.
-    flags = [
-        word
-        for name, value in saved.items()
-        if value is not None and name != "out"
-        for word in (_flag(name), str(value))
-    ]
+    # Each in one word, as a value that begins with a dash would be a flag of its own.
+    written = {**saved, "checkpoint_every": every, "out": None}
+    flags = [f"{_flag(name)}={value}" for name, value in written.items() if value is not None]
     begun_with = resolve(parser.parse_args(flags))
-    asked = resolve(
-        parser.parse_args([*flags, *(sys.argv[1:] if argv is None else argv)]), drop=True
-    )
+    asked = parser.parse_args([*flags, *(sys.argv[1:] if argv is None else argv)])
+    goes_on_with = resolve(asked, drop=True)
     for name, value in vars(begun_with).items():
-        if getattr(asked, name) != value:
+        if getattr(goes_on_with, name) != value:
             raise ValueError(
-                f"{_flag(name)} {getattr(asked, name)} isn't what {str(folder)!r} was begun with, "
+                f"{_flag(name)} {getattr(goes_on_with, name)} isn't what {str(folder)!r} was begun with, "
                 f"{value}: leave it out, or begin a new run"
             )
-    arguments.checkpoint_every = arguments.checkpoint_every or every
+    arguments.checkpoint_every = asked.checkpoint_every
     return replace(begun_with, out=str(folder))
 
 
@@ -117,14 +119,18 @@ def begun(
     """Where a run goes on, and what was measured until then; (None, nothing) at its beginning.
 
     Raises:
-        ValueError: if it has reached its end.
+        ValueError: if it has reached its end, or what was measured can't be read.
     """
     start = keeper.latest() if keeper is not None else None
     if start is None or folder is None:
         return None, {}
     if start.step >= config.steps:
         raise ValueError(f"the run in {str(folder)!r} has finished its {config.steps} steps")
-    columns = pq.read_table(folder / METRICS).to_pydict()
+    try:
+        columns = results.read_table(folder / METRICS).to_pydict()
+        columns["step"]
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise ValueError(f"{str(folder / METRICS)!r} can't be read: {error}") from None
     # Not what was measured where it was stopped, between the others.
     rows = [
         k

@@ -3,7 +3,9 @@
 import argparse
 import difflib
 import math
-from collections.abc import Callable, Iterable
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -26,6 +28,15 @@ class Parser(argparse.ArgumentParser):
                 prog, max_help_position=32, width=100
             ),
         )
+        # argparse takes -1 for a number, but -1e-3 and -inf for flags.
+        self._negative_number_matcher = re.compile(r"-(\d|\.\d|inf|nan)")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As argparse does, but words that no file name or record could hold are an error."""
+        for word in sys.argv[1:] if args is None else args:
+            if "\0" in word or any("\ud800" <= character <= "\udfff" for character in word):
+                self.error(f"{word!r} isn't text in UTF-8 without NUL bytes")
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print the message in one line and exit with 2."""
@@ -47,6 +58,13 @@ def one_of(kind: str, names: Iterable[str]) -> Callable[[str], str]:
         )
 
     return parse
+
+
+def folder(text: str) -> str:
+    """A type for argparse: the name of a folder; an empty one would stand for that it is run in."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' names no folder")
+    return text
 
 
 def integer(minimum: int) -> Callable[[str], int]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -73,7 +72,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[float]]]:
     """
     try:
         config = json.loads((folder / results.CONFIG).read_text(encoding="utf-8"))["config"]
-        columns = pq.read_table(folder / "metrics.parquet").to_pydict()
+        columns = results.read_table(folder / "metrics.parquet").to_pydict()
         missing = {"step", *_METRICS} - {name for name, values in columns.items() if values}
         if missing:
             raise ValueError(f"metrics.parquet lacks {', '.join(sorted(missing))}")

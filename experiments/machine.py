@@ -114,5 +114,8 @@ def _mesh(text: str) -> Mapping[str, int]:
             )
         if name in axes:
             raise argparse.ArgumentTypeError(f"{name} is there twice")
-        axes[name] = cli.integer(1)(length)
+        try:
+            axes[name] = cli.integer(1)(length)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{part!r}: {error}") from None
     return axes

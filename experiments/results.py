@@ -36,20 +36,42 @@ def check_folder(path: Path | None) -> None:
     Raises:
         ValueError: if it can't, or if it already holds something.
     """
+    new, path = path is None, path or DEFAULT_PARENT
     try:
-        if path is None:
-            path = DEFAULT_PARENT
-        elif path.exists() and any(path.iterdir()):
-            what = "already holds a run" if (path / CONFIG).exists() else "isn't empty"
-            raise ValueError(f"output folder {str(path)!r} {what}: name a new one with --out")
-        ancestor = path.absolute()
-        while not ancestor.exists():
-            ancestor = ancestor.parent
-        with tempfile.TemporaryFile(dir=ancestor):
-            pass
+        there = _nearest(path)
+        check_writable(there)
+        empty = new or there != path.absolute() or not any(path.iterdir())
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(f"output folder {str(path)!r} can't be written: {reason}") from None
+        raise _unusable(path, error) from None
+    if not empty:
+        what = "already holds a run" if (path / CONFIG).exists() else "isn't empty"
+        raise ValueError(f"output folder {str(path)!r} {what}: name a new one with --out")
+
+
+def check_writable(folder: Path) -> None:
+    """Prove that files can be written in a folder.
+
+    Raises:
+        OSError: if they can't.
+    """
+    folder.stat()  # the next would take FILE/.. for where the file is
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the last folder on the way to it that is there."""
+    path = path.absolute()
+    try:
+        path.lstat()  # of a link, too, that leads nowhere: nothing can be made in its place
+    except FileNotFoundError:
+        return _nearest(path.parent)
+    return path
+
+
+def _unusable(path: Path, error: OSError) -> ValueError:
+    reason = error.strerror or str(error)
+    return ValueError(f"output folder {str(path)!r} can't be written: {reason}")
 
 
 def check_own_folder(path: Path, **identity: Any) -> None:
@@ -62,9 +84,13 @@ def check_own_folder(path: Path, **identity: Any) -> None:
     Raises:
         ValueError: if it can't be written, or holds something else.
     """
-    if not (path / CONFIG).exists():
+    try:
+        (path / CONFIG).stat()
+    except FileNotFoundError:
         check_folder(path)
         return
+    except OSError as error:
+        raise _unusable(path, error) from None
     record = read_config(path)
     if any(record.get(name) != value for name, value in identity.items()):
         raise ValueError(
@@ -76,14 +102,17 @@ def read_config(path: Path) -> dict[str, Any]:
     """A folder's configuration; nothing if it has none.
 
     Raises:
-        ValueError: if it can't be read.
+        ValueError: if it can't be read, or isn't one.
     """
     try:
-        return json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        record = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{str(path / CONFIG)!r} can't be read: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{str(path / CONFIG)!r} is no configuration: it isn't a JSON object")
+    return record
 
 
 def claim_folder(path: Path | None, stem: str, record: Mapping[str, Any]) -> Path:
@@ -165,6 +194,12 @@ def write_text(path: Path, text: str) -> None:
 def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
     """A Parquet table."""
     _write_whole(path, lambda file: pq.write_table(pa.table(dict(columns)), file))
+
+
+def read_table(path: Path) -> pa.Table:
+    """A Parquet table: of just this path, where pyarrow itself takes ~ for a home folder."""
+    with open(path, "rb") as file:
+        return pq.read_table(file)
 
 
 def write_figure(path: Path, figure: Figure) -> None:

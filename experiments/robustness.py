@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from experiments import cli, results, robustness_picture
+from experiments import cli, processes, results, robustness_picture
 from experiments.config import RunConfig, configure
 from experiments.options import add_out
 from experiments.paper import claims
@@ -102,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 130
     except (ValueError, ImportError, FileNotFoundError) as error:
         parser.error(str(error))
+    except OSError as error:
+        return processes.fail(f"{folder}: {error.strerror or error}")
     found = accuracies(study, runs, columns)
     _show(console, study, found)
     told = check(study, found)

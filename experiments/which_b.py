@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments import cli, plots, results
+from experiments import cli, plots, processes, results
 from experiments.config import RunConfig, configure
 from experiments.options import add_out
 from experiments.paper.claims import text_table
@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 130
     except (ValueError, ImportError, FileNotFoundError) as error:
         parser.error(str(error))
+    except OSError as error:
+        return processes.fail(f"{folder}: {error.strerror or error}")
     found = accuracies(runs, columns)
     rows = [regrets(found, problem) for problem in problems()]
     headings = ("rule", "model", "n", "α", "best b", *map(plots.short, CHOICES))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from experiments import cli, results
+from experiments.data import load
 from experiments.paper import claims, fig1, fig2, fig2_subset, fig3, theory
 from experiments.paper.claims import Claim
 from experiments.paper.options import Options
@@ -67,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="for fig2-subset, fig2 and fig3 (default: 10000, 10000 and 7000, fewer with --quick; "
         "the paper's are 50000, 50000 and about 7000)",
     )
-    parser.add_argument("--out", metavar="DIR", help="a folder (default: runs/paper/NAME)")
+    parser.add_argument(
+        "--out", metavar="DIR", type=cli.folder, help="a folder (default: runs/paper/NAME)"
+    )
     arguments = parser.parse_args(argv)
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     names = [*EXPERIMENTS] if arguments.name == "all" else [arguments.name]
@@ -85,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name in names:
             results.check_own_folder(folders[name], **_purpose(name, options))
+        if options.dataset is not None and load(options.dataset).inputs != "images":
+            raise ValueError(f"dataset {options.dataset!r} is of text; valid: images")
         for name in names:
             found += _experiment(console, name, folders[name], options)
     except (ValueError, ImportError, FileNotFoundError) as error:

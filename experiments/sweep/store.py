@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from experiments import results
 from experiments.config import RunConfig
@@ -39,7 +38,7 @@ def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray
         The table's columns.
     """
     parts = sorted((folder / _PARTS).glob("*.parquet"))
-    table = pa.concat_tables([pq.read_table(path) for path in parts], promote_options="default")
+    table = pa.concat_tables(map(results.read_table, parts), promote_options="default")
     table = table.sort_by([("run", "ascending"), ("step", "ascending")])
     measured = {name: table[name].to_numpy() for name in table.column_names}
     settings = [_settings(run) for run in runs]
