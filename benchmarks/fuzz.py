@@ -81,9 +81,7 @@ def check(count: int) -> tuple[int, int]:
     return tried, tried - sum(bool(one.crash) for one in found)
 
 
-def fuzz(
-    inputs: int, seed: int = 0, names: Sequence[str] = tuple(PARSERS)
-) -> dict[str, Fuzzed]:
+def fuzz(inputs: int, seed: int = 0, names: Sequence[str] = tuple(PARSERS)) -> dict[str, Fuzzed]:
     """Give each parser its share of the inputs; what came of it by its name."""
     each = max(1, -(-inputs // len(names)))
     one = _with_atheris if _has_atheris() else _with_hypothesis

@@ -102,8 +102,8 @@ def settings(
     for name, value in vars(begun_with).items():
         if getattr(goes_on_with, name) != value:
             raise ValueError(
-                f"{_flag(name)} {getattr(goes_on_with, name)} isn't what {str(folder)!r} was begun with, "
-                f"{value}: leave it out, or begin a new run"
+                f"{_flag(name)} {getattr(goes_on_with, name)} isn't what {str(folder)!r} was begun "
+                f"with, {value}: leave it out, or begin a new run"
             )
     arguments.checkpoint_every = asked.checkpoint_every
     return replace(begun_with, out=str(folder))

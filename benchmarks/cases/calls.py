@@ -34,6 +34,10 @@ def _update(tx: Any, updates: Any = _X, params: Any = _X[0]) -> Any:
     return jax.eval_shape(lambda: tx.update(updates, tx.init(params))[0])
 
 
+def _aggregate(rule: Any, updates: Any = _X) -> Any:
+    return jax.eval_shape(rule, updates)
+
+
 def cases() -> Iterator[Call]:
     """All of them."""
     for name, (call, message) in _CALLS.items():
@@ -65,20 +69,29 @@ _CALLS: dict[str, tuple[Any, str]] = {
     for what, (x, message) in _UPDATES.items()
 }
 _CALLS |= {
-    "trimmed_mean(3) of 5": (lambda: rules.trimmed_mean(3)(_X), "needs 2f < n, got f = 3 and n ="),
-    "meamed(3) of 5": (lambda: rules.meamed(3)(_X), "needs 2f < n, got f = 3 and n = 5"),
-    "phocas(3) of 5": (lambda: rules.phocas(3)(_X), "needs 2f < n, got f = 3 and n = 5"),
-    "krum(3) of 5": (lambda: rules.krum(3)(_X), "needs 2f < n, got f = 3 and n = 5"),
-    "mda(3) of 5": (lambda: rules.mda(3)(_X), "f = 3"),
-    "cge(5) of 5": (lambda: rules.cge(5)(_X), "needs f < n, got f = 5 and n = 5"),
-    "caf(3) of 5": (lambda: rules.caf(3)(_X), "f = 3"),
-    "bulyan(1) of 5": (lambda: rules.bulyan(1)(_X), "needs n >= 4f + 3, got f = 1 and n = 5"),
+    "trimmed_mean(3) of 5": (
+        lambda: _aggregate(rules.trimmed_mean(3)),
+        "needs 2f < n, got f = 3 and n =",
+    ),
+    "meamed(3) of 5": (lambda: _aggregate(rules.meamed(3)), "needs 2f < n, got f = 3 and n = 5"),
+    "phocas(3) of 5": (lambda: _aggregate(rules.phocas(3)), "needs 2f < n, got f = 3 and n = 5"),
+    "krum(3) of 5": (lambda: _aggregate(rules.krum(3)), "needs 2f < n, got f = 3 and n = 5"),
+    "mda(3) of 5": (lambda: _aggregate(rules.mda(3)), "f = 3"),
+    "cge(5) of 5": (lambda: _aggregate(rules.cge(5)), "needs f < n, got f = 5 and n = 5"),
+    "caf(3) of 5": (lambda: _aggregate(rules.caf(3)), "f = 3"),
+    "bulyan(1) of 5": (
+        lambda: _aggregate(rules.bulyan(1)),
+        "needs n >= 4f + 3, got f = 1 and n = 5",
+    ),
     "mda of many": (
-        lambda: rules.mda(29)(np.ones((60, 2), np.float32)),
+        lambda: _aggregate(rules.mda(29), np.ones((60, 2), np.float32)),
         "looks at every subset of n - f workers: of n = 60 with f = 29",
     ),
-    "monna(reference=5) of 5": (lambda: rules.monna(1, reference=5)(_X), "needs worker 5"),
-    "mean(weights) of another n": (lambda: rules.mean([1.0, 2.0])(_X), "has 2 weights, got"),
+    "monna(reference=5) of 5": (lambda: _aggregate(rules.monna(1, reference=5)), "needs worker 5"),
+    "mean(weights) of another n": (
+        lambda: _aggregate(rules.mean([1.0, 2.0])),
+        "has 2 weights, got",
+    ),
     "mean of negative weights": (lambda: rules.mean([1.0, -2.0]), "weights must be a finite"),
     "mean of weights 0": (lambda: rules.mean([0.0, 0.0]), "with a positive sum"),
     "mean of no weights": (lambda: rules.mean([]), "weights must be"),
@@ -203,12 +216,18 @@ _CALLS |= {
     "simulate -1 steps": (lambda: _simulate(num_steps=-1), "num_steps must be at least 0, got -1"),
     "simulate 1.5 steps": (lambda: _simulate(num_steps=1.5), "num_steps must be an integer, got 1"),
     "simulate batches of 0": (lambda: _simulate(batch_size=0), "batch_size must be at least 1"),
-    "simulate batches of True": (lambda: _simulate(batch_size=True), "must be an integer, got True"),
+    "simulate batches of True": (
+        lambda: _simulate(batch_size=True),
+        "must be an integer, got True",
+    ),
     "simulate chunks of 0": (lambda: _simulate(worker_chunk=0), "worker_chunk must be at least 1"),
     "simulate measured at 0": (lambda: _simulate(eval_every=0), "eval_every must be at least 1"),
     "simulate K without γ": (lambda: _simulate(local_steps=2), "local_lr"),
     "simulate γ without K": (lambda: _simulate(local_lr=0.1), "local_steps"),
-    "simulate γ of 0": (lambda: _simulate(local_steps=1, local_lr=0.0), "local_lr must be a finite"),
+    "simulate γ of 0": (
+        lambda: _simulate(local_steps=1, local_lr=0.0),
+        "local_lr must be a finite",
+    ),
     "simulate 4 of 3": (lambda: _simulate(participants=4), "4"),
     "simulate always 3 of 2": (lambda: _simulate(participants=2, always=3), "always"),
     "simulate without a rule": (lambda: _simulate(optax.sgd(0.1)), "must drop the worker axis"),

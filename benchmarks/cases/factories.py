@@ -76,6 +76,5 @@ def _wrong(annotation: str) -> list[Any]:
     return [
         value
         for value in values
-        if not (value is None and "None" in annotation)
-        and not (lists and isinstance(value, list))
+        if not (value is None and "None" in annotation) and not (lists and isinstance(value, list))
     ]

@@ -22,7 +22,11 @@ GRIDS: tuple[tuple[str, str | bytes, str], ...] = (
     ("a dotted key", "rule.name = 'sign'", "rule = {'name': 'sign'}; valid"),
     ("an array of tables", "[[rule]]\nb = 1", "rule = [{'b': 1}]; valid"),
     ("a key twice", "lr = 0.1\nlr = 0.2", "isn't TOML: Cannot overwrite a value"),
-    ("a key in two spellings", "batch-size = 4\nbatch_size = 8", "batch_size is there twice, once as 'batch_size'"),
+    (
+        "a key in two spellings",
+        "batch-size = 4\nbatch_size = 8",
+        "batch_size is there twice, once as 'batch_size'",
+    ),
     ("inf", "lr = [0.1, inf]", "argument --lr: 'inf' is not a finite number above 0"),
     ("-inf", "lr = -inf", "argument --lr: '-inf' is not a finite number above 0"),
     ("nan", "lr = nan", "argument --lr: 'nan' is not a finite number above 0"),
@@ -168,4 +172,6 @@ def cases() -> Iterator[Command]:
     for _, changed, message in CIFAR:
         yield Command("run", ("--dataset", "cifar:d"), message, good | changed)
     for _, content, message in TEXTS:
-        yield Command("run", ("--dataset", "text:t", "--model", "transformer"), message, {"t": content})
+        yield Command(
+            "run", ("--dataset", "text:t", "--model", "transformer"), message, {"t": content}
+        )
