@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(
-    path for part in ("medjax", "experiments", "benchmarks", "tests") for path in
+    path for part in ("medjax", "experiments", "benchmarks") for path in
     (ROOT / part).rglob("*.py")
 )  # fmt: skip
 
