@@ -8,7 +8,9 @@ from pathlib import Path
 
 import atheris  # pyright: ignore[reportMissingImports]
 
-with atheris.instrument_imports(include=["experiments", "tomllib", "json", "gzip", "argparse"]):
+instrument = atheris.instrument_imports  # pyright: ignore[reportAttributeAccessIssue]
+
+with instrument(include=["experiments", "tomllib", "json", "gzip", "argparse"]):
     from benchmarks.parsers import PARSERS
 
 

@@ -141,7 +141,7 @@ def _with_hypothesis(name: str, inputs: int, seed: int) -> Fuzzed:
         max_examples=inputs,
         deadline=1000 * _SECONDS,
         database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=tuple(hypothesis.HealthCheck),  # pyright: ignore
     )
     with tempfile.TemporaryDirectory() as folder:
 

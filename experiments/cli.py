@@ -5,7 +5,7 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -31,9 +31,10 @@ class Parser(argparse.ArgumentParser):
         # argparse takes -1 for a number, but -1e-3 and -inf for flags.
         self._negative_number_matcher = re.compile(r"-(\d|\.\d|inf|nan)")
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """As argparse does, but words that no file name or record could hold are an error."""
-        for word in sys.argv[1:] if args is None else args:
+        args = sys.argv[1:] if args is None else list(args)
+        for word in args:
             if "\0" in word or any("\ud800" <= character <= "\udfff" for character in word):
                 self.error(f"{word!r} isn't text in UTF-8 without NUL bytes")
         return super().parse_args(args, namespace)

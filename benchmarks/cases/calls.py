@@ -23,7 +23,7 @@ def _objective(x: Any, a: Any) -> Any:
 
 
 def _simulate(optimizer: Any = None, data: Any = _DATA, **settings: Any) -> Any:
-    given = {"num_steps": 1, "key": 0} | settings
+    given: dict[str, Any] = {"num_steps": 1, "key": 0} | settings
     tx = medjax.sgd(0.1) if optimizer is None else optimizer
     return jax.eval_shape(
         lambda: medjax.simulate(_objective, jnp.float32(0), data, tx, **given).params
@@ -95,7 +95,10 @@ _CALLS |= {
     "mean of negative weights": (lambda: rules.mean([1.0, -2.0]), "weights must be a finite"),
     "mean of weights 0": (lambda: rules.mean([0.0, 0.0]), "with a positive sum"),
     "mean of no weights": (lambda: rules.mean([]), "weights must be"),
-    "mean of weights in a table": (lambda: rules.mean([[1.0]]), "weights must be a list of num"),
+    "mean of weights in a table": (
+        lambda: rules.mean(np.ones((1, 1))),
+        "weights must be a list of num",
+    ),
     "centered_clipping from other shapes": (
         lambda: rules.centered_clipping(1.0, start=jnp.ones(2))(_X),
         "start must be of shape (3,), got (2,)",

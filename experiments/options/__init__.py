@@ -2,7 +2,7 @@
 
 import argparse
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> No
 
 
 @functools.cache  # a grid asks for each of its runs
-def defaults() -> Mapping[str, Any]:
+def defaults() -> MappingProxyType[str, Any]:
     """What the settings are where none is given."""
     parser = cli.Parser("", "")
     add_options(parser)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from jax.sharding import Mesh
 from rich.console import Console
@@ -75,7 +75,7 @@ def run_grid(
         return store.write_table(folder, runs)
 
 
-def _is_plan(at_once: object, num_groups: int) -> bool:
+def _is_plan(at_once: object, num_groups: int) -> TypeGuard[list[int]]:
     """Whether this says of each group how many of its runs go at once."""
     return (
         isinstance(at_once, list)
