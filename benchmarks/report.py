@@ -3,7 +3,6 @@
 import argparse
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
@@ -34,11 +33,11 @@ def file(text: str) -> Path:
     try:
         if path.is_dir():
             raise argparse.ArgumentTypeError(f"{text!r} is a folder")
-        with tempfile.TemporaryFile(dir=path.parent):
-            return path
+        results.check_writable(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise argparse.ArgumentTypeError(f"{text!r} can't be written: {reason}") from None
+    return path
 
 
 def picture(text: str) -> Path:

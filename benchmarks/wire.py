@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import medjax
 from benchmarks import report
 from benchmarks.collectives import Bytes, bytes_sent
-from experiments import cli, results
+from experiments import cli, machine, results
 from medjax import rules, sharding
 
 WORD = 32
@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", type=report.file, help="also write all here")
     arguments = parser.parse_args(argv)
     k, n, d = arguments.devices, arguments.workers, arguments.dimension
-    if k < 2:
-        parser.error(f"between {k} devices nothing crosses; valid: 2 or more")
+    if not 2 <= k <= machine.MOST_OF_A_CPU:
+        parser.error(f"nothing crosses between {k} devices; valid: 2 to {machine.MOST_OF_A_CPU}")
     jax.config.update("jax_num_cpu_devices", k)
     measured = {name: per_coordinate(make(n), n, d, k) for name, make in RULES.items()}
     forms = {name: closed_form(RULES[name](n), n, d, k) for name in RULES}

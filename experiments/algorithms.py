@@ -133,7 +133,10 @@ def check(stage: optax.GradientTransformation, num_workers: int) -> None:
     params = jnp.zeros(2)
     stacked = jax.ShapeDtypeStruct((num_workers, 2), jnp.float32)
     update = optax.with_extra_args_support(stage).update
-    jax.eval_shape(lambda x: update(x, stage.init(params), params), stacked)
+    try:
+        jax.eval_shape(lambda x: update(x, stage.init(params), params), stacked)
+    except OverflowError:  # their number and another make one that 32 bits don't hold
+        raise ValueError(f"{num_workers} workers are too many to be told apart") from None
 
 
 def takes_rule(attack: str) -> bool:

@@ -21,7 +21,8 @@ class Handler(ocp.CheckpointHandler):
 
     def save(self, directory: Any, args: "Save") -> None:
         """Write the file."""
-        write_whole(Path(directory) / _FILE, lambda file: np.savez(file, **args.arrays))
+        path, arrays = Path(directory) / _FILE, args.arrays
+        write_whole(path, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
 
     def restore(self, directory: Any, args: "Restore") -> dict[str, np.ndarray]:
         """Read it."""

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from experiments import cli, results
@@ -14,6 +14,7 @@ from experiments.options import as_flags
 
 METRICS = "metrics.parquet"
 SUMMARY = "summary.json"
+_SETTINGS = tuple(field.name for field in fields(RunConfig))
 
 
 def add_checkpoints(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,7 @@ def add_checkpoints(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--resume",
         metavar="DIR",
+        type=cli.folder,
         help="go on with the run in this folder, from its last checkpoint and with its settings",
     )
 
@@ -62,23 +64,27 @@ def settings(
     folder = Path(arguments.resume)
     record = results.read_config(folder)
     saved, every = record.get("config"), record.get("checkpoint_every")
-    if not isinstance(saved, dict) or not isinstance(every, int):
+    sessions = record.get("resumed", [])
+    if not isinstance(saved, dict) or every is None or not isinstance(sessions, list):
         raise ValueError(
             f"{str(folder)!r} isn't the folder of a run with checkpoints; such a run is begun with "
             "--checkpoint-every"
         )
-    flags = as_flags(saved)  # of flags that are there twice, the later one prevails
+    unknown = [name for name in saved if name not in _SETTINGS]
+    if unknown:
+        raise ValueError(f"{str(folder)!r} has a setting that runs don't have, {unknown[0]!r}")
+    # Of flags that are there twice, the later one prevails.
+    flags = as_flags({**saved, "checkpoint_every": every})
     begun_with = resolve(parser.parse_args(flags))
-    asked = resolve(
-        parser.parse_args([*flags, *(sys.argv[1:] if argv is None else argv)]), drop=True
-    )
+    asked = parser.parse_args([*flags, *(sys.argv[1:] if argv is None else argv)])
+    goes_on_with = resolve(asked, drop=True)
     for name, value in vars(begun_with).items():
-        if getattr(asked, name) != value:
+        if getattr(goes_on_with, name) != value:
             raise ValueError(
-                f"{_flag(name)} {getattr(asked, name)} isn't what {str(folder)!r} was begun with, "
-                f"{value}: leave it out, or begin a new run"
+                f"{_flag(name)} {getattr(goes_on_with, name)} isn't what {str(folder)!r} was begun "
+                f"with, {value}: leave it out, or begin a new run"
             )
-    arguments.checkpoint_every = arguments.checkpoint_every or every
+    arguments.checkpoint_every = asked.checkpoint_every
     return replace(begun_with, out=str(folder))
 
 

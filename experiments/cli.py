@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -31,6 +32,18 @@ class Parser(argparse.ArgumentParser):
                 prog, max_help_position=32, width=100
             ),
         )
+        # argparse takes -1 for a number, but -1e-3 and -inf for flags.
+        self._negative_number_matcher = re.compile(r"-(\d|\.\d|inf|nan)")
+
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # its overloads
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """As argparse does, but words that no file name or record could hold are an error."""
+        args = sys.argv[1:] if args is None else list(args)
+        for word in args:
+            if "\0" in word or any("\ud800" <= character <= "\udfff" for character in word):
+                self.error(f"{word!r} isn't text in UTF-8 without NUL bytes")
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print the message in one line and exit with 2."""
@@ -52,6 +65,13 @@ def one_of(kind: str, names: Iterable[str]) -> Callable[[str], str]:
         )
 
     return parse
+
+
+def folder(text: str) -> str:
+    """A type for argparse: the name of a folder; an empty one would stand for that it is run in."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' names no folder")
+    return text
 
 
 def integer(minimum: int) -> Callable[[str], int]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -80,7 +79,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, list[float]]]:
         if not record:
             raise ValueError(f"there is no {results.CONFIG}")
         plots.describe(record["config"])  # has what every run has
-        columns = pq.read_table(folder / "metrics.parquet").to_pydict()
+        columns = results.read_table(folder / "metrics.parquet").to_pydict()
         missing = {"step", *METRICS} - {name for name, values in columns.items() if values}
         if missing:
             raise ValueError(f"metrics.parquet lacks {', '.join(sorted(missing))}")

@@ -1,6 +1,5 @@
 """What goes wrong with a run's numbers: a loss that isn't finite, workers who send NaN or ±∞."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,10 +34,8 @@ def read_seen(folder: Path, until: int) -> FirstSeen:
     """
     path = folder / NONFINITE
     try:
-        seen = {int(k): int(v) for k, v in json.loads(path.read_bytes()).items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        seen = {int(k): int(v) for k, v in results.read_json(path).items()}
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{str(path)!r} can't be read: {error}") from None
     return {worker: step for worker, step in seen.items() if step <= until}
 

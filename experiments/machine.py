@@ -13,6 +13,9 @@ from experiments import cli
 from medjax import sharding
 
 AUTO = "auto"
+MOST_OF_A_CPU = 1024
+"""As so many devices a CPU may be taken."""
+
 _AXES = (sharding.WORKERS, sharding.COORDINATES, sharding.GRID)
 
 
@@ -95,8 +98,16 @@ def described(mesh: Mesh | None) -> dict[str, Any]:
 
 
 def _make_cpu_devices(count: int) -> None:
-    """So many devices of a CPU, where that is what JAX will use."""
+    """So many devices of a CPU, where that is what JAX will use.
+
+    Raises:
+        ValueError: if they are more than it could make in a reasonable time.
+    """
     if os.environ.get("JAX_PLATFORMS", "cpu").split(",")[0] == "cpu":
+        if count > MOST_OF_A_CPU:
+            raise ValueError(
+                f"{count} devices are asked for; a CPU can be at most {MOST_OF_A_CPU} of them"
+            )
         try:
             jax.config.update("jax_num_cpu_devices", count)
         except RuntimeError:  # JAX is in use already, with as many as there are
@@ -114,5 +125,8 @@ def _mesh(text: str) -> Mapping[str, int]:
             )
         if name in axes:
             raise argparse.ArgumentTypeError(f"{name} is there twice")
-        axes[name] = cli.integer(1)(length)
+        try:
+            axes[name] = cli.integer(1)(length)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{part!r}: {error}") from None
     return axes

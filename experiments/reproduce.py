@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
@@ -127,7 +126,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], pa.Table]:
     if not path.exists():
         raise ValueError(f"{str(folder)!r} has no {path.name} to compare with: it isn't finished")
     try:
-        return record, pq.read_table(path)
+        return record, results.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{str(path)!r} can't be read: {error}") from None
 
@@ -162,13 +161,13 @@ def _run_again(
             raise KeyboardInterrupt
         if code:
             raise SystemExit(code)  # it has said why
-        return pq.read_table(out / checkpoints.METRICS)
+        return results.read_table(out / checkpoints.METRICS)
     runs = _grid(recorded)
     if store.fingerprint(runs) != record["grid"]:
         raise ValueError("the table's settings aren't those that the sweep was begun with")
     mesh = machine.make_mesh(arguments, default="grid")
     with stop_on_signal() as stop, run_grid(console, out, runs, stop, mesh):
-        return pq.read_table(out / store.TABLE)
+        return results.read_table(out / store.TABLE)
 
 
 def _grid(recorded: pa.Table) -> list[RunConfig]:

@@ -40,19 +40,40 @@ def check_folder(path: Path | None, settings: Any = None) -> None:
     Raises:
         ValueError: if it can't, or if it already holds something.
     """
+    new, path = path is None, path or DEFAULT_PARENT
     try:
-        if path is None:
-            path = DEFAULT_PARENT
-        elif path.exists():
+        there = _nearest(path)
+        check_writable(there)
+        if not new and there == path.absolute():
             _check_free(path, settings)
-        ancestor = path.absolute()
-        while not ancestor.exists():
-            ancestor = ancestor.parent
-        with tempfile.TemporaryFile(dir=ancestor):
-            pass
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(f"output folder {str(path)!r} can't be written: {reason}") from None
+        raise _unusable(path, error) from None
+
+
+def check_writable(folder: Path) -> None:
+    """Prove that files can be written in a folder.
+
+    Raises:
+        OSError: if they can't.
+    """
+    folder.stat()  # the next would take FILE/.. for where the file is
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the last folder on the way to it that is there."""
+    path = path.absolute()
+    try:
+        path.lstat()  # of a link, too, that leads nowhere: nothing can be made in its place
+    except FileNotFoundError:
+        return _nearest(path.parent)
+    return path
+
+
+def _unusable(path: Path, error: OSError) -> ValueError:
+    reason = error.strerror or str(error)
+    return ValueError(f"output folder {str(path)!r} can't be written: {reason}")
 
 
 def _check_free(path: Path, settings: Any) -> None:
@@ -80,9 +101,13 @@ def check_own_folder(path: Path, **identity: Any) -> None:
     Raises:
         ValueError: if it can't be written, or holds something else.
     """
-    if not (path / CONFIG).exists():
+    try:
+        (path / CONFIG).stat()
+    except FileNotFoundError:
         check_folder(path)
         return
+    except OSError as error:
+        raise _unusable(path, error) from None
     record = read_config(path)
     if any(record.get(name) != value for name, value in identity.items()):
         raise ValueError(
@@ -94,7 +119,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """A folder's configuration; nothing if it has none.
 
     Raises:
-        ValueError: if it can't be read.
+        ValueError: if it can't be read, or isn't one.
     """
     return read_json(path / CONFIG)
 
@@ -109,7 +134,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} can't be read: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{str(path)!r} can't be read: it holds no JSON object")
@@ -188,6 +213,12 @@ def write_text(path: Path, text: str) -> None:
 def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
     """A Parquet table."""
     write_whole(path, lambda file: pq.write_table(pa.table(dict(columns)), file))
+
+
+def read_table(path: Path) -> pa.Table:
+    """A Parquet table: of just this path, where pyarrow itself takes ~ for a home folder."""
+    with open(path, "rb") as file:
+        return pq.read_table(file)
 
 
 def write_figure(path: Path, figure: Figure) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from experiments import algorithms, backdoor, models, named
+from experiments import algorithms, backdoor, memory, models, named
 from experiments.algorithms import Protocol
 from experiments.config import RunConfig
 from experiments.data import Dataset, hold_out
@@ -22,6 +22,10 @@ from medjax.attacks import Attack, DataAttack
 from medjax.objectives import Objective, classification, language_modelling
 from medjax.partition import PARTITIONS
 from medjax.rules import StatefulRule
+
+_BYTES_DEALT = 32  # of an example: its label and its index, in two orders
+
+_FEWEST_CLASSES = 2  # with which all factories are content
 
 _OBJECTIVES = {"images": classification, "characters": language_modelling}
 
@@ -78,16 +82,27 @@ class Task:
     sizes: dict[str, Any]
 
 
+def check(config: RunConfig) -> None:
+    """Check what can be told of the settings without the data, which may take long to load.
+
+    Raises:
+        ValueError: if they don't fit each other.
+    """
+    _protocol(config, _FEWEST_CLASSES)
+    server(config, 1.0, config.momentum)
+
+
 def prepare(config: RunConfig, dataset: Dataset) -> Task:
     """Put together what a run needs, and check that it fits together.
 
     Raises:
         ValueError: if the settings don't fit each other or the data.
     """
+    _check_enough(config, len(dataset.groups))
     protocol, data_attacks = _protocol(config, dataset.num_classes)
+    server(config, 1.0, config.momentum)  # says what its settings can't be
     for attack in data_attacks:
         _check_data_attack(attack, dataset)
-    server(config, 1.0, config.momentum)  # says what its settings can't be
     models.check_takes(config.model, dataset)
     train, classes = (dataset.train_x, dataset.train_y), _classes(config, dataset)
     held_out = {"test": (dataset.test_x, dataset.test_y)}
@@ -120,6 +135,25 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
             "input_shape": list(train[0].shape[1:]),
         },
     )
+
+
+def _check_enough(config: RunConfig, num_examples: int) -> None:
+    """Check what would else be noticed when arrays of so many workers or copies are asked for.
+
+    Raises:
+        ValueError: if there are fewer examples than workers, or too many copies of them.
+    """
+    memory.check_fits(
+        f"dealing out {config.copies} copies of {num_examples} examples",
+        config.copies * num_examples * _BYTES_DEALT,
+        "fewer --copies take less",
+    )
+    if config.workers > config.copies * num_examples:
+        raise ValueError(
+            f"{config.workers} workers need at least as many examples, there are "
+            f"{config.copies * num_examples}; --copies K, more than {config.copies}, gives each "
+            "example to K workers"
+        )
 
 
 def _protocol(config: RunConfig, num_classes: int) -> tuple[Protocol, tuple[DataAttack, ...]]:

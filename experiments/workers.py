@@ -16,7 +16,7 @@ from experiments import machine, memory
 from experiments.config import RunConfig
 from experiments.data import load
 from experiments.interpret import partitioner
-from experiments.setup import Hyperparameters, Task, hyperparameters, prepare
+from experiments.setup import Hyperparameters, Task, check, hyperparameters, prepare
 from medjax import sharding
 
 _FEW_EXAMPLES = 10  # for each worker: where a partition fails, this is then why
@@ -141,6 +141,7 @@ def build(config: RunConfig, mesh: Mesh | None = None) -> Setup:
         ValueError: if the settings don't fit each other or the data.
         FileNotFoundError, ImportError: if the data can't be had.
     """
+    check(config)
     task = prepare(config, load(config.dataset))
     indices = jax.tree.map(lambda x: x[0], share_out(task, [config.seed]))
     sizes = indices.sizes.tolist()

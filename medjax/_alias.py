@@ -4,7 +4,7 @@ from typing import Literal
 
 import optax
 
-from medjax import rules
+from medjax import _checks, rules
 from medjax._aggregate import aggregate
 from medjax._noisy_sign import noisy_sign
 from medjax._perturb import NoiseScale, perturb
@@ -116,4 +116,5 @@ def noisy_median_sgd(
 def _server(
     rule: rules.Rule, learning_rate: optax.ScalarOrSchedule, key: Seed | None = None
 ) -> optax.GradientTransformationExtraArgs:
+    _checks.step_size("learning_rate", learning_rate)
     return optax.chain(aggregate(rule, key), optax.scale_by_learning_rate(learning_rate))

@@ -63,6 +63,17 @@ def real(name: str, value: Any, *, minimum: float, exclusive: bool = False, ndim
         raise ValueError(f"{name} must be {what}, got shape {np.shape(value)}")
 
 
+def step_size(name: str, value: Any) -> None:
+    """Check that `value`, unless traced or a schedule, is a finite number of at least 0.
+
+    Raises:
+        TypeError: if it is no real number.
+        ValueError: if it is out of range, or an array of several.
+    """
+    if not callable(value):
+        real(name, value, minimum=0.0)
+
+
 def fraction(name: str, value: Any, *, below_one: bool = False) -> None:
     """Check that `value`, unless traced, is a number from 0 to 1, or one below 1.
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key, UInt32
 
 Seed: TypeAlias = int | Int[Array, ""] | Key[Array, ""] | UInt32[Array, "2"]
@@ -20,8 +21,9 @@ def stage_key(key: Seed, stage: str) -> Key[Array, ""]:
     """The typed threefry key of a stage, from whatever may stand for a key.
 
     Raises:
-        TypeError: if the key is of another generator: the draws are threefry's, because only a
-            counter-based generator gives the same numbers however the work is cut up.
+        TypeError: if it is none of these, or of another generator: the draws are threefry's,
+            because only a counter-based generator gives the same numbers however the work is cut
+            up.
     """
     return jax.random.fold_in(_typed(key), zlib.crc32(stage.encode()))
 
@@ -39,6 +41,9 @@ def _typed(key: Seed) -> Key[Array, ""]:
                 "make one with jax.random.key(seed, impl='threefry2x32')"
             )
         return key
+    dtype = getattr(key, "dtype", None) or np.asarray(key).dtype
+    if not jnp.issubdtype(dtype, jnp.integer) or jnp.shape(key) not in ((), (2,)):
+        raise TypeError(f"the key must be a JAX key or an integer seed, got {key!r}")
     if jnp.shape(key) == (2,):
         return jax.random.wrap_key_data(jnp.asarray(key), impl="threefry2x32")
     return jax.random.key(key, impl="threefry2x32")

@@ -81,6 +81,8 @@ def simulation(
 
     The data are arguments of the parts, not built in: jit would compile them into the program.
     """
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(f"optimizer must be an optax transformation, got {optimizer!r}")
     if batch_size is not None:
         batch_size = _checks.integer("batch_size", batch_size, minimum=1)
     if worker_chunk is not None:
@@ -235,8 +237,11 @@ def simulate(
     Raises:
         ValueError: if a size or γ is out of range, if only one of K and γ is given, or if the
             optimizer doesn't drop the worker axis.
-        TypeError: if a size isn't a static integer, or γ isn't a number.
+        TypeError: if a size isn't a static integer, or γ isn't a number; or if the data or the
+            optimizer aren't such.
     """
+    if not isinstance(data, WorkerData):
+        raise TypeError(f"data must be made by medjax.stack_workers, got {type(data).__name__}")
     num_steps = _checks.integer("num_steps", num_steps, minimum=0)
     every = max(num_steps, 1) if eval_every is None else eval_every
     every = _checks.integer("eval_every", every, minimum=1)

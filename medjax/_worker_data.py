@@ -40,6 +40,7 @@ def stack_workers(
     Raises:
         ValueError: if there are no parts, if a part is empty, if an index is out of range, or if
             the arrays have different numbers of examples.
+        TypeError: if an index isn't an integer.
 
     >>> data = stack_workers(np.array([10, 20, 30]), [np.array([2]), np.array([0, 1])])
     >>> data.examples.tolist(), data.sizes.tolist()
@@ -49,6 +50,8 @@ def stack_workers(
     if sizes.size == 0 or sizes.min() == 0:
         raise ValueError(f"every worker needs at least 1 example, got sizes {sizes.tolist()}")
     rows = np.stack([np.resize(part, sizes.max()) for part in parts])
+    if not np.issubdtype(rows.dtype, np.integer):
+        raise TypeError(f"the parts must be integer indices, got {rows.dtype}")
 
     lengths = sorted({len(array) for array in jax.tree.leaves(examples)})
     if len(lengths) != 1:

@@ -11,6 +11,7 @@ ones, with FedOpt's defaults. They compute in float32 at least.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import optax
 from jaxtyping import Array, Float
@@ -28,8 +29,11 @@ def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
 
     Args:
         learning_rate: η, a number (perhaps traced) or an optax schedule.
+
+    Raises:
+        ValueError, TypeError: if η isn't a schedule or a number of at least 0.
     """
-    return in_float32(optax.sgd(learning_rate))
+    return _optimizer(optax.sgd, learning_rate)
 
 
 def momentum(
@@ -42,10 +46,10 @@ def momentum(
         momentum: β in [0, 1); may be traced.
 
     Raises:
-        ValueError, TypeError: if β isn't a number in its range.
+        ValueError, TypeError: if a setting isn't a number in its range.
     """
     _checks.fraction("momentum", momentum, below_one=True)
-    return in_float32(optax.sgd(learning_rate, momentum=momentum))
+    return _optimizer(optax.sgd, learning_rate, momentum=momentum)
 
 
 def adam(
@@ -66,7 +70,7 @@ def adam(
         ValueError, TypeError: if a setting isn't a number in its range.
     """
     _check_moments(b1, b2, eps)
-    return in_float32(optax.adam(learning_rate, b1=b1, b2=b2, eps=eps))
+    return _optimizer(optax.adam, learning_rate, b1=b1, b2=b2, eps=eps)
 
 
 def amsgrad(
@@ -86,7 +90,7 @@ def amsgrad(
         ValueError, TypeError: if a setting isn't a number in its range.
     """
     _check_moments(b1, b2, eps)
-    return in_float32(optax.amsgrad(learning_rate, b1=b1, b2=b2, eps=eps))
+    return _optimizer(optax.amsgrad, learning_rate, b1=b1, b2=b2, eps=eps)
 
 
 def yogi(
@@ -106,7 +110,7 @@ def yogi(
         ValueError, TypeError: if a setting isn't a number in its range.
     """
     _check_moments(b1, b2, eps)
-    return in_float32(optax.yogi(learning_rate, b1=b1, b2=b2, eps=eps))
+    return _optimizer(optax.yogi, learning_rate, b1=b1, b2=b2, eps=eps)
 
 
 def adagrad(
@@ -121,10 +125,10 @@ def adagrad(
         eps: ε > 0; may be traced.
 
     Raises:
-        ValueError, TypeError: if ε isn't a number in its range.
+        ValueError, TypeError: if a setting isn't a number in its range.
     """
     _checks.real("eps", eps, minimum=0.0, exclusive=True)
-    return in_float32(optax.adagrad(learning_rate, initial_accumulator_value=eps**2, eps=0.0))
+    return _optimizer(optax.adagrad, learning_rate, initial_accumulator_value=eps**2, eps=0.0)
 
 
 SERVERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
@@ -136,6 +140,15 @@ SERVERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
     "adagrad": adagrad,
 }
 """Every server optimizer's factory by its name; the step size comes first."""
+
+
+def _optimizer(
+    make: Callable[..., optax.GradientTransformation],
+    learning_rate: optax.ScalarOrSchedule,
+    **settings: Any,
+) -> optax.GradientTransformation:
+    _checks.step_size("learning_rate", learning_rate)
+    return in_float32(make(learning_rate, **settings))
 
 
 def _check_moments(b1: Number, b2: Number, eps: Number) -> None:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from experiments.data.files import unreadable
+
 _FOLDER = "cifar-10-batches-bin"  # in the archive
 _TRAIN = tuple(f"data_batch_{k}.bin" for k in range(1, 6))
 _TEST = "test_batch.bin"
@@ -60,8 +62,11 @@ def _read(path: Path) -> Part:
         raise ValueError(
             f"{shown}: {size} bytes; valid: 1 to {_MOST_RECORDS} records of {_RECORD} bytes each"
         )
-    with open(path, "rb") as file:
-        data = file.read(size)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(size)
+    except OSError as err:
+        raise unreadable(shown, err) from None
     if len(data) != size:
         raise ValueError(f"{shown}: only {len(data)} of {size} bytes could be read")
     records = np.frombuffer(data, np.uint8).reshape(count, _RECORD)

@@ -23,3 +23,8 @@ def existing_file(path: str | os.PathLike[str], expected: str) -> tuple[Path, st
         what = "a directory" if path.is_dir() else "not a regular file"
         raise ValueError(f"{shown}: this is {what}; expected {expected}")
     return path, shown
+
+
+def unreadable(shown: str, error: OSError) -> ValueError:
+    """What is said of a file that is there, but that the system can't read."""
+    return ValueError(f"{shown} can't be read: {error.strerror or error}")

@@ -17,7 +17,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from experiments.data.files import existing_file
+from experiments.data.files import existing_file, unreadable
 
 MAX_BYTES = 4 * 2**30
 """The most data a header may claim. Full EMNIST, the largest known set, needs 0.6 GiB."""
@@ -52,6 +52,8 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         raise ValueError(
             f"{shown}: corrupt gzip ({err}); expected one whole gzipped IDX file: fetch it again"
         ) from err
+    except OSError as err:
+        raise unreadable(shown, err) from None
     except ValueError as err:
         raise ValueError(f"{shown}: {err}") from None
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from experiments.data.files import existing_file
+from experiments.data.files import existing_file, unreadable
 
 PARTS = 10
 """So many authors there are, and so many parts of a file."""
@@ -80,6 +80,8 @@ def read(path: str | os.PathLike[str]) -> Windows:
         raise ValueError(
             f"{shown}: byte {err.start} isn't UTF-8 ({err.reason}); expected a text file in UTF-8"
         ) from None
+    except OSError as err:
+        raise unreadable(shown, err) from None
     size, fewest = len(text) // PARTS, _FEWEST_WINDOWS * (WINDOW + 1)
     if size < fewest:
         raise ValueError(

@@ -1,7 +1,9 @@
 """The command line's flags for the settings of a run; a sweep takes several values for each."""
 
 import argparse
+import functools
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from experiments import cli
@@ -41,11 +43,12 @@ def add_options(parser: argparse.ArgumentParser, *, several: bool = False) -> No
     add_training(group("training"))
 
 
-def defaults() -> dict[str, Any]:
+@functools.cache  # a grid asks for each of its runs
+def defaults() -> MappingProxyType[str, Any]:
     """What the settings are where none is given."""
     parser = cli.Parser("", "")
     add_options(parser)
-    return vars(parser.parse_args([]))
+    return MappingProxyType(vars(parser.parse_args([])))
 
 
 def as_flags(settings: Mapping[str, Any]) -> list[str]:
@@ -53,11 +56,11 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
 
     The folder of the results isn't among them.
     """
+    # Each in one word, as a value that begins with a dash would be a flag of its own.
     return [
-        word
+        f"--{name.replace('_', '-')}={value}"
         for name, value in settings.items()
         if value is not None and name != "out"
-        for word in ("--" + name.replace("_", "-"), str(value))
     ]
 
 
@@ -66,5 +69,6 @@ def add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument_group("output").add_argument(
         "--out",
         metavar="DIR",
+        type=cli.folder,
         help="a new folder for the results (default: one under runs/, named after the settings)",
     )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from experiments import cli, results
+from experiments.data import load
 from experiments.locks import alone_in
 from experiments.paper import claims, fig1, fig2, fig2_subset, fig3, theory
 from experiments.paper.claims import Claim
@@ -68,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="for fig2-subset, fig2 and fig3 (default: 10000, 10000 and 7000, fewer with --quick; "
         "the paper's are 50000, 50000 and about 7000)",
     )
-    parser.add_argument("--out", metavar="DIR", help="a folder (default: runs/paper/NAME)")
+    parser.add_argument(
+        "--out", metavar="DIR", type=cli.folder, help="a folder (default: runs/paper/NAME)"
+    )
     arguments = parser.parse_args(argv)
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     names = [*EXPERIMENTS] if arguments.name == "all" else [arguments.name]
@@ -86,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         for name in names:
             results.check_own_folder(folders[name], **_purpose(name, options))
+        if options.dataset is not None and load(options.dataset).inputs != "images":
+            raise ValueError(f"dataset {options.dataset!r} is of text; valid: images")
         found: list[Claim] = []
         for name in names:
             with alone_in(folders[name]):

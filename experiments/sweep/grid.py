@@ -12,9 +12,11 @@ from typing import Any
 
 from experiments import cli
 from experiments.config import RunConfig, resolve
+from experiments.data.files import existing_file
 from experiments.options import add_options, defaults
 
 _MOST_WITHOUT_YES = 10_000
+_MOST_BYTES = 2**14  # of a grid file: tables in tables take time and memory as its square
 _SETTINGS = tuple(field.name for field in fields(RunConfig) if field.name != "out")
 # Settings aren't to be chosen by the test data.
 _VALIDATION = 0.1
@@ -42,7 +44,7 @@ def add_grid_options(parser: argparse.ArgumentParser) -> None:
 
 def read_axes(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None
-) -> tuple[argparse.Namespace, dict[str, list[Any]]]:
+) -> tuple[argparse.Namespace, dict[str, Sequence[Any]]]:
     """The command line, and the values of each setting that it or its file names.
 
     Raises:
@@ -59,7 +61,7 @@ def read_axes(
     if arguments.seeds is not None:
         if arguments.seed is not None:
             raise ValueError("--seed and --seeds both name the seeds: give one of them")
-        arguments.seed = list(range(arguments.seeds))
+        arguments.seed = range(arguments.seeds)  # no list: there may be far too many
     given = {name: getattr(arguments, name) for name in _SETTINGS}
     return arguments, {name: values for name, values in given.items() if values is not None}
 
@@ -102,12 +104,19 @@ def varied(runs: Sequence[RunConfig]) -> list[str]:
 
 
 def _read_toml(path: Path) -> dict[str, list[str]]:
-    shown = repr(str(path))
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"grid file {shown}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        path, shown = existing_file(path, "settings in TOML")
+        with open(path, "rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"grid file {error}") from None
+    if len(data) > _MOST_BYTES:
+        raise ValueError(f"grid file {shown} has more than {_MOST_BYTES} bytes")
+    try:
+        content = tomllib.loads(data.decode("utf-8-sig"))
+        written = {key: repr(value) for key, value in content.items()}
+    # Not only tomllib's own: numbers of too many digits, lists too deep.
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"grid file {shown} isn't TOML: {error}") from None
     words = {}
     for key, value in content.items():
@@ -117,12 +126,18 @@ def _read_toml(path: Path) -> dict[str, list[str]]:
             nearest = difflib.get_close_matches(name, valid, n=1)
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
             raise ValueError(
-                f"grid file {shown}: unknown setting {key!r}: {hint}valid: {', '.join(valid)}"
+                f"grid file {shown}: unknown setting {key!r:.99}: {hint}valid: {', '.join(valid)}"
             )
+        if name in words:
+            raise ValueError(f"grid file {shown}: {name} is there twice, once as {key!r}")
         values = value if isinstance(value, list) else [value]
-        if not values or not all(type(v) in (int, float, str) for v in values):
+        # Of those with a dash some would be flags.
+        if not values or not all(
+            type(v) in (int, float) or (type(v) is str and not v.startswith("-")) for v in values
+        ):
             raise ValueError(
-                f"grid file {shown}: {key} = {value!r}; valid: a number, a name, or a list of them"
+                f"grid file {shown}: {key} = {written[key]:.99}; valid: a number, a name, or a "
+                "list of them"
             )
         words[name] = [str(v) for v in values]
     return words

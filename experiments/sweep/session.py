@@ -4,18 +4,19 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from jax.sharding import Mesh
 from rich.console import Console
 
 from experiments import machine, results
-from experiments.config import RunConfig
+from experiments.config import RunConfig, static
 from experiments.data import load
 from experiments.files import remove_partial
 from experiments.keeper import FOLDER
 from experiments.locks import alone_in
 from experiments.memory import free_bytes
+from experiments.setup import check
 from experiments.sweep import execute, grid, report, select, store
 from experiments.sweep.plan import make_groups, runs_at_once
 from experiments.training import Stop
@@ -42,6 +43,8 @@ def run_grid(
     purpose = {"grid": store.fingerprint(runs)}
     results.check_own_folder(folder, **purpose)
     with console.status("loading the data"):
+        for config in dict.fromkeys(map(static, runs)):
+            check(config)
         datasets = {name: load(name) for name in sorted({run.dataset for run in runs})}
         groups = make_groups(runs, datasets)
     with alone_in(folder):
@@ -57,7 +60,9 @@ def run_grid(
             "checkpoint_every": None,
             "sessions": [],
         }
-        at_once, begun = record["runs_at_once"], record.get("devices_of_grid", 1)
+        at_once, begun = record.get("runs_at_once"), record.get("devices_of_grid", 1)
+        if not _is_plan(at_once, len(groups)) or not isinstance(record.get("sessions"), list):
+            raise ValueError(f"{str(folder / results.CONFIG)!r} isn't as the sweep left it")
         if parts != begun:
             raise ValueError(
                 f"{folder} was begun with grid={begun} devices, and goes on with as many, "
@@ -80,6 +85,15 @@ def run_grid(
             raise KeyboardInterrupt
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
         yield store.write_table(folder, runs)
+
+
+def _is_plan(at_once: object, num_groups: int) -> TypeGuard[list[int]]:
+    """Whether this says of each group how many of its runs go at once."""
+    return (
+        isinstance(at_once, list)
+        and len(at_once) == num_groups
+        and all(type(count) is int and count > 0 for count in at_once)
+    )
 
 
 def _described(runs: Sequence[RunConfig]) -> dict[str, Any]:

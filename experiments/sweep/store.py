@@ -14,7 +14,6 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from experiments import results
 from experiments.config import RunConfig
@@ -84,21 +83,21 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], pa.Table]:
     """The settings of each finished run, and the measurements without them."""
     settings = get_type_hints(RunConfig).keys()
     if (folder / TABLE).exists():
-        table = pq.read_table(folder / TABLE)
+        table = results.read_table(folder / TABLE)
         _, first = np.unique(table["run"].to_numpy(), return_index=True)
         rows = table.take(first).to_pylist()
         return rows, table.drop_columns([x for x in table.column_names if x in settings])
     if not (folder / _RUNS).exists() or not any((folder / PARTS).glob("*.parquet")):
         return [], pa.table({})
     measured = _joined(folder)
-    rows = pq.read_table(folder / _RUNS).take(np.unique(measured["run"])).to_pylist()
+    rows = results.read_table(folder / _RUNS).take(np.unique(measured["run"])).to_pylist()
     return rows, measured
 
 
 def _joined(folder: Path) -> pa.Table:
     """The parts, by run and step."""
     parts = sorted((folder / PARTS).glob("*.parquet"))
-    table = pa.concat_tables([pq.read_table(path) for path in parts], promote_options="default")
+    table = pa.concat_tables(map(results.read_table, parts), promote_options="default")
     return table.sort_by([("run", "ascending"), ("step", "ascending")])
 
 

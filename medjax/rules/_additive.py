@@ -124,8 +124,8 @@ def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> A
             weights=lambda n: jnp.full((n,), 1 / n),
         )
     traced = isinstance(weights, Tracer)
+    _checks.real("weights", weights, minimum=0.0, ndim=1)
     w: Any = weights.astype(float) if traced else np.asarray(weights, dtype=np.float64)
-    _checks.real("weights", w, minimum=0.0, ndim=1)
     if not traced and not np.any(w > 0):
         raise ValueError(f"weights must be a list of numbers with a positive sum, got {weights!r}")
     shares = w / w.max()  # first, so that the sum can't overflow

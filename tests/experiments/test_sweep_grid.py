@@ -88,7 +88,7 @@ def test_file_says_the_same_as_the_command_line(tmp_path):
         ("--lr-schedule cosine,5:2", "'cosine,5:2' is no schedule ('cosine' is not a whole numb"),
         ("--lr-schedule cosine,warmup:5", "'cosine,warmup:5' is no schedule"),
         ("--lr-schedule constant warm:5", "'warm:5' is no schedule ('warm' is not a whole number"),
-        ("--grid nowhere.toml", "grid file 'nowhere.toml': No such file or directory"),
+        ("--grid nowhere.toml", "grid file 'nowhere.toml': no such file"),
     ],
 )
 def test_mistake_gets_one_clear_line(arguments, message, error_of, tmp_path, monkeypatch):

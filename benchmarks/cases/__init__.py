@@ -1,0 +1,16 @@
+"""Mistakes, as data: command lines, the files that they name, and calls of the library."""
+
+import itertools
+from collections.abc import Iterator
+
+from benchmarks.cases import calls, commands, factories, files, folders, settings
+from benchmarks.cases._case import Call as Call
+from benchmarks.cases._case import Case as Case
+from benchmarks.cases._case import Command as Command
+
+_TABLES = (commands, settings, folders, files, calls, factories)
+
+
+def every() -> Iterator[Case]:
+    """All of them."""
+    return itertools.chain.from_iterable(table.cases() for table in _TABLES)

@@ -1,0 +1,133 @@
+"""Names with settings, schedules and data sets, as they are written on a command line."""
+
+from collections.abc import Iterator
+
+from benchmarks.cases._case import Command
+
+_LONG = "x" * 300
+
+NAMES = (
+    ("--rule", "krum:", "rule krum takes num_neighbors, got ''"),
+    ("--rule", "krum::", "rule krum takes num_neighbors, got ':'"),
+    ("--rule", "krum:=1", "rule krum takes num_neighbors, got ''"),
+    ("--rule", "krum:num_neighbors=1,", "rule krum takes num_neighbors, got ''"),
+    ("--rule", "krum:num_neighbors", "a setting is written num_neighbors=VALUE"),
+    ("--rule", "krum:num_neighbors==", "num_neighbors must be an integer, got '='"),
+    ("--rule", "krum:num_neighbors=nan", "num_neighbors must be an integer, got 'nan'"),
+    ("--rule", "krum:num_neighbors=true", "num_neighbors must be an integer, got 'true'"),
+    ("--rule", "krum:num_neighbors=-1", "num_neighbors must be at least 1, got -1"),
+    ("--rule", "krum:num_neighbors=" + "9" * 5000, "num_neighbors must be"),
+    ("--rule", "noisy_krum:num_neighbors=99999", "needs 99999 neighbours, n = 10 workers have 9"),
+    ("--rule", "", "unknown rule ''"),
+    ("--rule", ":", "unknown rule ''"),
+    ("--rule", "=", "unknown rule '='"),
+    ("--rule", "krum+median", "unknown rule 'krum+median'"),
+    ("--rule", "noisy_noisy_mean", "unknown rule 'noisy_noisy_mean'"),
+    ("--rule", "__class__", "unknown rule '__class__'"),
+    ("--rule", "../krum", "unknown rule '../krum': did you mean"),
+    ("--rule", "krum\n", "unknown rule 'krum\\n': did you mean 'krum'?"),
+    ("--rule", "mean:x=1", "rule mean takes no settings, got 'x'"),
+    ("--rule", "sign:zero=plus", "rule sign takes no settings, got 'zero'"),
+    ("--rule", "centered_clipping:tau=inf", "tau must be a real number, got 'inf'"),
+    ("--rule", "centered_clipping:tau=1e400", "tau must be a real number, got '1e400'"),
+    ("--rule", "centered_clipping:tau=0", "tau must be a finite number above 0, got 0"),
+    ("--rule", "centered_clipping:tau=1/../../x", "tau must be a real number, got '1/../../x'"),
+    ("--rule", "centered_clipping:start=0,tau=1", "takes tau, num_steps, got 'start'"),
+    ("--rule", "geometric_median:nu=-1", "nu must be a finite number above 0, got -1"),
+    ("--rule", "dnc:sub_dim=0", "sub_dim must be at least 1, got 0"),
+    ("--rule", "dnc:num_iterations=1.0", "num_iterations must be an integer, got 1.0"),
+    ("--rule", "multi_krum:num_selected=0", "num_selected must be at least 1, got 0"),
+    ("--rule", "byzantine_sgd", "needs a value for gradient_bound"),
+    ("--rule", "monna:reference=-1", "reference must be at least 0, got -1"),
+    ("--rule", "signguard:lower=2,upper=1", "lower"),
+    ("--mix", "+", "unknown mixing '+'"),
+    ("--mix", "+nnm", "unknown mixing ''"),
+    ("--mix", "nnm++nnm", "unknown mixing 'nnm+'"),
+    ("--mix", "nnm+none", "unknown mixing 'none'"),
+    ("--mix", "NNM", "unknown mixing 'NNM'"),
+    ("--mix", "bucketing:bucket_size=0", "bucket_size must be at least 1, got 0"),
+    ("--mix", "bucketing:bucket_size=x", "bucket_size must be an integer, got 'x'"),
+    ("--mix", "clip:max_norm=nan", "max_norm must be a real number, got 'nan'"),
+    ("--attack", "none+alie", "unknown attack 'none'"),
+    ("--attack", "alie:tau=None", "tau must be a real number, got 'None'"),
+    ("--attack", "alie:tau=x", "tau must be a real number, got 'x'"),
+    ("--attack", "alie:tau=1;tau=2", "tau must be a real number, got '1;tau=2'"),
+    ("--attack", "alie tau=1", "unknown attack 'alie tau=1'"),
+    ("--attack", "gaussian:std=-1", "got 'std'"),
+    ("--attack", "mimic:worker=-1", "worker must be at least 0, got -1"),
+    ("--attack", "backdoor:target=-1", "target must be at least 0, got -1"),
+    ("--attack", "backdoor:target=1,size=0", "size must be at least 1, got 0"),
+    ("--attack", "backdoor:target=1,value=nan", "value must be a real number, got 'nan'"),
+    ("--attack", "optimal_alie:max_tau=-1", "max_tau must be a finite number above 0, got -1"),
+    ("--compress", "top_k:k=0", "k must be at least 1, got 0"),
+    ("--compress", "top_k:k=1,fraction=0.5", "top_k needs either k or a fraction"),
+    ("--compress", "top_k:fraction=0", "fraction must be a finite number above 0, got 0"),
+    ("--compress", "top_k:fraction=nan", "fraction must be a real number, got 'nan'"),
+    ("--compress", "low_rank:rank=0", "rank must be at least 1, got 0"),
+    ("--compress", "qsgd:levels=0", "levels must be at least 1, got 0"),
+    ("--compress", "rotation_quantization:bits=0", "bits must be at least 1, got 0"),
+    ("--server", "adam:eps=-1", "eps must be a finite number"),
+    ("--server", "adam:b1=nan", "b1 must be a real number, got 'nan'"),
+    ("--server", "yogi:b2=1", "b2 must be below 1, got 1"),
+    ("--server", "sgd:momentum=1", "server sgd takes no settings, got 'momentum'"),
+    ("--lr-schedule", "", "'' is no schedule"),
+    ("--lr-schedule", ",", "',' is no schedule"),
+    ("--lr-schedule", "warmup", "'warmup' is no schedule"),
+    ("--lr-schedule", "warmup:", "'warmup:' is no schedule"),
+    ("--lr-schedule", "warmup:3,", "'warmup:3,' is no schedule"),
+    ("--lr-schedule", "1:0", "'1:0' is no schedule ('0' is not a finite number above 0)"),
+    ("--lr-schedule", "1:2:3", "'1:2:3' is no schedule"),
+    ("--lr-schedule", "1:2,,3:4", "'1:2,,3:4' is no schedule"),
+    ("--lr-schedule", "COSINE", "'COSINE' is no schedule"),
+    ("--lr-schedule", "-5:2", "'-5:2' is no schedule"),
+    ("--b", "adaptive:", "'' is not a finite number of at least 0"),
+    ("--b", "adaptive:-1", "'-1' is not a finite number of at least 0"),
+    ("--b", "adaptive:0.1:0.2", "'0.1:0.2' is not a finite number"),
+    ("--b", "Adaptive", "'Adaptive' is not a finite number of at least 0, nor 'theory' or 'auto'"),
+    ("--worker-momentum", "undamped:", "'' is not a finite number"),
+    ("--worker-momentum", "undamped:undamped:0.5", "'undamped:0.5' is not a finite number"),
+    ("--noise", "gauss", "unknown noise 'gauss'"),
+    ("--noise", "student_t:df=5", "unknown noise 'student_t:df=5': did you mean 'student_t'?"),
+    ("--zero", "minus", "unknown vote of a zero 'minus': valid: zero, plus, random"),
+    ("--tie", "plus", "unknown tied vote 'plus': valid: zero, random"),
+    ("--weights", "", "unknown weights ''"),
+    ("--partition", "dirichlet:0.1", "unknown partition 'dirichlet:0.1': did you mean 'dir"),
+)
+"""A flag, its value, and what is said of it before there are data."""
+
+DATASETS = (
+    ("", "unknown dataset '': valid: digits, mnist5k"),
+    ("idx", "did you mean 'idx:DIR'?"),
+    ("idx:", "dataset 'idx:' names no DIR: write idx:DIR"),
+    ("text:", "dataset 'text:' names no FILE"),
+    ("IDX:x", "unknown dataset 'IDX:x': did you mean 'idx:DIR'?"),
+    ("digits:x", "unknown dataset 'digits:x': did you mean 'digits'?"),
+    ("digits\n", "unknown dataset 'digits\\n': did you mean 'digits'?"),
+    ("mnist5k:../..", "unknown dataset 'mnist5k:../..'"),
+    ("../../etc/passwd", "unknown dataset '../../etc/passwd'"),
+    ("idx:" + _LONG, "File name too long"),
+    ("cifar:" + _LONG, "File name too long"),
+    ("text:" + _LONG, "File name too long"),
+    ("idx:no\nsuch", "'no\\nsuch': no such directory"),
+    ("idx:file", "'file': not a directory"),
+    ("idx:.", "'.' lacks train images, train labels, test images, test labels"),
+    ("idx:loop", "'loop': no such directory"),
+    ("cifar:file", "'file': not a directory"),
+    ("cifar:.", "'.' lacks data_batch_1.bin"),
+    ("cifar:loop/x", "'loop/x': no such directory"),
+    ("text:loop", "'loop': no such file"),
+    ("text:.", "'.': this is a directory"),
+    ("text:/dev/zero", "'/dev/zero': this is not a regular file"),
+    ("text:file", "'file': 0 characters are too few; valid: at least 1650"),
+)
+"""Names of data sets."""
+
+
+def cases() -> Iterator[Command]:
+    """All of the tables."""
+    for flag, value, message in NAMES:
+        rule = () if flag in ("--rule", "--b", "--noise", "--zero", "--tie") else ("--rule", "mean")
+        arguments = ("--dataset", "idx:nowhere", *rule, flag, value)
+        yield Command("run", arguments, message)
+    for name, message in DATASETS:
+        yield Command("run", ("--dataset", name), message, {"file": "", "loop": "link to loop"})
