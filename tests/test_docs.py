@@ -17,7 +17,7 @@ from medjax import rules
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-FIRST_STUDY = (ROOT / "docs/first-study.md").read_text(encoding="utf-8")
+FIRST_STUDY = (ROOT / "docs/first-study.md").read_text(encoding="utf-8").replace("\\\n", " ")
 COMMANDS = re.findall(r"^python -m (experiments\.\w+) ?(.*)$", FIRST_STUDY, re.MULTILINE)
 NUMBER = r"-?\d+(?:\.\d*)?"
 

@@ -22,7 +22,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"python -m experiments\.run(.*)$", README, re.MULTILINE)
 SWEEPS = re.findall(r"python -m experiments\.sweep( --.*)$", README + EXPERIMENTS, re.MULTILINE)
 for page in sorted((ROOT / "docs").rglob("*.md")):
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     COMMANDS += re.findall(r"python -m experiments\.run(.*)$", text, re.MULTILINE)
 PAPER = re.findall(r"python -m experiments\.paper ([a-z0-9-]+)", README + EXPERIMENTS)
 
