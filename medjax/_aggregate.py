@@ -23,7 +23,7 @@ class AggregateState(NamedTuple):
 
 
 def aggregate(rule: Rule | StatefulRule, key: Seed | None = None) -> aggregating.Aggregator:
-    """Apply a rule: stacked updates, leaves (n, *shape), to one update, leaves (*shape).
+    """Apply a rule: stacked updates, leaves `(n, *shape)`, to one update, leaves `(*shape)`.
 
     Whatever stands before it in an `optax.chain` sees the workers' vectors, whatever stands after
     it sees the server's: any optax optimizer.

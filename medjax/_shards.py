@@ -16,7 +16,14 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree, Shaped
 
-WORKERS, COORDINATES, GRID = "workers", "coordinates", "grid"
+WORKERS = "workers"
+"""The axis of a mesh along which the workers of a run are spread."""
+
+COORDINATES = "coordinates"
+"""The axis along which the parameters are cut between steps; the workers are spread over it too."""
+
+GRID = "grid"
+"""The axis along which the runs of a sweep are spread."""
 
 Axes: TypeAlias = tuple[str, ...]
 Result = TypeVar("Result")

@@ -21,6 +21,7 @@ from medjax import _checks
 from medjax._vectors import Vectors
 
 Draw = Key[Array, ""] | None
+"""What a matrix is drawn from; None where none is."""
 
 
 @dataclass(frozen=True)

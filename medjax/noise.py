@@ -62,6 +62,7 @@ class Noise:
 
 
 Words = tuple[UInt32[Array, " d"], UInt32[Array, " d"]]
+"""Two words of random bits for each number."""
 
 
 def normal() -> Noise:

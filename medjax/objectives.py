@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PyTree
 Objective: TypeAlias = Callable[
     [PyTree, PyTree], tuple[Float[Array, " B"], dict[str, Float[Array, " B"]]]
 ]
+"""(params, batch) to the losses of the B examples, and to other metrics of them by name."""
 
 
 def classification(apply: Callable[[Any, Array], Float[Array, "B K"]]) -> Objective:

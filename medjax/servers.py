@@ -20,6 +20,7 @@ from medjax import _checks
 from medjax._precision import in_float32
 
 Number = float | Float[Array, ""]
+"""A setting that may be traced."""
 
 
 def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:

@@ -29,6 +29,7 @@ from medjax._shards import on_mesh as on_mesh
 from medjax._stacked import Promise
 
 Tree = TypeVar("Tree")
+"""Any pytree of arrays."""
 
 
 def make_mesh(

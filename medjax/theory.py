@@ -28,9 +28,10 @@ from medjax._perturb import check_noise
 from medjax.noise import Noise
 
 Vector = Float[np.ndarray, " n"]
+"""The workers' numbers."""
 
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
-CHUNK = 4096
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+_CHUNK = 4096
 
 
 class Rates(NamedTuple):
@@ -187,8 +188,8 @@ def _moments(v: Vector, b: float, noise: Noise) -> tuple[float, float]:
         return float(np.median(v)), b * b  # one worker's tails may be too heavy for the quadrature
     edges = _panels(np.abs(v), b, noise.support)
     half = np.diff(edges) / 2
-    t = (edges[:-1, None] + half[:, None] * (1 + NODES)).ravel()
-    weights = (half[:, None] * WEIGHTS).ravel()
+    t = (edges[:-1, None] + half[:, None] * (1 + _NODES)).ravel()
+    weights = (half[:, None] * _WEIGHTS).ravel()
     # By symmetry, P(Y > t) is the probability that the median of the -v_i + b ξ_i is below -t.
     above, below = _below(-v, -t, b, noise), _below(v, -t, b, noise)
     mean = float(weights @ (above - below))
@@ -216,7 +217,7 @@ def _below(
 
 def _cdf(noise: Noise, x: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
     """F in float64, some thousands of numbers at a time: JAX compiles anew for every shape."""
-    chunks = np.zeros((x.size // CHUNK + 1, CHUNK))
+    chunks = np.zeros((x.size // _CHUNK + 1, _CHUNK))
     chunks.ravel()[: x.size] = x.ravel()
     # Within someone's jit too these are numbers, now.
     with jax.enable_x64(True), jax.ensure_compile_time_eval():

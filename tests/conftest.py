@@ -3,6 +3,8 @@
 import gc
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 
 import jax
@@ -83,5 +85,18 @@ def error_of(capsys):
         assert err.endswith("\n")
         assert err.count("\n") == 1
         return err
+
+    return run
+
+
+@pytest.fixture
+def output_of():
+    """What a program in a process of its own prints; a warning fails."""
+
+    def run(snippet):
+        command = [sys.executable, "-W", "error", "-c", snippet]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return run

@@ -8,7 +8,10 @@ from jaxtyping import Int, Integer
 from medjax import _checks
 
 Labels = Integer[np.ndarray, " N"]
+"""The class of each of the N examples."""
+
 Parts = list[Int[np.ndarray, " _"]]
+"""For each worker the indices of its examples, in order."""
 
 
 @runtime_checkable
