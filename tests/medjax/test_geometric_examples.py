@@ -65,6 +65,8 @@ def column(*values: float) -> np.ndarray:
         # 0 has cosine 0 with all, and the opposite ones -1: it goes with the first of the nearest.
         (rules.clipped_clustering(), column(0, 2, -2), 1),
         (rules.clipped_clustering(), column(NAN, 2, 2, -2, -math.inf), 2),
+        # M = 2: 1 is just long enough, 4 just short enough, and clipped.
+        (rules.signguard(lower=0.5, upper=2.0, fraction=1.0), column(1, 2, 4), 5 / 3),
         # Of 6 and 1, with equal scores, the lower index is selected; then 3 around the median of 5.
         (rules.bulyan(1), column(99, 2, 3, 4, 5, 6, 1), 4),
     ],
@@ -139,6 +141,9 @@ def test_dnc_takes_what_no_iteration_drops_or_else_what_the_last_keeps():
     for rule in (once, often):
         kept = {tuple(np.asarray(rule(key)).tolist()) for key in range(12)}
         assert kept == {(0, 5), (5, 0)}
+    # The first is dropped where coordinate 0 is looked at, the second where it is coordinate 1.
+    x = np.array([[9, 0], [0, 9], [1, 1], [-1, -1]], np.float32)
+    np.testing.assert_allclose(jax.jit(rules.dnc(1, 30, 1))(x, 0), 0, atol=1e-6)
     # 1.1 · 10 is 11, though not in floating point.
     rule, x = rules.dnc(10, filter_fraction=1.1), np.random.default_rng(0).normal(size=23)
     kept = jax.jit(lambda x: rule.weigh(vectors_of(promise(x)), 0))(x.astype(np.float32))
@@ -168,6 +173,13 @@ def test_signguard_without_agreement_keeps_what_has_the_usual_norm():
     x = np.float32(signs) * column(0.01, 0.01, 100, 1, 1, 1, 1) / np.float32(math.sqrt(2))
     result = jax.jit(rules.signguard(fraction=1.0))(x, 0)
     np.testing.assert_allclose(result, x[3:].mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_signguard_looks_at_one_coordinate_at_least():
+    # At either, the second goes with one of the others; by both no two are alike.
+    x = np.float32([[1, 1], [1, -1], [-1, -1]])
+    rule = jax.jit(rules.signguard(fraction=0.01))
+    assert {tuple(np.asarray(rule(x, key)).tolist()) for key in range(12)} == {(1, 0), (0, -1)}
 
 
 def test_columns_are_drawn_evenly():
