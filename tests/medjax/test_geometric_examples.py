@@ -31,6 +31,8 @@ def column(*values: float) -> np.ndarray:
         (rules.krum(1, num_neighbors=1), column(7, 0, 1, 4), 0),
         # All but one: 9 + 1, 4 + 9 and 1 + 4 (of -3, 0 and -1 to the others) for n - f - 1 = 2.
         (rules.krum(0, num_neighbors=2), column(-3, 0, -1), -1),
+        # One neighbour at least, by whom 0 and 1 are equal; 1 would be the nearest to both others.
+        (rules.krum(1), column(0, 1, 5), 0),
         (rules.multi_krum(1, num_selected=2), column(0, 1, 3, 9, 30), 0.5),
         (rules.multi_krum(1), column(NAN, 1, 2, 6), 3),
         # {0, 1, 2} and {3, 1, 2} have diameter 2: of the indices, 0 2 3 stands before 1 2 3.
@@ -39,6 +41,9 @@ def column(*values: float) -> np.ndarray:
         # Any three vary as much.
         (rules.smea(1), column(0.1, 0.1, 0.7, 0.7), 0.3),
         (rules.mda(1), column(0.1, 0.1, 0.7, 0.7), 0.3),
+        # Exactly equal ones.
+        (rules.smea(1), column(9, 1, 1, 1), 1),
+        (rules.mda(1), column(9, 1, 1, 1), 1),
         (rules.monna(2), column(3, 9, 2, 5, -9), 10 / 3),
         (rules.monna(2, reference=1), column(3, 9, 2, 5, 10), 8),
         # A reference that isn't finite: the first three of those that are.
@@ -64,6 +69,8 @@ def column(*values: float) -> np.ndarray:
         (rules.clipped_clustering(), [[2, 0], [0, 6.0]], [2, 0]),
         # 0 has cosine 0 with all, and the opposite ones -1: it goes with the first of the nearest.
         (rules.clipped_clustering(), column(0, 2, -2), 1),
+        # It is nearer to the first than that is to the second, at 110 degrees.
+        (rules.clipped_clustering(), [[1, 0], [-0.342, 0.94], [0, 0]], [0.5, 0]),
         (rules.clipped_clustering(), column(NAN, 2, 2, -2, -math.inf), 2),
         # M = 2: 1 is just long enough, 4 just short enough, and clipped.
         (rules.signguard(lower=0.5, upper=2.0, fraction=1.0), column(1, 2, 4), 5 / 3),
