@@ -31,6 +31,8 @@ def column(*values: float) -> np.ndarray:
         (rules.krum(1, num_neighbors=1), column(7, 0, 1, 4), 0),
         # All but one: 9 + 1, 4 + 9 and 1 + 4 (of -3, 0 and -1 to the others) for n - f - 1 = 2.
         (rules.krum(0, num_neighbors=2), column(-3, 0, -1), -1),
+        # One neighbour at least, by whom 0 and 1 are equal; 1 would be the nearest to both others.
+        (rules.krum(1), column(0, 1, 5), 0),
         (rules.multi_krum(1, num_selected=2), column(0, 1, 3, 9, 30), 0.5),
         (rules.multi_krum(1), column(NAN, 1, 2, 6), 3),
         # {0, 1, 2} and {3, 1, 2} have diameter 2: of the indices, 0 2 3 stands before 1 2 3.
@@ -39,6 +41,9 @@ def column(*values: float) -> np.ndarray:
         # Any three vary as much.
         (rules.smea(1), column(0.1, 0.1, 0.7, 0.7), 0.3),
         (rules.mda(1), column(0.1, 0.1, 0.7, 0.7), 0.3),
+        # Exactly equal ones.
+        (rules.smea(1), column(9, 1, 1, 1), 1),
+        (rules.mda(1), column(9, 1, 1, 1), 1),
         (rules.monna(2), column(3, 9, 2, 5, -9), 10 / 3),
         (rules.monna(2, reference=1), column(3, 9, 2, 5, 10), 8),
         # A reference that isn't finite: the first three of those that are.
@@ -64,7 +69,11 @@ def column(*values: float) -> np.ndarray:
         (rules.clipped_clustering(), [[2, 0], [0, 6.0]], [2, 0]),
         # 0 has cosine 0 with all, and the opposite ones -1: it goes with the first of the nearest.
         (rules.clipped_clustering(), column(0, 2, -2), 1),
+        # It is nearer to the first than that is to the second, at 110 degrees.
+        (rules.clipped_clustering(), [[1, 0], [-0.342, 0.94], [0, 0]], [0.5, 0]),
         (rules.clipped_clustering(), column(NAN, 2, 2, -2, -math.inf), 2),
+        # M = 2: 1 is just long enough, 4 just short enough, and clipped.
+        (rules.signguard(lower=0.5, upper=2.0, fraction=1.0), column(1, 2, 4), 5 / 3),
         # Of 6 and 1, with equal scores, the lower index is selected; then 3 around the median of 5.
         (rules.bulyan(1), column(99, 2, 3, 4, 5, 6, 1), 4),
     ],
@@ -139,6 +148,9 @@ def test_dnc_takes_what_no_iteration_drops_or_else_what_the_last_keeps():
     for rule in (once, often):
         kept = {tuple(np.asarray(rule(key)).tolist()) for key in range(12)}
         assert kept == {(0, 5), (5, 0)}
+    # The first is dropped where coordinate 0 is looked at, the second where it is coordinate 1.
+    x = np.array([[9, 0], [0, 9], [1, 1], [-1, -1]], np.float32)
+    np.testing.assert_allclose(jax.jit(rules.dnc(1, 30, 1))(x, 0), 0, atol=1e-6)
     # 1.1 · 10 is 11, though not in floating point.
     rule, x = rules.dnc(10, filter_fraction=1.1), np.random.default_rng(0).normal(size=23)
     kept = jax.jit(lambda x: rule.weigh(vectors_of(promise(x)), 0))(x.astype(np.float32))
@@ -168,6 +180,13 @@ def test_signguard_without_agreement_keeps_what_has_the_usual_norm():
     x = np.float32(signs) * column(0.01, 0.01, 100, 1, 1, 1, 1) / np.float32(math.sqrt(2))
     result = jax.jit(rules.signguard(fraction=1.0))(x, 0)
     np.testing.assert_allclose(result, x[3:].mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_signguard_looks_at_one_coordinate_at_least():
+    # At either, the second goes with one of the others; by both no two are alike.
+    x = np.float32([[1, 1], [1, -1], [-1, -1]])
+    rule = jax.jit(rules.signguard(fraction=0.01))
+    assert {tuple(np.asarray(rule(x, key)).tolist()) for key in range(12)} == {(1, 0), (0, -1)}
 
 
 def test_columns_are_drawn_evenly():

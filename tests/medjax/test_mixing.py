@@ -225,6 +225,11 @@ def use(stage: mixing.Mixing) -> Any:
         ),
         (lambda: rules.premixed(rules.median), TypeError, "rule must be built, such as medjax.ru"),
         (
+            lambda: rules.premixed(rules.centered_clipping_from_last(1.0), mixing.nnm(1)),
+            TypeError,
+            r"rule must be one without memory, got centered_clipping_from_last\(tau=1, num_steps=1",
+        ),
+        (
             lambda: rules.premixed(rules.median(), mixing.arc),
             TypeError,
             "a mixing must be built, ",

@@ -164,7 +164,9 @@ def test_cdf_of_special_arguments(name: str):
     cdf = NOISES[name]().cdf
     assert [float(cdf(x)) for x in (0, 0.0, -0.0, -math.inf, math.inf)] == [0.5, 0.5, 0.5, 0, 1]
     assert math.isnan(cdf(math.nan))
-    assert cdf(jnp.zeros((2, 3), jnp.bfloat16)).shape == (2, 3)
+    assert cdf(2) == cdf(2.0)
+    half = cdf(jnp.zeros((2, 3), jnp.bfloat16))
+    assert (half.shape, half.dtype) == ((2, 3), jnp.float32)
 
 
 @each_noise
@@ -228,6 +230,14 @@ def test_student_t_cdf_of_other_degrees(df: float):
     np.testing.assert_allclose(cdf(x), expected.cdf(x), rtol=0, atol=5e-6)
     np.testing.assert_allclose(cdf(x[:151]), expected.cdf(x[:151]), rtol=2e-4)  # up to -3
     np.testing.assert_array_equal(cdf(jnp.array([-jnp.inf, 0, jnp.inf])), [0, 0.5, 1])
+
+
+@pytest.mark.usefixtures("x64")
+def test_student_t_has_the_digits_of_hills_expansion():
+    cdf, expected = noise.student_t(30).cdf, stats.t(30, scale=math.sqrt(28 / 30))
+    for until, digits in ((1, 5e-12), (3, 1e-10), (6, 3e-8), (9, 2e-7)):
+        x = np.linspace(-until, 0, 200)
+        np.testing.assert_allclose(cdf(x), expected.cdf(x), rtol=digits)
 
 
 def test_student_t_of_many_degrees_is_normal():

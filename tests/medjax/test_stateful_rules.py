@@ -137,6 +137,12 @@ def test_byzantine_sgd_equals_reference():
         ((9.0, 9.0, 3.0), [0, 0], [(0, 1, 10), (0, 1, 0)], [0.5, 0.5]),
         # A = 0, 0, 0, then 1, 1, -1 at x_2 - x_1 = 1.
         ((9.0, 1.5, 9.0), [5, 6], [(1, 1, -1), (1, 1, -1)], [1 / 3, 1]),
+        # Who is away by no more than the threshold stays: A = -50, 0, 1, 1.5 and 1.
+        ((99.0, 1.0, 999.0), [0, 1], [(0,) * 5, (-50, 0, 1, 1.5, 1)], [0, 3.5 / 4]),
+        # Just within 2V = 4 of 0, the first with three, are 4 and -4; just within 4V = 8 is 8.
+        ((2.0, 99.0, 99.0), [0], [(30, 0, 4, -4, 8)], [2]),
+        # 0 has half of them within 2, but 2 has more than half.
+        ((1.0, 99.0, 99.0), [0], [(0, 2, 4, 6)], [3]),
         # No vector has more than half within 2V = 2: 10 has the most, and 4V = 4.
         ((1.0, 99.0, 99.0), [0], [(0, 10, 11, 30)], [10.5]),
         # Nobody is near another: the first.
@@ -149,8 +155,9 @@ def test_byzantine_sgd_equals_reference():
 def test_byzantine_sgd_by_hand(bounds: Any, params: list, sent: list, expected: list):
     rule = rules.byzantine_sgd(1, len(sent[0]), *bounds)
     x = np.array(sent, np.float32)[..., None]
-    outs, _ = jax.jit(lambda *x: run(rule, *x))(column(*params), x)
+    outs, states = jax.jit(lambda *x: run(rule, *x))(column(*params), x)
     np.testing.assert_allclose(outs[:, 0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(states.step, 1 + np.arange(len(sent)))
 
 
 def test_byzantine_sgd_of_pytrees_in_half_precision():
