@@ -80,15 +80,15 @@ def _check_free(path: Path, settings: Any) -> None:
     names = {x.name for x in path.iterdir() if not is_leftover(x)}
     if not names:
         return
-    name = "name a new one with --out"
+    advice = "name a new one with --out"
     if CONFIG not in names:
-        raise ValueError(f"output folder {str(path)!r} isn't empty: {name}")
+        raise ValueError(f"output folder {str(path)!r} isn't empty: {advice}")
     record = read_config(path)
     if names == {CONFIG} and settings is not None and record.get("config") == _jsonable(settings):
         return
     if "config" in record and record.get("checkpoint_every"):
-        name += f", or go on with it by --resume {path}"
-    raise ValueError(f"output folder {str(path)!r} already holds a run: {name}")
+        advice += f", or go on with it by --resume {path}"
+    raise ValueError(f"output folder {str(path)!r} already holds a run: {advice}")
 
 
 def check_own_folder(path: Path, **identity: Any) -> None:

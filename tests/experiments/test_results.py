@@ -73,3 +73,10 @@ def test_provenance_names_versions_device_and_commit():
     )
     assert record["device"]["platform"] == "cpu"
     assert record["commit"] is None or len(record["commit"].removesuffix("-dirty")) == 40
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"config": '])
+def test_what_is_not_a_configuration_gets_a_line(text, tmp_path):
+    (tmp_path / results.CONFIG).write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json' can't be read: "):
+        results.check_folder(tmp_path)

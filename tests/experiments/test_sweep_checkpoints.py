@@ -87,14 +87,6 @@ def test_a_chunk_goes_on(chunk, at, whole, tmp_path, monkeypatch, capsys):
     assert len(record["sessions"]) == 2
 
 
-def test_without_checkpoints_none_are_kept(whole, tmp_path, monkeypatch):
-    folder = tmp_path / "sweep"
-    stopped(folder, monkeypatch, 1, 20)
-    assert not (folder / FOLDER).exists()
-    assert sweep(*GRID, "--out", folder) == 0
-    assert table(folder).equals(table(whole))
-
-
 def test_a_torn_checkpoint_is_passed_over(whole, tmp_path, monkeypatch):
     folder = tmp_path / "sweep"
     stopped(folder, monkeypatch, 1, 20, *KEPT)
