@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
-from experiments import cli, results
+from experiments import cli, processes, results
 from experiments.config import RunConfig, resolve
 from experiments.keeper import Keeper, Start
 from experiments.options import as_flags
@@ -55,8 +55,6 @@ def settings(
         ValueError: if settings don't fit each other, if there is no run with checkpoints, or if it
             was begun with other settings than are given.
     """
-    if arguments.distributed and (arguments.resume or arguments.checkpoint_every):
-        raise ValueError("checkpoints of several processes aren't there yet: without --distributed")
     if arguments.resume is None:
         return resolve(arguments)
     if arguments.out is not None:
@@ -101,18 +99,23 @@ def begun(
         ValueError: if it has reached its end, and has written all that there is to write then.
     """
     start = keeper.latest() if keeper is not None else None
-    if start is None or folder is None:
+    if start is None:
         return None, {}
-    if results.read_json(folder / SUMMARY).get("step") == config.steps == start.step:
-        raise ValueError(f"the run in {str(folder)!r} has finished its {config.steps} steps")
+
+    def check() -> None:
+        summary = {} if folder is None else results.read_json(folder / SUMMARY)
+        if summary.get("step") == config.steps == start.step:
+            raise ValueError(f"the run in {str(folder)!r} has finished its {config.steps} steps")
+
+    processes.all_ready(check)
     rows = start.regular(config.steps, config.eval_every)
     return start, {name: values.tolist() for name, values in rows.items()}
 
 
 @contextmanager
 def keeping(folder: Path | None, every: int | None) -> Iterator[Keeper | None]:
-    """A keeper of the checkpoints in a folder, if there are to be any."""
-    if folder is None or every is None:
+    """A keeper of checkpoints, if there are to be any; the first process has the folder."""
+    if every is None:
         yield None
         return
     keeper = Keeper(folder, every)

@@ -18,9 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from experiments import processes
+
 FOLDER = "checkpoints"
 _KEPT = 2
-_LEAF, _ROW, _DIGEST = "leaf.", "row.", "digest"
+_LEAF, _ROW, _DIGEST, _STEP = "leaf.", "row.", "digest", "step"
 
 
 class Start(NamedTuple):
@@ -44,9 +46,12 @@ class Start(NamedTuple):
 
 
 class Keeper:
-    """Writes checkpoints in a folder of theirs, which it makes with the first, and reads them."""
+    """Writes checkpoints in a folder of theirs, which it makes with the first, and reads them.
 
-    def __init__(self, folder: Path, every: int) -> None:
+    Of several processes, which all do the same, the first has the folder, the others None.
+    """
+
+    def __init__(self, folder: Path | None, every: int) -> None:
         self._folder, self._every, self._last = folder, every, 0
         self._torn: list[int] = []
 
@@ -57,10 +62,17 @@ class Keeper:
         from experiments.arrays import Handler
 
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells of every file
+        assert self._folder is not None
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=_KEPT, enable_async_checkpointing=False, create=True
+            max_to_keep=_KEPT,
+            enable_async_checkpointing=False,
+            create=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=jax.process_index(), active_processes={jax.process_index()}
+            ),
         )
         folder = self._folder.absolute()
+        folder.mkdir(parents=True, exist_ok=True)
         return ocp.CheckpointManager(folder, options=options, item_handlers=Handler())
 
     def latest(self) -> Start | None:
@@ -68,21 +80,30 @@ class Keeper:
 
         What a killed process left half written, or half removed, goes.
         """
-        if not self._folder.is_dir():
+        step, arrays = self._latest(self._folder) if self._folder is not None else (0, {})
+        arrays = processes.from_first({_STEP: np.array(step), **arrays})
+        self._last = int(arrays.pop(_STEP))
+        if not arrays:
             return None
-        for path in self._folder.iterdir():
+        rows = {x.removeprefix(_ROW): arrays[x] for x in arrays if x.startswith(_ROW)}
+        leaves = [arrays[x] for x in sorted(arrays) if x.startswith(_LEAF)]
+        return Start(self._last, leaves, rows)
+
+    def _latest(self, folder: Path) -> tuple[int, dict[str, np.ndarray]]:
+        if not folder.is_dir():
+            return 0, {}
+        for path in folder.iterdir():
             if path.is_dir() and not path.name.isdigit():
                 shutil.rmtree(path)
         steps = sorted(self._manager.all_steps())
         for place in range(len(steps) - 1, -1, -1):
-            start = self._read(steps[place])
-            if start is not None:
+            arrays = self._read(steps[place])
+            if arrays:
                 for old in steps[: max(0, place + 1 - _KEPT)]:
                     self._manager.delete(old)
-                self._last = start.step
-                return start
+                return steps[place], arrays
             self._torn.append(steps[place])
-        return None
+        return 0, {}
 
     def update(
         self, step: int, state: PyTree, rows: Mapping[str, Sequence[Any]], *, now: bool = False
@@ -95,10 +116,11 @@ class Keeper:
         due = step // self._every > self._last // self._every
         if (due or now) and step > self._last:
             leaves = [_as_array(x) for x in jax.tree.leaves(state)]
-            try:
-                self._write(step, leaves, {name: np.asarray(x) for name, x in rows.items()})
-            except ValueError as error:  # orbax's words for what the system said
-                raise OSError(f"a checkpoint can't be written: {error}") from error
+            if self._folder is not None:
+                try:
+                    self._write(step, leaves, {name: np.asarray(x) for name, x in rows.items()})
+                except ValueError as error:  # orbax's words for what the system said
+                    raise OSError(f"a checkpoint can't be written: {error}") from error
             self._last = step
 
     def close(self) -> None:
@@ -116,18 +138,16 @@ class Keeper:
         arrays[_DIGEST] = np.array(_digest(arrays))
         self._manager.save(step, args=Save(arrays), force=True)
 
-    def _read(self, step: int) -> Start | None:
+    def _read(self, step: int) -> dict[str, np.ndarray]:
+        """A checkpoint's arrays; nothing if it is torn."""
         from experiments.arrays import Restore
 
         try:
             arrays = self._manager.restore(step, args=Restore())
             digest = str(arrays.pop(_DIGEST))
         except Exception:  # what a torn file raises is anything
-            return None
-        if digest != _digest(arrays):
-            return None
-        rows = {x.removeprefix(_ROW): arrays[x] for x in arrays if x.startswith(_ROW)}
-        return Start(step, [arrays[x] for x in sorted(arrays) if x.startswith(_LEAF)], rows)
+            return {}
+        return arrays if digest == _digest(arrays) else {}
 
 
 def restored(state: PyTree, start: Start) -> PyTree:
@@ -137,23 +157,27 @@ def restored(state: PyTree, start: Start) -> PyTree:
         ValueError: if its shapes differ from the given one's.
     """
     old, treedef = jax.tree.flatten(state)
-    shapes = [(x.shape, x.dtype) for x in map(_as_array, old)]
+    shapes = [(x.shape, x.dtype) for x in map(jax.eval_shape, [_plain] * len(old), old)]
     if shapes != [(x.shape, x.dtype) for x in start.leaves]:
         raise ValueError("the checkpoint is of another version's state: begin a new run")
 
-    def place(like: Any, x: np.ndarray) -> jax.Array:
-        value: Any = x
+    def place(like: jax.Array, x: np.ndarray) -> jax.Array:
+        # As each process has all of them, but devices of others that it can't write to.
+        placed = jax.make_array_from_callback(x.shape, like.sharding, lambda part: x[part])
         if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-            value = jax.random.wrap_key_data(jnp.asarray(x), impl=jax.random.key_impl(like))
-        return jax.device_put(value, like.sharding)
+            return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(like))
+        return placed
 
     return jax.tree.unflatten(treedef, map(place, old, start.leaves))
 
 
-def _as_array(x: Any) -> np.ndarray:
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        x = jax.random.key_data(x)
-    return np.asarray(x)
+def _plain(x: jax.Array) -> jax.Array:
+    """Keys as the numbers that they are made of."""
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+
+def _as_array(x: jax.Array) -> np.ndarray:
+    return processes.whole(_plain(x))
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

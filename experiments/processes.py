@@ -4,6 +4,7 @@ All that is done here does nothing where there is only one process.
 """
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -150,6 +151,27 @@ def agreed(seconds: float, requested: bool) -> tuple[float, bool]:
         return seconds, requested
     every = np.asarray(multihost_utils.process_allgather(np.array([seconds, requested])))
     return float(every[:, 0].max()), bool(every[:, 1].any())
+
+
+def whole(x: jax.Array) -> np.ndarray:
+    """An array of which each process has a part; all call this."""
+    return np.asarray(
+        x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True)
+    )
+
+
+def from_first(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays that the first process gives, in all of them, which all call this."""
+    if not jax.distributed.is_initialized():
+        return dict(arrays)
+    file = io.BytesIO()
+    if is_first():
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(file.tell())))
+    sent = np.frombuffer(file.getvalue(), np.uint8) if is_first() else np.zeros(length, np.uint8)
+    got = np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes()
+    with np.load(io.BytesIO(got), allow_pickle=False) as found:
+        return dict(found)
 
 
 @contextmanager

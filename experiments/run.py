@@ -162,8 +162,7 @@ def _run(
                         health.write_seen(folder, seen)
                     add_event({name: values[-1] for name, values in columns.items()})
                 if keeper is not None:
-                    ending = stop.requested or progress.step == config.steps
-                    keeper.update(progress.step, progress.state, columns, now=ending)
+                    keeper.update(progress.step, progress.state, columns, now=progress.last)
         except KeyboardInterrupt:  # a second Ctrl-C
             pass
     stop.finishing = True

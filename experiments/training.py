@@ -4,7 +4,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -74,7 +74,8 @@ class Clock:
 class Progress:
     """Where a run is: a measurement if there has just been one, else only the step.
 
-    `nonfinite` tells of each worker whether it sends NaN or ±∞. The state is the next chunk's to
+    `nonfinite` tells of each worker whether it sends NaN or ±∞, and `last` whether this is where
+    the run ends, on which its processes have agreed. The state is the next chunk's to
     overwrite: who keeps it makes a copy.
     """
 
@@ -83,6 +84,7 @@ class Progress:
     state: PyTree
     metrics: dict[str, np.ndarray] | None = None
     nonfinite: np.ndarray | None = None
+    last: bool = False
 
     def added_to(self, rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         """What was measured before, and, if there has just been a measurement, that.
@@ -151,6 +153,6 @@ def train(
         step += length
         if step == next_measurement or ending:
             measured = step
-            yield measure()
+            yield replace(measure(), last=ending or step == steps)
         else:
             yield Progress(step, clock, state)

@@ -43,8 +43,6 @@ ONE_BY_ONE: tuple[tuple[str, str, str], ...] = (
     ("run", "--processes 2", "--processes goes with --distributed"),
     ("run", "--process 1 --distributed", "--process needs --coordinator and --processes"),
     ("run", "--coordinator x:1 --processes 2 --process 2 --distributed", "--process 2 isn't one"),
-    ("run", "--distributed --checkpoint-every 3", "without --distributed"),
-    ("run", "--distributed --resume x", "without --distributed"),
     ("run", "--resume x --out y", "without --out"),
     ("run", "--resume nowhere", "'nowhere' isn't the folder of a run with checkpoints"),
     ("run", "--checkpoint-every 0", "'0' is not a whole number of at least 1"),

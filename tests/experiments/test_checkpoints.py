@@ -168,7 +168,6 @@ def test_the_same_command_begins_anew_what_has_not_measured_anything(whole, tmp_
         ("--resume {run} --out x", "--resume goes on in the run's own folder: without --out"),
         ("--resume nowhere", "'nowhere' isn't the folder of a run with checkpoints"),
         ("--checkpoint-every 0", "'0' is not a whole number of at least 1"),
-        ("--distributed --checkpoint-every 5", "without --distributed"),
     ],
 )
 def test_mistakes_get_one_line(flags, message, whole, capsys):

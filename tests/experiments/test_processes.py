@@ -91,6 +91,33 @@ def test_two_processes_give_what_one_gives(start, tmp_path):
 
 
 @pytest.mark.slow
+def test_after_a_loss_all_go_on_from_the_last_checkpoint(start, tmp_path):
+    # Momenta are kept by the workers, whom the processes share out: each has a part of the state.
+    common = ("--steps", "400", "--eval-every", "20", "--worker-momentum", "0.9")
+    common += ("--checkpoint-every", "20")
+    for process in start((), (), common=(*common, "--out", str(tmp_path / "whole"))):
+        assert ends(process)[0] == 0
+    killed = start((), (), common=(*common, "--out", str(tmp_path / "run")))[2:]
+    training(killed[0])
+    while not list((tmp_path / "run" / "checkpoints").glob("[1-9]*")):
+        time.sleep(0.05)
+    killed[1].kill()
+    assert ends(killed[0])[0] != 0
+    assert not (tmp_path / "run" / "summary.json").exists()
+    for process in start((), (), common=(*common, "--resume", str(tmp_path / "run")))[4:]:
+        assert ends(process)[0] == 0
+    one, two = (
+        pq.read_table(tmp_path / name / "metrics.parquet").to_pydict() for name in ("whole", "run")
+    )
+    assert one == two  # to the last bit
+    again = start((), (), common=(*common, "--resume", str(tmp_path / "run")))[6:]
+    for process in again:
+        code, _, errors = ends(process)
+        assert code == 2
+        assert "has finished its 400 steps" in errors[0]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_lost_process_ends_the_other(start, tmp_path, victim):
     processes = start((), (), common=(*ENDLESS, "--out", str(tmp_path / "run")))
