@@ -83,6 +83,22 @@ def test_pages_need_no_other_host(site):
                 assert not re.match(r"(\w+:)?//", address), (page, address)
 
 
+def test_what_is_included_is_there():
+    """The plugin says nothing where it isn't."""
+    directives = [
+        (page, file, delimiter.replace("\\n", "\n"))
+        for page in PAGES
+        for file, settings in re.findall(
+            r'{% include-markdown "(.+?)" (.+) %}', page.read_text("utf-8")
+        )
+        for delimiter in re.findall(r'(?:start|end)="(.+?)"', settings)
+    ]
+    assert len(directives) > 20
+    for page, file, delimiter in directives:
+        found = (page.parent / file).read_text(encoding="utf-8").count(delimiter)
+        assert found == 1, (page.name, file, delimiter)
+
+
 def snippets(page: Path) -> list[tuple[str, str]]:
     """Blocks of Python, each with the block of output below it, or nothing."""
     text = page.read_text(encoding="utf-8")
