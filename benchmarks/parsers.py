@@ -139,7 +139,7 @@ PARSERS: Mapping[str, Parser] = {
         _grid,
         (
             b'rule = ["sign", "noisy_sign"]\nb = [0, 1e-5, 0.1]\nseeds = 2\n',
-            b"classes-per-worker = 2\nbatch_size = ['full', 8]\n[t]\na.b = {c = 1979-05-27}",
+            b"classes-per-worker = 2\nbatch_size = ['full', 8]\nlr = 1e-3\n",
         ),
     ),
     "config": Parser(_config, (json.dumps(_CONFIG).encode(),)),

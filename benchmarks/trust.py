@@ -3,7 +3,8 @@
 A killed run or sweep that is gone on with has to end with the same table and the same parameters
 as one that nothing happened to, bit for bit, with no other files beside them. A refusal of the disk
 has to be said in one line, with what is there whole; and once there is room again, all has to be as
-if nothing had happened. Exit code 1 if anything isn't survived.
+if nothing had happened. A mistake has to get one line, and arbitrary bytes for whatever reads files
+or words a documented error, or none. Exit code 1 if anything isn't survived.
 """
 
 import os
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from benchmarks import disks, kills, report
+from benchmarks import bad_input, disks, fuzz, kills, report
 from experiments import cli, results
 
 
@@ -38,6 +39,8 @@ CHECKS = {
     "kill-sweep": Check("sweeps that are killed", kills.sweeps, 20, 4),
     "full-disk": Check("disks that become full", disks.full, 30, 6),
     "read-only": Check("disks that become read-only", disks.read_only, 30, 6),
+    "bad-input": Check("mistakes of users", bad_input.check, 10_000, 300),
+    "fuzz": Check("arbitrary inputs", fuzz.check, 100_000, 2_000),
 }
 
 

@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         # argparse takes -1 for a number, but -1e-3 and -inf for flags.
         self._negative_number_matcher = re.compile(r"-(\d|\.\d|inf|nan)")
 
-    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # its overloads
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # its has overloads
         self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> Any:
         """As argparse does, but words that no file name or record could hold are an error."""

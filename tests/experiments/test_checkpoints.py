@@ -188,7 +188,7 @@ def test_mistakes_get_one_line(flags, message, whole, capsys):
     [
         ("steps", "abc", "argument --steps: 'abc' is not a whole number of at least 0"),
         ("rule", 5, "argument --rule: unknown rule '5'"),
-        ("colour", "red", "unrecognized arguments: --colour red"),
+        ("colour", "red", "has a setting that runs don't have, 'colour'"),
     ],
 )
 def test_an_edited_configuration_gets_one_line(stopped, name, value, message, capsys):
