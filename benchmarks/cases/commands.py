@@ -67,7 +67,7 @@ ONE_BY_ONE: tuple[tuple[str, str, str], ...] = (
     ("sweep", "--grid a.toml --grid b.toml", "grid file 'b.toml': no such file"),
     ("sweep", "--rule sign sign", "sign is there twice"),
     ("sweep", "--resume x", "unrecognized arguments: --resume x"),
-    ("sweep", "--checkpoint-every 3", "unrecognized arguments: --checkpoint-every 3"),
+    ("sweep", "--checkpoint-every 0", "'0' is not a whole number of at least 1"),
     ("compare", "", "the following arguments are required: DIR"),
     ("compare", "nowhere", "'nowhere' doesn't hold a run"),
     ("compare", "nowhere --out x.txt", "--out x.txt: the name must end in .png, .svg or .pdf"),
