@@ -161,8 +161,8 @@ def keep_compiled(folder: Path) -> None:
 
 
 def _pytest(tests: Sequence[str], plugin: object) -> int:
-    imported = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
-    return int(pytest.main(["-x", "-p", "no:cacheprovider", "-W", imported, *tests], [plugin]))
+    # Pytest's own import of what it is given, to rewrite assertions, would be of the file as it is.
+    return int(pytest.main(["-x", "--assert=plain", "-p", "no:cacheprovider", *tests], [plugin]))
 
 
 def _in_a_child(run: Callable[[], int], seconds: float | None) -> int:
