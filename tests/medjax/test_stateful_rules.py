@@ -157,6 +157,7 @@ def test_byzantine_sgd_by_hand(bounds: Any, params: list, sent: list, expected: 
     x = np.array(sent, np.float32)[..., None]
     outs, states = jax.jit(lambda *x: run(rule, *x))(column(*params), x)
     np.testing.assert_allclose(outs[:, 0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(states.sums, np.cumsum(x, axis=0))
     np.testing.assert_array_equal(states.step, 1 + np.arange(len(sent)))
 
 
