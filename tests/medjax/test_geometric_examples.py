@@ -69,7 +69,9 @@ def column(*values: float) -> np.ndarray:
         (rules.clipped_clustering(), [[2, 0], [0, 6.0]], [2, 0]),
         # 0 has cosine 0 with all, and the opposite ones -1: it goes with the first of the nearest.
         (rules.clipped_clustering(), column(0, 2, -2), 1),
-        # It is nearer to the first than that is to the second, at 100 degrees, but not at 80.
+        # It is nearer to the first than that is to the second, at 100 degrees, but not at 80. The
+        # squares of long ones overflow.
+        (rules.clipped_clustering(), [[1.5e25, 0], [-0.2605e25, 1.4772e25], [0, 0]], [0.75e25, 0]),
         (rules.clipped_clustering(), [[1.5, 0], [-0.2605, 1.4772], [0, 0]], [0.75, 0]),
         (rules.clipped_clustering(), [[1.5, 0], [0.2605, 1.4772], [0, 0]], [0.88025, 0.7386]),
         (rules.clipped_clustering(), column(NAN, 2, 2, -2, -math.inf), 2),
