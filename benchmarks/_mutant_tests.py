@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -38,15 +39,23 @@ class Baseline(NamedTuple):
     contexts: dict[Path, dict[int, list[str]]]
 
     def tests_of(self, file: Path, mutant: Mutant, seconds: float) -> list[str]:
-        """The tests that run the mutated lines, the fastest first, of no more than so many seconds.
+        """The tests that run the mutated lines, of no more than so many seconds.
 
-        Of what is run on import alone, such as defaults, all that run anything of the file.
+        The fastest first, but of each function one before the second of any: they look at other
+        things. Of what is run on import alone, such as defaults, all that run anything of the file.
         """
         lines = self.contexts[file]
         here = {x for n in range(mutant.first, mutant.last + 1) for x in lines.get(n, ())}
         anywhere = {x for tests in lines.values() for x in tests}
         known = self.seconds.keys()
-        ordered = sorted(here & known or anywhere & known, key=self.seconds.__getitem__)
+        fastest = sorted(here & known or anywhere & known, key=self.seconds.__getitem__)
+        before = Counter[str]()
+        turns: dict[str, int] = {}
+        for test in fastest:
+            function = test.partition("[")[0]
+            turns[test] = before[function]
+            before[function] += 1
+        ordered = sorted(fastest, key=turns.__getitem__)  # stable
         total = itertools.accumulate(self.seconds[x] for x in ordered)
         return [x for x, until in zip(ordered, total, strict=True) if until <= seconds]
 
@@ -152,8 +161,8 @@ def keep_compiled(folder: Path) -> None:
 
 
 def _pytest(tests: Sequence[str], plugin: object) -> int:
-    imported = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
-    return int(pytest.main(["-x", "-p", "no:cacheprovider", "-W", imported, *tests], [plugin]))
+    # Pytest's own import of what it is given, to rewrite assertions, would be of the file as it is.
+    return int(pytest.main(["-x", "--assert=plain", "-p", "no:cacheprovider", *tests], [plugin]))
 
 
 def _in_a_child(run: Callable[[], int], seconds: float | None) -> int:

@@ -53,18 +53,19 @@ def clip(x):
 
 
 def double(x):
+    '''Twice x.
+
+    >>> double(2)
+    4
+    '''
     return 2 * x
 """
 TESTS = """
-from clipping import clip, double
+from clipping import clip
 
 
 def test_clip():
     assert clip(3) == 3
-
-
-def test_double():
-    assert double(2) == 4
 """
 
 
@@ -72,9 +73,9 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command in a project of its own."""
     (folder / "clipping.py").write_text(MODULE)
     (folder / "test_clipping.py").write_text(TESTS)
-    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = --doctest-modules\n")
     code = "import sys; from benchmarks.mutation import main; sys.exit(main(sys.argv[1:]))"
-    files = ["clipping.py", "--tests", "test_clipping.py"]
+    files = ["clipping.py", "--tests", "test_clipping.py", "clipping.py"]
     return subprocess.run(
         [sys.executable, "-c", code, *files, *arguments],
         cwd=folder,

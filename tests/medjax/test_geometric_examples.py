@@ -69,8 +69,11 @@ def column(*values: float) -> np.ndarray:
         (rules.clipped_clustering(), [[2, 0], [0, 6.0]], [2, 0]),
         # 0 has cosine 0 with all, and the opposite ones -1: it goes with the first of the nearest.
         (rules.clipped_clustering(), column(0, 2, -2), 1),
-        # It is nearer to the first than that is to the second, at 110 degrees.
-        (rules.clipped_clustering(), [[1, 0], [-0.342, 0.94], [0, 0]], [0.5, 0]),
+        # It is nearer to the first than that is to the second, at 100 degrees, but not at 80. The
+        # squares of long ones overflow.
+        (rules.clipped_clustering(), [[1.5e25, 0], [-0.2605e25, 1.4772e25], [0, 0]], [0.75e25, 0]),
+        (rules.clipped_clustering(), [[1.5, 0], [-0.2605, 1.4772], [0, 0]], [0.75, 0]),
+        (rules.clipped_clustering(), [[1.5, 0], [0.2605, 1.4772], [0, 0]], [0.88025, 0.7386]),
         (rules.clipped_clustering(), column(NAN, 2, 2, -2, -math.inf), 2),
         # M = 2: 1 is just long enough, 4 just short enough, and clipped.
         (rules.signguard(lower=0.5, upper=2.0, fraction=1.0), column(1, 2, 4), 5 / 3),
@@ -145,6 +148,10 @@ def test_dnc_takes_what_no_iteration_drops_or_else_what_the_last_keeps():
     x = np.array([[0, 5], [5, 0], [-5.1, -5.1]], np.float32)
     once = jax.jit(lambda key: rules.dnc(1, 1, 1, 2.0)(x, key))
     often = jax.jit(lambda key: rules.dnc(1, 30, 1, 2.0)(x, key))
+    twice = jax.jit(lambda key: rules.dnc(1, 2, 1, 2.0)(x, key))
+    # They look at the same coordinates, as far as they go.
+    assert any(np.any(once(key) != twice(key)) for key in range(12))
+    assert any(np.any(twice(key) != often(key)) for key in range(12))
     for rule in (once, often):
         kept = {tuple(np.asarray(rule(key)).tolist()) for key in range(12)}
         assert kept == {(0, 5), (5, 0)}

@@ -197,6 +197,7 @@ def test_votes_by_hand(options: dict[str, Any], expected: list[float]):
         ({"zero": "random"}, [0], 1 / 2, 1 / 2),
         ({"zero": "random"}, [0, 0], 1 / 4, 1 / 4),  # two coins, equal half of the time
         ({"tie": "random"}, [1, -1], 1 / 2, 1 / 2),
+        ({"tie": "random"}, [0, 1], 0, 1),  # 0 has no vote
         ({"tie": "random"}, [0, math.nan], 1 / 2, 1 / 2),
         ({"zero": "random", "tie": "random"}, [0, 1], 1 / 4, 3 / 4),  # +1, or a tie: its own coin
     ],

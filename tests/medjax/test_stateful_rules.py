@@ -141,6 +141,8 @@ def test_byzantine_sgd_equals_reference():
         ((99.0, 1.0, 999.0), [0, 1], [(0,) * 5, (-50, 0, 1, 1.5, 1)], [0, 3.5 / 4]),
         # Just within 2V = 4 of 0, the first with three, are 4 and -4; just within 4V = 8 is 8.
         ((2.0, 99.0, 99.0), [0], [(30, 0, 4, -4, 8)], [2]),
+        # So where squares overflow.
+        ((2e25, 1e30, 1e30), [0], [(3e26, 0, 3e25, -3e25, 7e25)], [1.75e25]),
         # 0 has half of them within 2, but 2 has more than half.
         ((1.0, 99.0, 99.0), [0], [(0, 2, 4, 6)], [3]),
         # No vector has more than half within 2V = 2: 10 has the most, and 4V = 4.
@@ -157,6 +159,7 @@ def test_byzantine_sgd_by_hand(bounds: Any, params: list, sent: list, expected: 
     x = np.array(sent, np.float32)[..., None]
     outs, states = jax.jit(lambda *x: run(rule, *x))(column(*params), x)
     np.testing.assert_allclose(outs[:, 0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(states.sums, np.cumsum(x, axis=0))
     np.testing.assert_array_equal(states.step, 1 + np.arange(len(sent)))
 
 
