@@ -10,7 +10,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from experiments import events, memory, run
-from experiments.checkpoints import Keeper
+from experiments.keeper import Keeper
 from experiments.config import configure
 
 pytestmark = pytest.mark.usefixtures("no_picture")
@@ -98,8 +98,8 @@ def test_a_value_for_each_metric_and_measurement(tmp_path):
 def test_a_run_that_goes_on(since, tmp_path, monkeypatch):
     out, update = tmp_path / "run", Keeper.update
 
-    def asked_to_stop(self, step, state, *, now):
-        update(self, step, state, now=now)
+    def asked_to_stop(self, step, state, rows, *, now):
+        update(self, step, state, rows, now=now)
         signal.raise_signal(signal.SIGINT)
 
     begun, resumed = (

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments import health, run
-from experiments.checkpoints import FOLDER
+from experiments.keeper import FOLDER
 from experiments.sweep import __main__ as sweep
 from experiments.sweep import select
 

@@ -175,7 +175,7 @@ def test_divergence_is_named(tmp_path):
         ("--classes-per-worker 11", "11 classes per worker are more than the 10 classes"),
         ("--classes-per-worker 1 --workers 5", "cover at most 5 of the 10 classes"),
         ("--workers 1440", "examples, too few for the 144 workers that share it"),
-        ("--workers 2000 --partition iid", "2000 workers need at least 2000 examples"),
+        ("--workers 2000 --partition iid", "2000 workers need at least as many examples"),
         ("--workers 2000 --partition iid", "--copies K, more than 1, gives each example to K"),
         ("--batch-size 1000", "batch size 1000 is more than the"),
         ("--rule trimmed_mean --declared-byzantine 5", "needs 2f < n, got f = 5 and n = 10"),

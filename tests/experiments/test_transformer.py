@@ -131,5 +131,5 @@ def test_sweeps_as_any_other(tmp_path):
     small = "--workers 2 --partition dirichlet --examples-per-worker 4"
     out = tmp_path / "sweep"
     assert sweep([*TEXT, *settings.split(), *small.split(), "--out", str(out)]) == 0
-    found = pq.read_table(next(out.glob("*.parquet"))).to_pydict()
+    found = pq.read_table(out / "results.parquet").to_pydict()
     assert np.isfinite(found["test_loss"]).all()

@@ -138,9 +138,9 @@ def test_a_set_whose_preparation_fails(folder, monkeypatch, error, message, erro
 
 def test_quiet_is_over_afterwards():
     with tfds_find.quiet():
-        logging.getLogger("absl").warning("not seen")
+        logging.getLogger("others").warning("not seen")
         warnings.warn("nor this", stacklevel=1)
-        assert not logging.getLogger("absl").isEnabledFor(logging.WARNING)
-    assert logging.getLogger("absl").isEnabledFor(logging.ERROR)
+        assert not logging.getLogger("others").isEnabledFor(logging.WARNING)
+    assert logging.getLogger("others").isEnabledFor(logging.ERROR)
     with pytest.raises(UserWarning):
         warnings.warn("seen", stacklevel=1)
