@@ -10,8 +10,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from experiments import events, memory, run
-from experiments.keeper import Keeper
 from experiments.config import configure
+from experiments.keeper import Keeper
 
 pytestmark = pytest.mark.usefixtures("no_picture")
 
