@@ -139,8 +139,8 @@ def test_byzantine_sgd_equals_reference():
         ((9.0, 1.5, 9.0), [5, 6], [(1, 1, -1), (1, 1, -1)], [1 / 3, 1]),
         # Who is away by no more than the threshold stays: A = -50, 0, 1, 1.5 and 1.
         ((99.0, 1.0, 999.0), [0, 1], [(0,) * 5, (-50, 0, 1, 1.5, 1)], [0, 3.5 / 4]),
-        # Just within 2V = 4 of 0, the first with three, are 4 and -4; just within 4V = 8 is 8.
-        ((2.0, 99.0, 99.0), [0], [(30, 0, 4, -4, 8)], [2]),
+        # Just within 2V = 4 of 0, the first with three, are 4 and -4; within 4V = 8 is 8, not 9.
+        ((2.0, 99.0, 99.0), [0], [(9, 0, 4, -4, 8)], [2]),
         # So where squares overflow.
         ((2e25, 1e30, 1e30), [0], [(3e26, 0, 3e25, -3e25, 7e25)], [1.75e25]),
         # 0 has half of them within 2, but 2 has more than half.
