@@ -28,8 +28,9 @@ class Handler(ocp.CheckpointHandler):
         """Read it."""
         del args
         # Opened here, as NumPy leaves one open that is torn.
-        with open(Path(directory) / _FILE, "rb") as file, np.load(file) as found:
-            return dict(found)
+        with open(Path(directory) / _FILE, "rb") as file:
+            with np.load(file, allow_pickle=False) as found:
+                return dict(found)
 
 
 @ocp.args.register_with_handler(Handler, for_save=True)

@@ -206,7 +206,7 @@ def test_odds_of_random_votes(options: dict[str, Any], rows: list, minus: float,
     d = 40_000
     votes = jax.jit(rules.majority_vote(**options))(np.tile(np.float32(rows)[:, None], d), 0)
     for vote, p in ((-1, minus), (1, plus)):  # 5 standard deviations of a binomial number
-        assert abs(np.sum(votes == vote) - d * p) < 5 * math.sqrt(d * p * (1 - p))
+        assert abs(np.sum(votes == vote) - d * p) <= 5 * math.sqrt(d * p * (1 - p))
 
 
 def test_random_votes_are_a_function_of_the_key_where_they_are_needed():
@@ -245,7 +245,7 @@ def test_mean_of_weights_whose_sum_overflows():
         (lambda: rules.trimmed_mean(2)(normals(4, 1)), ValueError, "2f < n, got f = 2 and n = 4"),
         (lambda: rules.majority_vote(zero="minus"), ValueError, "zero, plus, random; got 'minus'"),
         (lambda: rules.majority_vote(tie="plus"), ValueError, "tie must be one of zero, random; g"),
-        (lambda: rules.mean([1, -1]), ValueError, r"weights must .* least 0, got \[ 1. -1.\]"),
+        (lambda: rules.mean([1, -1]), ValueError, r"weights must .* least 0, got \[1, -1\]"),
         (lambda: rules.mean([1, math.nan]), ValueError, "weights must be a finite number"),
         (lambda: rules.mean([0, 0]), ValueError, r"with a positive sum, got \[0, 0\]"),
         (lambda: rules.mean([[1, 2]]), ValueError, "weights must be a list of numbers"),
