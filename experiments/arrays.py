@@ -28,9 +28,9 @@ class Handler(ocp.CheckpointHandler):
         """Read it."""
         del args
         # Opened here, as NumPy leaves one open that is torn.
-        with open(Path(directory) / _FILE, "rb") as file:
-            with np.load(file, allow_pickle=False) as found:
-                return dict(found)
+        path = Path(directory) / _FILE
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
+            return dict(found)
 
 
 @ocp.args.register_with_handler(Handler, for_save=True)
