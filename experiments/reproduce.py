@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped before the comparison", file=sys.stderr)
         return cli.STOPPED
+    if arguments.out is None:
+        console.print("the second folder isn't kept; --out DIR keeps one")
     for line in _changed(record, now):
         console.print(line, soft_wrap=True, markup=False)
     return _tell(console, found, arguments.tolerance)

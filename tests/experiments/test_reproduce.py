@@ -47,7 +47,9 @@ def scale(path, metric, step, factor):
 @pytest.mark.parametrize("which", ["run", "sweep"])
 def test_the_same_again(finished, which, capsys):
     assert reproduce.main([str(finished / which)]) == 0
-    assert capsys.readouterr().out.endswith("\nidentical, bit for bit\n")
+    said = capsys.readouterr().out
+    assert said.endswith("\nidentical, bit for bit\n")
+    assert "the second folder isn't kept" in said
 
 
 def test_on_eight_devices_it_is_the_same_to_rounding(finished, tmp_path, capsys):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments import run
-from experiments.sweep import execute
+from experiments.sweep import execute, plan
 from experiments.sweep.__main__ import main
 
 QUICK = ["--dataset", "digits", "--model", "logistic", "--steps", "20", "--eval-every", "5"]
@@ -206,3 +206,17 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path, error_of):
             main([*LONG, "--out", str(tmp_path / "sweep")])
         process.kill()
     assert exit_info.value.code == 2
+
+
+def test_runs_one_at_a_time_are_those_side_by_side(tmp_path, monkeypatch, capsys):
+    # A chunk of one is another program, without the maps over seeds and settings.
+    grid = ["--rule", "noisy_mean", "--lr", "0.01", "0.1", "--seeds", "2", "--batch-size", "8"]
+    assert main([*QUICK, *grid, "--out", str(tmp_path / "together")]) == 0
+    monkeypatch.setattr(plan, "_CACHED_NUMBERS", 1)
+    capsys.readouterr()
+    assert main([*QUICK, *grid, "--out", str(tmp_path / "alone")]) == 0
+    assert "4 chunks of up to 1 run side by side" in capsys.readouterr().out
+    together, alone = table(tmp_path / "together"), table(tmp_path / "alone")
+    assert together.keys() == alone.keys()
+    for name in METRICS:
+        np.testing.assert_allclose(alone[name], together[name], rtol=1e-4, atol=1e-6, err_msg=name)
