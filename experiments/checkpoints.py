@@ -2,10 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from experiments import cli, processes, results
 from experiments.config import RunConfig, resolve
@@ -68,11 +69,8 @@ def settings(
             f"{str(folder)!r} isn't the folder of a run with checkpoints; such a run is begun with "
             "--checkpoint-every"
         )
-    unknown = [name for name in saved if name not in _SETTINGS]
-    if unknown:
-        raise ValueError(f"{str(folder)!r} has a setting that runs don't have, {unknown[0]!r}")
     # Of flags that are there twice, the later one prevails.
-    flags = as_flags({**saved, "checkpoint_every": every})
+    flags = [*recorded_flags(folder, saved), *as_flags({"checkpoint_every": every})]
     begun_with = resolve(parser.parse_args(flags))
     asked = parser.parse_args([*flags, *(sys.argv[1:] if argv is None else argv)])
     goes_on_with = resolve(asked, drop=True)
@@ -84,6 +82,18 @@ def settings(
             )
     arguments.checkpoint_every = asked.checkpoint_every
     return replace(begun_with, out=str(folder))
+
+
+def recorded_flags(folder: Path, saved: Mapping[str, Any]) -> list[str]:
+    """The settings that a run's configuration records, as a command line.
+
+    Raises:
+        ValueError: if there is one among them that isn't a run's, and would be another flag.
+    """
+    unknown = [name for name in saved if name not in _SETTINGS]
+    if unknown:
+        raise ValueError(f"{str(folder)!r} has a setting that runs don't have, {unknown[0]!r}")
+    return as_flags(saved)
 
 
 def _flag(name: str) -> str:

@@ -158,7 +158,14 @@ def _run_again(
     if "grid" not in record:
         mesh = ",".join(f"{axis}={size}" for axis, size in arguments.mesh.items())
         devices = ["--devices", str(arguments.devices), *(["--mesh", mesh] if mesh else [])]
-        code = one_run.main([*as_flags(record["config"]), *devices, "--out", str(out)])
+        code = one_run.main(
+            [
+                *checkpoints.recorded_flags(arguments.folder, record["config"]),
+                *devices,
+                "--out",
+                str(out),
+            ]
+        )
         if code == cli.STOPPED:
             raise KeyboardInterrupt
         if code:

@@ -130,6 +130,9 @@ def test_mistakes(folder, tmp_path, error_of):
 def test_edited_settings_are_checked(folder, error_of):
     path = folder / "run/config.json"
     record = json.loads(path.read_text())
-    record["config"]["rule"] = "../sign"
-    path.write_text(json.dumps(record))
-    assert "unknown rule '../sign'" in error_of(reproduce.main, str(folder / "run"))
+    for name, value, message in (
+        ("rule", "../sign", "unknown rule '../sign'"),
+        ("resume", "elsewhere", "a setting that runs don't have, 'resume'"),
+    ):
+        path.write_text(json.dumps(record | {"config": record["config"] | {name: value}}))
+        assert message in error_of(reproduce.main, str(folder / "run"))
