@@ -47,7 +47,7 @@ LEFT_OUT = ("abs", "sqrt", "sign", "sort")
 
 _NO_DEFAULT = ("minimum", "strict")
 _SKIPPED = (ast.Import, ast.ImportFrom, ast.Assert, ast.JoinedStr)
-_SKIPPED_FIELDS = ("annotation", "returns", "decorator_list", "exc", "type_comment")
+SKIPPED_FIELDS = ("annotation", "returns", "decorator_list", "exc", "type_comment")
 
 
 def mutants(source: str) -> Iterator[Mutant]:
@@ -66,7 +66,7 @@ def mutants(source: str) -> Iterator[Mutant]:
 def _places(parent: ast.AST, statement: int) -> Iterator[tuple[Any, Any, ast.AST, int]]:
     """Every node that may be mutated: what holds it and where, itself, its statement's line."""
     for field, value in ast.iter_fields(parent):
-        if field in _SKIPPED_FIELDS:
+        if field in SKIPPED_FIELDS:
             continue
         holder, items = (
             (value, enumerate(value)) if isinstance(value, list) else (None, [(field, value)])

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from scipy import stats
 
-from benchmarks import report
+from benchmarks import _cosmic_ray, _mutants, report
 from benchmarks._mutant_tests import baseline, keep_compiled, survives
-from benchmarks._mutants import mutants
 from experiments import cli, results
 
 
@@ -27,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("files", metavar="FILE", nargs="+", type=_python_file, help="what to make mutants of")
     add("--tests", metavar="FILE", nargs="+", type=_python_file, required=True, help="for pytest")
+    add("--cosmic-ray", action="store_true", help="Cosmic Ray's mutants, in place of those of ours")
     add("--sample", metavar="N", type=cli.integer(1), help="so many mutants (default: all)")
     add("--seed", metavar="N", type=cli.integer(0), default=0, help="of the sample (default: 0)")
     add(
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--json", metavar="FILE", type=report.file, help="also write all mutants here")
     arguments = parser.parse_args(argv)
 
+    mutants = _cosmic_ray.mutants if arguments.cosmic_ray else _mutants.mutants
     chosen = [(x, m) for x in arguments.files for m in mutants(x.read_text(encoding="utf-8"))]
     if not chosen:
         parser.error("the files have no mutants: there is nothing but declarations in them")

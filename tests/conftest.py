@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 
 import jax
 import pytest
 from hypothesis import settings
+from jax._src import compiler
 
 # Compiling is slow and its time varies, so a deadline would say nothing; the examples are the same
 # in every run, so that a failure can be repeated.
@@ -53,9 +55,23 @@ def pytest_unconfigure():
     shutil.rmtree(_CACHE, ignore_errors=True)
 
 
+# Fusions by XLA's older emitters, in one piece for the one core: in a third of the time.
+_QUICKLY = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+
+
+@cache
+def _quickly() -> dict[str, bool | int]:
+    """XLA's flags come and go: those above, if this XLA has them."""
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options=_QUICKLY)
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return _QUICKLY
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiled_quickly(request):
-    """Programs are compiled without LLVM's optimizations, which takes 2/3 of the time.
+    """Programs are compiled without LLVM's optimizations, and with flags that save time as well.
 
     Files marked `optimized` aren't: how the kernels compute as users have them is what they test,
     or their programs run for longer than they take to compile, or are looked at.
@@ -63,9 +79,19 @@ def compiled_quickly(request):
     if request.node.get_closest_marker("optimized"):
         yield
         return
+    usual, flags = compiler.get_compile_options, _quickly()
+
+    def options(*args, env_options_overrides=None, **settings):
+        overrides = flags | (env_options_overrides or {})
+        return usual(*args, env_options_overrides=overrides, **settings)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for commands in other processes
+        patch.setattr(compiler, "get_compile_options", options)  # there is no public way
         jax.config.update("jax_disable_most_optimizations", True)
+        # For commands in other processes.
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        words = (f"--{name}={str(value).lower()}" for name, value in flags.items())
+        patch.setenv("XLA_FLAGS", " ".join([os.environ.get("XLA_FLAGS", ""), *words]))
         yield
         jax.config.update("jax_disable_most_optimizations", False)
 

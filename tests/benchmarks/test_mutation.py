@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import benchmarks
-from benchmarks import mutation
+from benchmarks import _cosmic_ray, mutation
 from benchmarks._mutants import mutants
 
 ROOTS = ("x.max(axis=k)", "sqrt(x.min(axis=k))", "sqrt(x.max())")
@@ -42,6 +42,13 @@ def test_mutants_by_hand(source: str, expected: list[str]):
 def test_a_mutant_says_where_and_what():
     (mutant,) = mutants("X = f(\n    b,\n    -c,\n)\n")
     assert mutant == (1, 3, "-c", "c", "X = f(b, c)")
+
+
+def test_cosmic_ray_leaves_annotations_alone():
+    source = "def f(x: int | None = 1):\n    y = -x\n    return y\n"
+    assert sorted(mutant[:4] for mutant in _cosmic_ray.mutants(source)) == [
+        (1, 1, "def f(x: int | None = 1):", f"def f(x: int | None = {k}):") for k in (0, 2)
+    ] + [(2, 2, "y = -x", f"y = {x}") for x in ("+x", "not x", "x", "~x")]
 
 
 MODULE = """
