@@ -12,6 +12,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -32,7 +34,7 @@ class Baseline(NamedTuple):
 
     Attributes:
         seconds: how long each test takes.
-        contexts: of each file, which tests run which line.
+        contexts: of each file, which tests run which line, or which files of tests, on collection.
     """
 
     seconds: dict[str, float]
@@ -42,13 +44,17 @@ class Baseline(NamedTuple):
         """The tests that run the mutated lines, of no more than so many seconds.
 
         The fastest first, but of each function one before the second of any: they look at other
-        things. Of what is run on import alone, such as defaults, all that run anything of the file.
+        things. Where a file runs the lines to make its tests' parameters, all of its tests. Of what
+        is run on import alone, such as defaults, all tests that run anything of the mutated file.
         """
         lines = self.contexts[file]
         here = {x for n in range(mutant.first, mutant.last + 1) for x in lines.get(n, ())}
         anywhere = {x for tests in lines.values() for x in tests}
-        known = self.seconds.keys()
-        fastest = sorted(here & known or anywhere & known, key=self.seconds.__getitem__)
+
+        def among(contexts: set[str]) -> list[str]:
+            return [x for x in self.seconds if x in contexts or x.partition("::")[0] in contexts]
+
+        fastest = sorted(among(here) or among(anywhere), key=self.seconds.__getitem__)
         before = Counter[str]()
         turns: dict[str, int] = {}
         for test in fastest:
@@ -65,10 +71,17 @@ class Baseline(NamedTuple):
 
 
 class _Recorder:
-    """A plugin of pytest: which test runs, and for how long."""
+    """A plugin of pytest: which test runs, and for how long, or which file of tests is read."""
 
     def __init__(self, measured: coverage.Coverage) -> None:
         self.measured, self.seconds = measured, {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> Iterator[None]:
+        self.measured.switch_context(collector.nodeid)
+        result = yield
+        self.measured.switch_context("")
+        return result
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -119,6 +132,8 @@ def baseline(files: Sequence[Path], tests: Sequence[str], folder: Path) -> Basel
         measured = coverage.Coverage(data, config_file=False, include=[str(x) for x in files])
         recorder = _Recorder(measured)
         measured.start()
+        for file in files:
+            _import(file)
         code = _pytest(tests, recorder)
         measured.stop()
         measured.save()
@@ -158,6 +173,12 @@ def keep_compiled(folder: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _import(file: Path) -> None:
+    """Import a file by its name from here, so that no file of tests seems to run all of it."""
+    with suppress(ImportError, ValueError):
+        import_module(".".join(file.resolve().relative_to(Path.cwd()).with_suffix("").parts))
 
 
 def _pytest(tests: Sequence[str], plugin: object) -> int:

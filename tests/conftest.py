@@ -32,13 +32,15 @@ jax.config.update("jax_num_cpu_devices", 8)
 gc.set_threshold(100_000, 50, 50)
 
 
+# The cores that there are, where a process can choose among them.
+_CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+
+
 def _take_one_core() -> None:
     """Give each of pytest-xdist's processes a core: XLA's threads would wait for one another."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker is None or not hasattr(os, "sched_setaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+    if worker is not None and _CORES:
+        os.sched_setaffinity(0, {_CORES[int(worker.removeprefix("gw")) % len(_CORES)]})
 
 
 _take_one_core()
@@ -94,6 +96,18 @@ def compiled_quickly(request):
         patch.setenv("XLA_FLAGS", " ".join([os.environ.get("XLA_FLAGS", ""), *words]))
         yield
         jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def all_cores():
+    """For processes that are started side by side, and would wait for one another on one core."""
+    if not _CORES:
+        yield
+        return
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, _CORES)
+    yield
+    os.sched_setaffinity(0, own)
 
 
 @pytest.fixture

@@ -110,6 +110,7 @@ def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> A
             traced. A weight of 0 doesn't shut out a worker's NaN or ±∞: 0 · ∞ is NaN.
 
     Raises:
+        TypeError: if the weights aren't real numbers.
         ValueError: if a weight is negative or not finite, if all are 0, or, when traced, if their
             number isn't that of the workers.
 

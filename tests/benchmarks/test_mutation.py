@@ -68,11 +68,17 @@ def double(x):
     return 2 * x
 """
 TESTS = """
-from clipping import clip
+import pytest
+from clipping import clip, double
 
 
 def test_clip():
     assert clip(3) == 3
+
+
+@pytest.mark.parametrize("six", [double(3)])
+def test_six(six):
+    assert six == 6
 """
 
 
@@ -98,15 +104,15 @@ def test_survivors_are_printed(tmp_path: Path):
     # clip(3) is 3 for any limit from 3 on, and 2 · 2 is 2 + 2, but neither 2 / 2 nor 3 · 2.
     assert done.stdout == (
         "4 of 4 mutants; those that survive:\n\n"
-        "clipping.py:2 (2 tests): 10 → 11\n\n"
+        "clipping.py:2 (3 tests): 10 → 11\n\n"
         "3 of 4 killed, 75.0%\n"
     )
     rows = json.loads((tmp_path / "mutants.json").read_text())["mutants"]
     assert [(x["mutant"], x["tests"], x["survives"]) for x in rows] == [
-        ("10 → 11", 2, True),
+        ("10 → 11", 3, True),
         ("min(x, LIMIT) → max(x, LIMIT)", 1, False),
-        ("2 * x → 2 / x", 1, False),
-        ("2 → 3", 1, False),
+        ("2 * x → 2 / x", 3, False),  # by a doctest, or when the tests' parameters are made
+        ("2 → 3", 3, False),
     ]
     assert (tmp_path / "clipping.py").read_text() == MODULE
 

@@ -26,7 +26,7 @@ def free_port():
 
 
 @pytest.fixture
-def start():
+def start(all_cores):
     """Starts the processes of a run, each with flags of its own; ends them after the test."""
     started = []
 

@@ -200,6 +200,7 @@ def test_votes_by_hand(options: dict[str, Any], expected: list[float]):
         ({"tie": "random"}, [0, 1], 0, 1),  # 0 has no vote
         ({"tie": "random"}, [0, math.nan], 1 / 2, 1 / 2),
         ({"zero": "random", "tie": "random"}, [0, 1], 1 / 4, 3 / 4),  # +1, or a tie: its own coin
+        ({"zero": "random", "tie": "random"}, [math.nan, 1, 0], 1 / 4, 3 / 4),
     ],
 )
 def test_odds_of_random_votes(options: dict[str, Any], rows: list, minus: float, plus: float):
