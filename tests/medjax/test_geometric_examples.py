@@ -55,6 +55,8 @@ def column(*values: float) -> np.ndarray:
         (rules.caf(0), column(0, 4), 2),
         # The 9 has the largest of ±1 ±1 ±5 ±7 ... from the mean 2.
         (rules.dnc(1), column(1, 1, -3, 9), -1 / 3),
+        (rules.dnc(1), column(1, 0, 0), 0),
+        (rules.caf(1), column(1, 0, 0), 0),
         (rules.dnc(1, filter_fraction=1.5), column(1, 3, 2, 2, 2), 2),  # ⌈1.5⌉ = 2 are dropped
         (rules.geometric_median(num_steps=1), [[3.0, 4.0], [0.0, 1.0]], [0.5, 1.5]),  # β = 1/5, 1
         # v = (2 - 1)/2, then v + (2 - 1.5)/2.
@@ -75,6 +77,12 @@ def column(*values: float) -> np.ndarray:
         (rules.clipped_clustering(), [[1.5, 0], [-0.2605, 1.4772], [0, 0]], [0.75, 0]),
         (rules.clipped_clustering(), [[1.5, 0], [0.2605, 1.4772], [0, 0]], [0.88025, 0.7386]),
         (rules.clipped_clustering(), column(NAN, 2, 2, -2, -math.inf), 2),
+        # Two that are 0 are as far apart as from the pair, to which the first of them goes.
+        (
+            rules.clipped_clustering(),
+            [[1, 0], [0.5, 0.75**0.5], [0, 0], [0, 0]],
+            [1 / 4, 3**0.5 / 12],
+        ),
         # M = 2: 1 is just long enough, 4 just short enough, and clipped.
         (rules.signguard(lower=0.5, upper=2.0, fraction=1.0), column(1, 2, 4), 5 / 3),
         # Of 6 and 1, with equal scores, the lower index is selected; then 3 around the median of 5.
