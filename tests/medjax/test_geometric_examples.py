@@ -46,6 +46,8 @@ def column(*values: float) -> np.ndarray:
         (rules.mda(1), column(9, 1, 1, 1), 1),
         (rules.monna(2), column(3, 9, 2, 5, -9), 10 / 3),
         (rules.monna(2, reference=1), column(3, 9, 2, 5, 10), 8),
+        # Near as the next ones are, the reference has a part.
+        (rules.monna(2), column(0, 0.1, 0.1, 0.1, 9), 0.2 / 3),
         # A reference that isn't finite: the first three of those that are.
         (rules.monna(2), column(NAN, 1, 2, 30, 40), 11),
         (rules.cge(1), column(1, -1), 1),
@@ -58,6 +60,8 @@ def column(*values: float) -> np.ndarray:
         (rules.dnc(1), column(1, 0, 0), 0),
         (rules.caf(1), column(1, 0, 0), 0),
         (rules.dnc(1, filter_fraction=1.5), column(1, 3, 2, 2, 2), 2),  # ⌈1.5⌉ = 2 are dropped
+        # β = 1/5, 1/5, 1/10, so that it comes to 2.4; then 1/5, 1/5, 1/7.6.
+        (rules.geometric_median(5.0, 2), column(0, 1, 10), 2.851485),
         (rules.geometric_median(num_steps=1), [[3.0, 4.0], [0.0, 1.0]], [0.5, 1.5]),  # β = 1/5, 1
         # v = (2 - 1)/2, then v + (2 - 1.5)/2.
         (rules.centered_clipping(2.0), column(4, -1), 0.5),

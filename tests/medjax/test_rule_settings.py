@@ -102,6 +102,7 @@ def test_what_is_just_valid(rule: rules.Rule, n: int):
         (rules.multi_krum(1, 4), 3, "selects 4 vectors, got only n = 3"),
         (rules.monna(1, 3), 3, "needs worker 3, got only n = 3"),
         (rules.cge(3), 3, "needs f < n, got f = 3 and n = 3"),
+        (rules.cge(4), 3, "needs f < n, got f = 4 and n = 3"),
         (rules.dnc(1, filter_fraction=3.0), 3, "drops 3 vectors, got only n = 3"),
         (rules.bulyan(2), 10, r"needs n >= 4f \+ 3, got f = 2 and n = 10"),
         (rules.signguard(), 1, "needs n >= 2, got n = 1"),

@@ -11,6 +11,8 @@ import pytest
 import medjax
 from medjax import sharding
 
+pytestmark = pytest.mark.optimized  # equal bit for bit is what users' programs have to be
+
 N, STEPS = 13, 100  # which no number of devices here divides
 MESHES = {"2": (2, 1), "2 x 2": (2, 2), "8": (8, 1)}
 
