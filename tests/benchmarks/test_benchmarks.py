@@ -109,6 +109,7 @@ def test_kernels_leave_out_what_takes_too_much(measured):
     assert "— above --budget 1e-09 seconds a call." in printed
 
 
+@pytest.mark.slow
 def test_scaling_measures_points_apart(measured, tmp_path):
     picture = tmp_path / "scaling.png"
     printed, figures = measured(scaling, f"--worker-chunk 2 --plot {picture}")
@@ -144,6 +145,7 @@ def test_scaling_goes_on_after_a_point_that_fails(monkeypatch, capsys, tmp_path)
     assert b"<svg" in (tmp_path / "a.svg").read_bytes()
 
 
+@pytest.mark.slow
 def test_devices_are_compared_with_one(measured, tmp_path):
     picture = tmp_path / "devices.png"
     printed, figures = measured(devices, f"--plot {picture}")

@@ -24,6 +24,7 @@ def assert_close(actual, expected):
         np.testing.assert_allclose(actual[name], values, rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_on_any_mesh(tmp_path):
     # 10 workers divide by neither 4 nor 8.
     for name, flags in {
@@ -40,6 +41,7 @@ def test_a_run_is_the_same_on_any_mesh(tmp_path):
     assert mesh == {"grid": 1, "workers": 2, "coordinates": 4}
 
 
+@pytest.mark.slow
 def test_a_sweep_is_the_same_on_any_mesh(tmp_path):
     grid = ("--rule", "noisy_sign", "--b", "0.1", "1", "10", "--seeds", "2")
     for name, flags in {

@@ -191,6 +191,7 @@ def test_success_of_a_backdoor_is_measured(tmp_path, capsys):
     assert columns_of(tmp_path / "mean")["backdoor_success"][0] < 0.9
 
 
+@pytest.mark.slow
 def test_sweep_over_attacks_and_rules(tmp_path, capsys):
     grid = ("--rule", "krum", "median", "--attack", "none", "alie:tau=1", "ipm", "--byzantine", "2")
     quick = [*QUICK, *EIGHT, "--validation", "0"]

@@ -44,6 +44,7 @@ def scale(path, metric, step, factor):
     pq.write_table(table.set_column(place, metric, pa.array(values)), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["run", "sweep"])
 def test_the_same_again(finished, which, capsys):
     assert reproduce.main([str(finished / which)]) == 0

@@ -58,6 +58,7 @@ def stopped(folder, monkeypatch, chunk, at, *flags):
         assert sweep(*GRID, *flags, "--out", folder) == 130
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("chunk", "at"), [(1, 1), (2, 20)])
 def test_a_chunk_goes_on(chunk, at, whole, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "sweep"
@@ -87,6 +88,7 @@ def test_a_chunk_goes_on(chunk, at, whole, tmp_path, monkeypatch, capsys):
     assert len(record["sessions"]) == 2
 
 
+@pytest.mark.slow
 def test_a_torn_checkpoint_is_passed_over(whole, tmp_path, monkeypatch):
     folder = tmp_path / "sweep"
     stopped(folder, monkeypatch, 1, 20, *KEPT)

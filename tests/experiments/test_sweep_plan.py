@@ -77,6 +77,7 @@ def test_a_grid_too_large_for_memory_is_cut():
         assert estimate_bytes(group, make_chunks(group, most)[0]) <= budget
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

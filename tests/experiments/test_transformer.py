@@ -108,6 +108,7 @@ def unigram_entropy(labels):
     return -(shares[shares > 0] * np.log(shares[shares > 0])).sum()
 
 
+@pytest.mark.slow
 def test_learns_more_than_how_often_each_character_occurs(tmp_path, capsys):
     settings = "--rule mean --server adam --lr 0.005 --batch-size 4 --steps 60 --eval-every 60"
     small = "--examples-per-worker 32 --seed 1"

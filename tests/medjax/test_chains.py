@@ -105,6 +105,7 @@ def trained() -> dict[str, np.ndarray]:
     return jax.tree.map(np.asarray, every(CENTRES, DATA))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHAINS)
 def test_every_name_trains_in_a_chain(name: str, trained: dict[str, np.ndarray]):
     assert trained[name].shape == (NUM_STEPS, *MEAN.shape)

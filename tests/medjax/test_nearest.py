@@ -51,6 +51,7 @@ def reference(x: np.ndarray, center: np.ndarray, keep: int) -> np.ndarray:
     return np.array(means)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", SIZES)
 def test_equals_the_nearest_window(n: int, method: str):
     rng = np.random.default_rng(n)

@@ -169,6 +169,7 @@ def streamed(tx: optax.GradientTransformation, g: np.ndarray, at_once: int) -> j
     return signs.sum(own_place)[0]
 
 
+@pytest.mark.slow
 def test_the_signs_of_a_worker_do_not_depend_on_how_the_work_is_cut_up():
     tx = noisy_sign(0.5, noise.logistic())
     (whole,) = steps(tx, G)

@@ -71,6 +71,7 @@ def test_network_equals_sort(n: int):
     check_order_statistics(awkward(n))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bisection")
 @pytest.mark.parametrize("n", SIZES)
 def test_bisection_equals_sort(n: int):
@@ -192,6 +193,7 @@ def test_even_median_of_subnormals_stays_between_the_middle_two():
     np.testing.assert_array_less(result, np.nextafter(np.array([low, high, -low]), 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "trim"), [(1, 0), (2, 0), (5, 2), (8, 3), (11, 1), (64, 30)])
 @pytest.mark.parametrize("method", ["network", "bisection"])
 def test_trimmed_mean(n: int, trim: int, method: str, request: pytest.FixtureRequest):
@@ -227,6 +229,7 @@ def test_trimmed_mean_of_the_largest_numbers_stays_in_range(n: int):
     assert_same_bits(actual, np.array([big, -big], np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 130])
 def test_vmap_equals_each(n: int):
     x = np.random.default_rng(0).normal(size=(3, n, 5)).astype(np.float32)

@@ -58,6 +58,7 @@ def run(name, seed=0):
     return jax.tree.map(np.asarray, jax.jit(train)(data).metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MESHES)
 def test_noisy_sign_runs_alike(name):
     one, other = run("one"), run(name)

@@ -106,6 +106,7 @@ def alone() -> Any:
     return jax.jit(lambda g: {name: step(tx, g) for name, tx in chains().items()})(gradients())
 
 
+@pytest.mark.slow
 @each_mesh
 def test_every_rule_mixing_and_attack_is_as_on_one_device(workers: int, coordinates: int):
     def all_at_once(g: Any) -> Any:

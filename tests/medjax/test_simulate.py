@@ -238,6 +238,7 @@ def test_params_of_any_pytree_class():
     np.testing.assert_allclose(result.params.x, 13 / 3, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [2**31, 2**32 - 1])
 def test_large_seeds_are_those_of_jax(seed):
     run = partial(medjax.simulate, quadratic, 0.0, unequal(), OPTIMIZER, num_steps=3, batch_size=2)

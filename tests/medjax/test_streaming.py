@@ -104,6 +104,7 @@ def local_gradients(params: Any) -> Any:
 TRACE = per_worker(optax.trace(0.9), N)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -157,6 +158,7 @@ def test_a_run_does_not_depend_on_the_chunks_but_for_rounding(
             np.testing.assert_allclose(actual[name], whole[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sign", "noisy_sign", "exact", "mean_of_signs"])
 def test_a_run_of_exact_gradients_does_not_depend_on_the_chunks(name: str):
     # f_i(x) = ‖x - a_i‖²/2 with everything a multiple of 1/16, so that no gradient is rounded, and
