@@ -62,6 +62,7 @@ def column(*values: float) -> np.ndarray:
         (rules.dnc(1, filter_fraction=1.5), column(1, 3, 2, 2, 2), 2),  # ⌈1.5⌉ = 2 are dropped
         # β = 1/5, 1/5, 1/10, so that it comes to 2.4; then 1/5, 1/5, 1/7.6.
         (rules.geometric_median(5.0, 2), column(0, 1, 10), 2.851485),
+        (rules.geometric_median(5e25, 2), column(0, 1e25, 1e26), 2.851485e25),
         (rules.geometric_median(num_steps=1), [[3.0, 4.0], [0.0, 1.0]], [0.5, 1.5]),  # β = 1/5, 1
         # v = (2 - 1)/2, then v + (2 - 1.5)/2.
         (rules.centered_clipping(2.0), column(4, -1), 0.5),
