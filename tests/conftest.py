@@ -79,6 +79,7 @@ def compiled_quickly(request):
     or their programs run for longer than they take to compile, or are looked at.
     """
     if request.node.get_closest_marker("optimized"):
+        jax.clear_caches()  # of what other files compiled quickly
         yield
         return
     usual, flags = compiler.get_compile_options, _quickly()
