@@ -176,14 +176,14 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_stopped_goes_on(uninterrupted, tmp_path, capsys):
-    # Killed ones: benchmarks.trust and its tests.
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_a_sweep_that_is_stopped_goes_on(name, uninterrupted, tmp_path, capsys):
     folder = tmp_path / "sweep"
     with begin(folder) as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(getattr(signal, name))
         errors = process.stderr.read()
-    assert process.returncode == 130
-    assert errors == "stopped; the same command goes on where this was\n"
+    assert process.returncode == (130 if name == "SIGINT" else -signal.SIGKILL)
+    assert errors == ("stopped; the same command goes on where this was\n" * (name == "SIGINT"))
     assert not (folder / "results.parquet").exists()
     parts = {path: path.stat().st_mtime_ns for path in folder.glob("parts/*.parquet")}
     assert 1 <= len(parts) < 3

@@ -13,6 +13,8 @@ from jax import lax
 from medjax import adaptive_scale, aggregate, noise, noisy_sign, perturb, rules
 from medjax._promised import Promised, StackedNeeded, promise
 
+pytestmark = pytest.mark.optimized
+
 # Additive rules of n workers, and coordinate-wise ones.
 ADDITIVE: dict[str, Callable[[int], rules.Rule]] = {
     "mean": lambda n: rules.mean(),

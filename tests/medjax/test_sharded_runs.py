@@ -11,6 +11,8 @@ import pytest
 import medjax
 from medjax import sharding
 
+pytestmark = pytest.mark.optimized  # without, programs that differ for users may be the same
+
 N, STEPS = 13, 100  # which no number of devices here divides
 MESHES = {"2": (2, 1), "2 x 2": (2, 2), "8": (8, 1)}
 
@@ -82,6 +84,18 @@ def test_noise_does_not_depend_on_the_mesh(name):
         # What is drawn is the same; what makes noise of it is contracted or isn't, as the compiler
         # likes. Noise of another key would be as far away as it is large.
         np.testing.assert_allclose(a, b, rtol=5e-7, atol=5e-7)
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_random_bits_do_not_depend_on_the_mesh(name):
+    # Uniform noise is a multiple of them, to which 0 is added: there is nothing to contract.
+    tx = medjax.perturb(2.0, medjax.noise.uniform(), key=3)
+    zeros = {"w": jnp.zeros((N, 3, 5)), "b": jnp.zeros((N, 7))}
+    state = tx.init(jax.tree.map(lambda x: x[0], zeros))
+    plain = jax.jit(tx.update)(zeros, state)[0]
+    spread = sharding.sharded(tx, make_mesh(name)).update(zeros, state)[0]
+    assert all(jnp.all(x != 0) for x in jax.tree.leaves(plain))
+    jax.tree.map(np.testing.assert_array_equal, spread, plain)
 
 
 def test_what_workers_keep_is_with_them():

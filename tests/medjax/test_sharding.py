@@ -36,7 +36,7 @@ SETTINGS["clip"] = {"max_norm": 2.0}
 DATA_ATTACKS = ("label_flip", "backdoor")  # they come before the training
 EXACT = ("majority_vote", "median", "trimmed_mean", "meamed", "phocas")
 # Devices for the workers and for the coordinates: 13 workers and 42 coordinates divide by none.
-MESHES = [(2, 2), (8, 1)]
+MESHES = [(2, 1), (2, 2), (8, 1)]
 each_mesh = pytest.mark.parametrize(("workers", "coordinates"), MESHES)
 
 

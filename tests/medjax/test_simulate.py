@@ -9,6 +9,8 @@ from scipy import stats
 
 import medjax
 
+pytestmark = pytest.mark.optimized
+
 A, DELTA, X0 = np.array([1.0, 2.0, 10.0]), 1e-3, 5e-4  # the toy of the paper
 
 
