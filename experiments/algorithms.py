@@ -109,7 +109,7 @@ def build_rule(
     parts = named.links(mix) if mix is not None else []
     mixings = tuple(named.build(part, MIXINGS, **known) for part in parts)
     if not isinstance(built, StatefulRule):
-        built, mixings = medjax.rules.premixed(built, *mixings), ()
+        built, mixings = medjax.mixing.premixed(built, *mixings), ()
     elif mixings and built.knows_workers:
         raise ValueError(f"--mix {mix} can't precede --rule {rule}, which remembers workers")
     check(optax.chain(*server_stages(built, mixings, jax.random.key(0))), num_workers)

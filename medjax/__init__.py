@@ -1,6 +1,6 @@
 """medjax: distributed training with heterogeneous data, simulated in JAX.
 
-All n workers take a step in one jitted program; everything after their gradients is an optax chain
+All n workers take a step in one jitted program. Everything after their gradients is an optax chain
 over stacked updates, leaves `(n, *shape)`, in the order of the protocol: worker, server.
 """
 
@@ -9,38 +9,41 @@ from medjax import compressors as compressors
 from medjax import mixing as mixing
 from medjax import noise as noise
 from medjax import objectives as objectives
+from medjax import optimizers as optimizers
 from medjax import partition as partition
 from medjax import rules as rules
 from medjax import servers as servers
 from medjax import sharding as sharding
 from medjax import theory as theory
-from medjax._aggregate import AggregateState as AggregateState
-from medjax._aggregate import aggregate as aggregate
-from medjax._alias import median_sgd as median_sgd
-from medjax._alias import noisy_median_sgd as noisy_median_sgd
-from medjax._alias import noisy_sign_sgd as noisy_sign_sgd
-from medjax._alias import sgd as sgd
-from medjax._alias import sign_sgd as sign_sgd
-from medjax._attack import AttackState as AttackState
-from medjax._attack import attack as attack
-from medjax._compress import compress as compress
-from medjax._compress import error_feedback as error_feedback
-from medjax._mix import mix as mix
-from medjax._multitask import MultitaskResult as MultitaskResult
-from medjax._multitask import multitask as multitask
-from medjax._noisy_sign import noisy_sign as noisy_sign
-from medjax._per_worker import per_worker as per_worker
-from medjax._perturb import AdaptiveScale as AdaptiveScale
-from medjax._perturb import PerturbState as PerturbState
-from medjax._perturb import adaptive_scale as adaptive_scale
-from medjax._perturb import perturb as perturb
-from medjax._simulate import Result as Result
-from medjax._simulate import Simulation as Simulation
-from medjax._simulate import SimulationState as SimulationState
-from medjax._simulate import simulate as simulate
-from medjax._simulate import simulation as simulation
-from medjax._worker_data import WorkerData as WorkerData
-from medjax._worker_data import stack_workers as stack_workers
-from medjax._worker_momentum import worker_momentum as worker_momentum
+from medjax import training as training
+from medjax import workers as workers
+from medjax.attacks import AttackState as AttackState
+from medjax.attacks import attack as attack
+from medjax.compressors import compress as compress
+from medjax.compressors import error_feedback as error_feedback
+from medjax.mixing import mix as mix
+from medjax.noise import AdaptiveScale as AdaptiveScale
+from medjax.noise import PerturbState as PerturbState
+from medjax.noise import adaptive_scale as adaptive_scale
+from medjax.noise import noisy_sign as noisy_sign
+from medjax.noise import perturb as perturb
+from medjax.optimizers import mean_sgd as mean_sgd
+from medjax.optimizers import median_sgd as median_sgd
+from medjax.optimizers import noisy_median_sgd as noisy_median_sgd
+from medjax.optimizers import noisy_sign_sgd as noisy_sign_sgd
+from medjax.optimizers import sign_sgd as sign_sgd
+from medjax.partition import WorkerData as WorkerData
+from medjax.partition import stack_workers as stack_workers
+from medjax.rules import AggregateState as AggregateState
+from medjax.rules import aggregate as aggregate
+from medjax.training import MultitaskResult as MultitaskResult
+from medjax.training import Result as Result
+from medjax.training import Simulation as Simulation
+from medjax.training import SimulationState as SimulationState
+from medjax.training import multitask as multitask
+from medjax.training import simulate as simulate
+from medjax.training import simulation as simulation
+from medjax.workers import per_worker as per_worker
+from medjax.workers import worker_momentum as worker_momentum
 
 __version__ = "0.1.0"

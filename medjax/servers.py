@@ -16,8 +16,8 @@ from typing import Any
 import optax
 from jaxtyping import Array, Float
 
-from medjax import _checks
-from medjax._precision import in_float32
+from medjax._engine import checks
+from medjax._engine.precision import in_float32
 
 Number = float | Float[Array, ""]
 """A setting that may be traced."""
@@ -49,7 +49,7 @@ def momentum(
     Raises:
         ValueError, TypeError: if a setting isn't a number in its range.
     """
-    _checks.fraction("momentum", momentum, below_one=True)
+    checks.fraction("momentum", momentum, below_one=True)
     return _optimizer(optax.sgd, learning_rate, momentum=momentum)
 
 
@@ -128,7 +128,7 @@ def adagrad(
     Raises:
         ValueError, TypeError: if a setting isn't a number in its range.
     """
-    _checks.real("eps", eps, minimum=0.0, exclusive=True)
+    checks.real("eps", eps, minimum=0.0, exclusive=True)
     return _optimizer(optax.adagrad, learning_rate, initial_accumulator_value=eps**2, eps=0.0)
 
 
@@ -148,11 +148,11 @@ def _optimizer(
     learning_rate: optax.ScalarOrSchedule,
     **settings: Any,
 ) -> optax.GradientTransformation:
-    _checks.step_size("learning_rate", learning_rate)
+    checks.step_size("learning_rate", learning_rate)
     return in_float32(make(learning_rate, **settings))
 
 
 def _check_moments(b1: Number, b2: Number, eps: Number) -> None:
-    _checks.fraction("b1", b1, below_one=True)
-    _checks.fraction("b2", b2, below_one=True)
-    _checks.real("eps", eps, minimum=0.0, exclusive=True)
+    checks.fraction("b1", b1, below_one=True)
+    checks.fraction("b2", b2, below_one=True)
+    checks.real("eps", eps, minimum=0.0, exclusive=True)

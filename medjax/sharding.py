@@ -21,12 +21,12 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from medjax import _checks
-from medjax._shards import COORDINATES as COORDINATES
-from medjax._shards import GRID as GRID
-from medjax._shards import WORKERS as WORKERS
-from medjax._shards import on_mesh as on_mesh
-from medjax._stacked import Promise
+from medjax._engine import checks
+from medjax._engine.mesh import COORDINATES as COORDINATES
+from medjax._engine.mesh import GRID as GRID
+from medjax._engine.mesh import WORKERS as WORKERS
+from medjax._engine.mesh import on_mesh as on_mesh
+from medjax._engine.stacked import Promise
 
 Tree = TypeVar("Tree")
 """Any pytree of arrays."""
@@ -55,11 +55,11 @@ def make_mesh(
     {'grid': 1, 'workers': 1, 'coordinates': 1}
     """
     devices = list(jax.devices() if devices is None else devices)
-    coordinates = _checks.integer("coordinates", coordinates, minimum=1)
-    grid = _checks.integer("grid", grid, minimum=1)
+    coordinates = checks.integer("coordinates", coordinates, minimum=1)
+    grid = checks.integer("grid", grid, minimum=1)
     if workers is None:
         workers = max(1, len(devices) // (coordinates * grid))
-    shape = (grid, _checks.integer("workers", workers, minimum=1), coordinates)
+    shape = (grid, checks.integer("workers", workers, minimum=1), coordinates)
     size = int(np.prod(shape))
     if size > len(devices):
         raise ValueError(

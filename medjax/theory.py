@@ -23,8 +23,8 @@ from jax.core import Tracer
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from medjax import _checks
-from medjax._perturb import check_noise
+from medjax._engine import checks
+from medjax.noise._perturb import check_noise
 from medjax.noise import Noise
 
 Vector = Float[np.ndarray, " n"]
@@ -162,7 +162,7 @@ def median_quantile(u: ArrayLike, b: float, q: float = 0.5, noise: Noise | None 
     4.173
     """
     u, b, noise = _check(u, b, noise)
-    _checks.real("q", q, minimum=0.0, exclusive=True)
+    checks.real("q", q, minimum=0.0, exclusive=True)
     if q >= 1:
         raise ValueError(f"q must be below 1, got {q:g}")
     if q > 0.5:
@@ -257,7 +257,7 @@ def _check(u: Any, b: Any, noise: Noise | None) -> tuple[Vector, float, Noise]:
     """The values in order, b and the distribution, as the functions above promise."""
     if isinstance(u, Tracer) or isinstance(b, Tracer):
         raise TypeError("u and b must be numbers, not traced: medjax.theory computes on the host")
-    _checks.real("b", b, minimum=0.0)
+    checks.real("b", b, minimum=0.0)
     values = np.asarray(u)
     if not (np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)):
         raise TypeError(f"u must be a list of real numbers, got {u!r}")
@@ -272,4 +272,4 @@ def _check(u: Any, b: Any, noise: Noise | None) -> tuple[Vector, float, Noise]:
 
 
 def _size(T: int, d: int) -> int:
-    return _checks.integer("T", T, minimum=1) * _checks.integer("d", d, minimum=1)
+    return checks.integer("T", T, minimum=1) * checks.integer("d", d, minimum=1)

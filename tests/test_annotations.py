@@ -60,7 +60,7 @@ for factory in medjax.mixing.MIXINGS.values():
     stage = build(factory)
     tx = medjax.mix(stage, 0)
     trace(tx.update, tree, tx.init(None))
-    trace(lambda: medjax.rules.premixed(medjax.rules.krum(1), stage)(array, 0))
+    trace(lambda: medjax.mixing.premixed(medjax.rules.krum(1), stage)(array, 0))
 
 for factory in medjax.attacks.ATTACKS.values():
     attack = build(factory)
@@ -104,7 +104,7 @@ medjax.attacks.backdoor(1)(pictures, 2)
 objective = medjax.objectives.classification(lambda w, x: x @ w)
 schedule = optax.linear_schedule(1.0, 0.1, 5)
 for optimizer in (
-    medjax.sgd(0.1),
+    medjax.mean_sgd(0.1),
     medjax.sign_sgd(schedule, tie="random", key=jax.random.key(1)),
     medjax.noisy_sign_sgd(0.1, schedule, medjax.noise.laplace(), key=jax.random.PRNGKey(1)),
     medjax.noisy_sign_sgd(0.1, 0.5, zero="random", exact=True),

@@ -73,7 +73,7 @@ def test_rule_is_what_it_says(examples):
 def test_others_are_what_they_say(examples):
     x = jnp.array([[3.0, 4.0], [0.0, 0.0], [6.0, 8.0]])
     np.testing.assert_array_equal(examples["silent"]()(x, 2), [[3, 4], [0, 0], [0, 0]])
-    mixed = rules.premixed(rules.mean(), examples["normalize"]())(x)
+    mixed = mixing.premixed(rules.mean(), examples["normalize"]())(x)
     np.testing.assert_allclose(mixed, [2 * 0.6 / 3, 2 * 0.8 / 3], rtol=1e-6)
     compressor = examples["half"]()
     # 11 bits of mantissa, of which the first isn't written.

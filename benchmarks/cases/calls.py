@@ -24,7 +24,7 @@ def _objective(x: Any, a: Any) -> Any:
 
 def _simulate(optimizer: Any = None, data: Any = _DATA, **settings: Any) -> Any:
     given: dict[str, Any] = {"num_steps": 1, "key": 0} | settings
-    tx = medjax.sgd(0.1) if optimizer is None else optimizer
+    tx = medjax.mean_sgd(0.1) if optimizer is None else optimizer
     return jax.eval_shape(
         lambda: medjax.simulate(_objective, jnp.float32(0), data, tx, **given).params
     )
@@ -103,7 +103,7 @@ _CALLS |= {
         lambda: rules.centered_clipping(1.0, start=jnp.ones(2))(_X),
         "start must be of shape (3,), got (2,)",
     ),
-    "premixed of a factory": (lambda: rules.premixed(rules.median), "rule must be built"),  # pyright: ignore
+    "premixed of a factory": (lambda: mixing.premixed(rules.median), "rule must be built"),  # pyright: ignore
     "aggregate of a factory": (lambda: medjax.aggregate(rules.median), "rule must be built"),  # pyright: ignore
     "aggregate of a name": (lambda: medjax.aggregate("median"), "rule must be built"),  # pyright: ignore
     "aggregate of None": (lambda: medjax.aggregate(None), "rule must be built"),  # pyright: ignore
@@ -160,8 +160,8 @@ _CALLS |= {
         lambda: _update(medjax.per_worker(optax.trace(0.9), 4)),
         "built for 4 workers, got updates stacked from 5",
     ),
-    "sgd of a word": (lambda: medjax.sgd("fast"), "learning_rate must be a real number"),  # pyright: ignore
-    "sgd of NaN": (lambda: medjax.sgd(math.nan), "learning_rate must be a finite number"),
+    "sgd of a word": (lambda: medjax.mean_sgd("fast"), "learning_rate must be a real number"),  # pyright: ignore
+    "sgd of NaN": (lambda: medjax.mean_sgd(math.nan), "learning_rate must be a finite number"),
     "sign_sgd of -1": (lambda: medjax.sign_sgd(-1.0), "must be a finite number at least 0, got -1"),
     "sign_sgd of a tie for plus": (
         lambda: medjax.sign_sgd(0.1, tie="plus"),  # pyright: ignore

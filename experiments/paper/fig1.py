@@ -40,7 +40,7 @@ def objective(x: Array, a: Array) -> tuple[Array, dict[str, Array]]:
 def algorithms(b: float = B, key: int = 0) -> dict[str, optax.GradientTransformation]:
     """The five algorithms by name."""
     return {
-        "SGD": medjax.sgd(STEP_SIZE),
+        "SGD": medjax.mean_sgd(STEP_SIZE),
         "signSGD": medjax.sign_sgd(STEP_SIZE),
         "medianSGD": medjax.median_sgd(STEP_SIZE),
         "Noisy signSGD": medjax.noisy_sign_sgd(STEP_SIZE, b, key=key),

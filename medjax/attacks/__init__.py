@@ -18,6 +18,7 @@ How many attack is one thing; how many a rule is told to expect (its own `num_by
 from collections.abc import Callable, Mapping
 
 from medjax.attacks._attack import Attack as Attack
+from medjax.attacks._attack import PlainAttack as PlainAttack
 from medjax.attacks._data import DataAttack as DataAttack
 from medjax.attacks._data import add_trigger as add_trigger
 from medjax.attacks._data import backdoor as backdoor
@@ -34,6 +35,8 @@ from medjax.attacks._simple import gaussian as gaussian
 from medjax.attacks._simple import mimic as mimic
 from medjax.attacks._simple import model_replacement as model_replacement
 from medjax.attacks._simple import nonfinite as nonfinite
+from medjax.attacks._stage import AttackState as AttackState
+from medjax.attacks._stage import attack as attack
 
 ATTACKS: Mapping[str, Callable[..., Attack | DataAttack]] = {
     "sign_flip": sign_flip,

@@ -1,56 +1,59 @@
-"""What an attack is, and how what it forges takes its place among the updates."""
+"""What an attack is, and how forged vectors take their place among the updates."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
-from medjax import _checks
-from medjax._promised import promise
-from medjax._random import Seed, stage_key
-from medjax._stacked import Stacked
-
-Draw = Key[Array, ""] | None
+from medjax._engine import checks
+from medjax._engine.lazy import as_lazy
+from medjax._engine.plain import check_function, joined, name_of, parted
+from medjax._engine.random import MaybeKey, Seed, stage_key
+from medjax._engine.stacked import Stacked
 
 Honest: TypeAlias = list[Float[Array, "h _"]]
 """The honest workers' vectors in parts, a matrix for each leaf, in float32 at least."""
 
-Own: TypeAlias = list[Float[Array, "f _"]]
-"""What the Byzantine workers would have sent if they were honest, in the same parts."""
+Byzantine: TypeAlias = list[Float[Array, "f _"]]
+"""The vectors that the Byzantine workers would have sent if they were honest, in the same parts."""
 
 Sent: TypeAlias = list[Float[Array, " _"]] | list[Float[Array, "f _"]]
-"""What they send: one vector in parts, the same for all, or one for each."""
+"""The vectors that they send, in parts: one for all of them, or one for each."""
 
 Place: TypeAlias = Callable[[Sent], list[Float[Array, "n _"]]]
-"""What is sent to all that the server then gets, the vectors of all workers in their own order."""
+"""(what the Byzantine workers send) to the vectors of all workers, as the server gets them."""
 
 Workers: TypeAlias = slice | Int[Array | np.ndarray, " _"]
 """Some of the workers, in order: a slice, which needs no gathering, or their indices."""
 
+PlainAttack: TypeAlias = Callable[..., Float[Array, "*f d"]]
+"""(honest (h, d), byzantine (f, d), key) to what is sent, (f, d) or (d,): any such function."""
+
 
 @dataclass(frozen=True)
 class Attack:
-    """What Byzantine workers send, who know what the honest ones do. `medjax.attack` is its stage.
+    """An attack of workers who know what the honest ones send. `medjax.attack` is its stage.
 
     Attributes:
         name: the attack with its settings.
-        forge: (honest, own, key) to what the Byzantine workers send: see `Honest`, `Own`, `Sent`.
-            Or to a function of `Place` that gives it, for an attack that tries out what a rule
-            makes of it. Checks the numbers of workers where the attack restricts them. The key is
-            None unless `needs_key`.
+        forge: (honest, byzantine, key) to what the Byzantine workers send; see `Honest`,
+            `Byzantine` and `Sent`. Or to a function of `Place` that returns it, for an attack that
+            tries out what a rule makes of it. Checks the numbers of workers where the attack
+            restricts them. The key may be None unless `needs_key`.
         needs_key: whether it draws random numbers.
     """
 
     name: str
-    forge: Callable[[Honest, Own, Draw], Sent | Callable[[Place], Sent]]
+    forge: Callable[[Honest, Byzantine, MaybeKey], Sent | Callable[[Place], Sent]]
     needs_key: bool = False
 
     def __call__(self, updates: Stacked, num_byzantine: int, key: Seed | None = None) -> Stacked:
-        """The stacked updates, leaves (n, *shape), with those of the last f workers forged.
+        """Forge the vectors of the last f workers in stacked updates, leaves (n, *shape).
 
         Raises:
             ValueError, TypeError: if the updates aren't stacked floating-point arrays, if f isn't
@@ -60,6 +63,31 @@ class Attack:
         return corrupt(self, updates, num_byzantine, last, key)
 
 
+def as_attack(attack: object) -> Attack:
+    """Return a built attack as it is, and a plain function as an attack.
+
+    Raises:
+        TypeError: if it is neither (`attacks.alie` in place of `attacks.alie()`).
+    """
+    if isinstance(attack, Attack):
+        return attack
+    check_function("attack", attack, 3, "medjax.attacks.alie()")
+    assert callable(attack)
+    name = name_of(attack)
+
+    def forge(honest: Honest, byzantine: Byzantine, key: MaybeKey) -> Sent:
+        would_send = joined(byzantine)
+        sent = jnp.asarray(attack(joined(honest), would_send, key))
+        if sent.shape not in (would_send.shape, would_send.shape[1:]):
+            raise ValueError(
+                f"attack {name} must return vectors of shape {would_send.shape} or "
+                f"{would_send.shape[1:]}, got {sent.shape}"
+            )
+        return parted(sent, [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in honest])
+
+    return Attack(name, forge)
+
+
 def corrupt(
     attack: Attack,
     updates: Stacked,
@@ -67,57 +95,57 @@ def corrupt(
     choose: Callable[[int, int], tuple[Workers, Workers]],
     key: Seed | None,
 ) -> Stacked:
-    """The updates with those of f workers forged.
+    """Forge the vectors of f workers.
 
     Args:
-        attack: what forges them.
+        attack: the attack.
         updates: leaves (n, *shape).
         num_byzantine: f.
         choose: (f, n) to the honest workers and the Byzantine ones.
         key: for an attack that draws.
     """
-    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+    f = checks.integer("num_byzantine", num_byzantine, minimum=0)
     if f == 0:
         return updates
     if attack.needs_key and key is None:
         raise ValueError(f"{attack.name} draws random numbers: give it a key")
-    draw = stage_key(key, "forge") if attack.needs_key and key is not None else None
-    promised = promise(updates)
-    n = promised.num_workers
+    draw = None if key is None else stage_key(key, "forge")
+    lazy = as_lazy(updates)
+    n = lazy.num_workers
     count_honest(attack.name, f, n)
-    rows = promised.rows()
+    rows = lazy.rows()
     wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in rows]
     honest, byzantine = choose(f, n)
     sent = attack.forge([x[honest] for x in wide], [x[byzantine] for x in wide], draw)
     if callable(sent):
         sent = sent(lambda tried: _place(wide, byzantine, tried))
-    return promised.unflatten(_place(rows, byzantine, sent), n)
+    return lazy.unflatten(_place(rows, byzantine, sent), n)
 
 
 def _place(rows: list[Array], workers: Workers, sent: Sent) -> list[Array]:
-    """The rows with those of the workers replaced."""
+    """Replace the rows of the workers."""
     return [_replace(x, workers, s) for x, s in zip(rows, sent, strict=True)]
 
 
 def _replace(x: Array, workers: Workers, sent: Array) -> Array:
     forged = jnp.broadcast_to(sent, x[workers].shape).astype(x.dtype)
-    # A slice by itself would be scattered to, as indices are.
+    # XLA would scatter to a slice as it does to indices, which is slower.
     if isinstance(workers, slice):
         return lax.dynamic_update_slice_in_dim(x, forged, workers.start, axis=0)
     return x.at[workers].set(forged)
 
 
 def last(num_byzantine: int, num_workers: int) -> tuple[Workers, Workers]:
-    """The last f workers are Byzantine."""
+    """Choose the last f workers as the Byzantine ones."""
     h = num_workers - num_byzantine
     return slice(h), slice(h, num_workers)
 
 
 def count_honest(name: str, num_byzantine: int, num_workers: int) -> int:
-    """The number of honest workers.
+    """Return the number of honest workers.
 
     Raises:
-        ValueError: if there are none; `name` says of what attack.
+        ValueError: if there are none; `name` is the attack's.
     """
     if num_byzantine >= num_workers:
         raise ValueError(

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped
 
-from medjax import _checks
-from medjax._worker_data import WorkerData
+from medjax._engine import checks
+from medjax.partition._worker_data import WorkerData
 from medjax.attacks._attack import count_honest
-from medjax.rules._settings import Real, settings_text, static_real
+from medjax._engine.settings import Real, settings_text, static_real
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DataAttack:
                 static integer.
             ValueError: if f isn't from 0 to n - 1, or the attack can't take such examples.
         """
-        f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+        f = checks.integer("num_byzantine", num_byzantine, minimum=0)
         inputs, labels = _pair(self.name, data)
         h = count_honest(self.name, f, len(labels))
         if f == 0:
@@ -71,7 +71,7 @@ def label_flip(num_classes: int) -> DataAttack:
         TypeError: if it isn't a static integer.
         ValueError: if it is below 2.
     """
-    last = _checks.integer("num_classes", num_classes, minimum=2) - 1
+    last = checks.integer("num_classes", num_classes, minimum=2) - 1
 
     def poison(inputs: Array, labels: Array, chosen: Array) -> tuple[Array, Array]:
         return inputs, jnp.where(chosen, last - labels, labels)
@@ -97,11 +97,11 @@ def backdoor(target: int, share: float = 0.5, size: int = 3, value: Real = 1.0) 
         ValueError: if one is out of range, or, when called, if the inputs aren't images
             (n, m, height, width, channels) of at least the trigger's size.
     """
-    target = _checks.integer("target", target, minimum=0)
+    target = checks.integer("target", target, minimum=0)
     share = static_real("share", share)
-    _checks.fraction("share", share)
-    _checks.integer("size", size, minimum=1)
-    _checks.real("value", value, minimum=-np.inf)
+    checks.fraction("share", share)
+    checks.integer("size", size, minimum=1)
+    checks.real("value", value, minimum=-np.inf)
     name = f"backdoor({settings_text(target=target, share=share, size=size, value=value)})"
 
     def poison(inputs: Array, labels: Array, chosen: Array) -> tuple[Array, Array]:
@@ -129,7 +129,7 @@ def add_trigger(
         TypeError: if the size isn't a static integer.
         ValueError: if the images aren't at least (size, size, channels).
     """
-    size = _checks.integer("size", size, minimum=1)
+    size = checks.integer("size", size, minimum=1)
     if images.ndim < 3 or min(images.shape[-3:-1]) < size:
         raise ValueError(
             f"a trigger of {size}×{size} pixels needs images (..., height, width, channels) of at "

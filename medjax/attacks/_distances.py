@@ -6,12 +6,13 @@ from typing import Literal, TypeAlias
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from medjax import _checks
-from medjax._kernels.sums import Row
-from medjax._products import dot
-from medjax._promised import promise
-from medjax._vectors import Vectors, vectors_of
-from medjax.attacks._attack import Attack, Draw, Honest, Own
+from medjax._engine.random import MaybeKey
+from medjax._engine import checks
+from medjax._engine.kernels.sums import Row
+from medjax._engine.gram import dot
+from medjax._engine.lazy import as_lazy
+from medjax._engine.vectors import Vectors, vectors_of
+from medjax.attacks._attack import Attack, Honest, Byzantine
 from medjax.attacks._statistics import mean, mean_and_std
 
 Direction: TypeAlias = Literal["std", "unit", "sign"]
@@ -76,18 +77,18 @@ def _as_far(
     solve: Callable[[Vectors, Float[Array, " h"], Float[Array, ""]], Float[Array, ""]],
 ) -> Attack:
     """μ + γp, with γ = solve(x_i - μ, ⟨p, x_i - μ⟩, ‖p‖²)."""
-    _checks.option("direction", direction, ("std", "unit", "sign"))
+    checks.option("direction", direction, ("std", "unit", "sign"))
     name = f"{kind}(direction={direction})"
 
-    def forge(honest: Honest, own: Own, key: Draw) -> Row:
-        del own, key
+    def forge(honest: Honest, byzantine: Byzantine, key: MaybeKey) -> Row:
+        del byzantine, key
         center, p = _perturbation(name, direction, honest)
         # Of the deviations themselves: the Gram matrix of the vectors would lose to rounding what
         # they differ in, where they have much in common.
         apart = [x - m for x, m in zip(honest, center, strict=True)]
         along = sum(dot(x, q) for x, q in zip(apart, p, strict=True))
         length = sum(dot(q, q) for q in p)
-        gamma = solve(vectors_of(promise(apart)), jnp.asarray(along), jnp.asarray(length))
+        gamma = solve(vectors_of(as_lazy(apart)), jnp.asarray(along), jnp.asarray(length))
         gamma = jnp.where(length == 0, 0, gamma)
         return [m + gamma * q for m, q in zip(center, p, strict=True)]
 

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from medjax import _checks
-from medjax._kernels.threefry import random_bits
-from medjax._random import worker_keys
-from medjax.attacks._attack import Attack, Draw, Honest, Own, Sent
+from medjax._engine import checks
+from medjax._engine.kernels.threefry import random_bits
+from medjax._engine.random import MaybeKey, worker_keys
+from medjax.attacks._attack import Attack, Honest, Byzantine, Sent
 from medjax.attacks._statistics import total_and_range
-from medjax.rules._settings import Real, settings_text
+from medjax._engine.settings import Real, settings_text
 
 
 def fang(factor: Real = 2.0) -> Attack:
@@ -32,11 +32,11 @@ def fang(factor: Real = 2.0) -> Attack:
         TypeError: if the factor isn't a real number.
         ValueError: if it isn't above 1, or not finite.
     """
-    _checks.real("factor", factor, minimum=1.0, exclusive=True)
+    checks.real("factor", factor, minimum=1.0, exclusive=True)
 
-    def forge(honest: Honest, own: Own, key: Draw) -> Sent:
+    def forge(honest: Honest, byzantine: Byzantine, key: MaybeKey) -> Sent:
         assert key is not None
-        f = own[0].shape[0]
+        f = byzantine[0].shape[0]
         return [
             _beyond(x, factor, worker_keys(jax.random.fold_in(key, leaf), f))
             for leaf, x in enumerate(honest)

@@ -8,13 +8,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from medjax import _checks
-from medjax._kernels.sums import Row
-from medjax.attacks._attack import Attack, Draw, Honest, Own, Place
+from medjax._engine.random import MaybeKey
+from medjax._engine import checks
+from medjax._engine.kernels.sums import Row
+from medjax.attacks._attack import Attack, Honest, Byzantine, Place
 from medjax.attacks._shifts import Line, along_mean, along_std
 from medjax.rules import Rule
-from medjax.rules._rule import check_rule
-from medjax.rules._settings import Real
+from medjax.rules._rule import as_rule_without_memory
+from medjax._engine.settings import Real
 
 
 def optimal_ipm(
@@ -33,7 +34,7 @@ def optimal_ipm(
     rule's distance may have several peaks and jumps: more points find more of them.
 
     Args:
-        rule: the rule under attack, of `medjax.rules`; `rules.premixed(...)` if vectors are mixed
+        rule: the rule under attack, of `medjax.rules`; `mixing.premixed(...)` if vectors are mixed
             before it. One that draws is given one key for all τ, not the server's. A
             `StatefulRule` isn't taken: what it gives depends on the steps before.
         max_tau: the end of the search, positive; may be traced.
@@ -70,14 +71,14 @@ def _optimal(
     num_points: int,
     num_rounds: int,
 ) -> Attack:
-    check_rule(rule)
-    _checks.real("max_tau", max_tau, minimum=0.0, exclusive=True)
-    points = _checks.integer("num_points", num_points, minimum=3)
-    rounds = _checks.integer("num_rounds", num_rounds, minimum=1)
+    rule = as_rule_without_memory(rule)
+    checks.real("max_tau", max_tau, minimum=0.0, exclusive=True)
+    points = checks.integer("num_points", num_points, minimum=3)
+    rounds = checks.integer("num_rounds", num_rounds, minimum=1)
     name = f"{kind}({rule.name})"
 
-    def forge(honest: Honest, own: Own, key: Draw) -> Callable[[Place], Row]:
-        del own
+    def forge(honest: Honest, byzantine: Byzantine, key: MaybeKey) -> Callable[[Place], Row]:
+        del byzantine
         center, sent = line(name, honest)
 
         def search(place: Place) -> Row:

@@ -8,11 +8,12 @@ from statistics import NormalDist
 
 import numpy as np
 
-from medjax import _checks
-from medjax._kernels.sums import Row
-from medjax.attacks._attack import Attack, Draw, Honest, Own
+from medjax._engine.random import MaybeKey
+from medjax._engine import checks
+from medjax._engine.kernels.sums import Row
+from medjax.attacks._attack import Attack, Honest, Byzantine
 from medjax.attacks._statistics import mean, mean_and_std
-from medjax.rules._settings import Real, settings_text
+from medjax._engine.settings import Real, settings_text
 
 Line = tuple[Row, Callable[[Real], Row]]
 """μ, and what is sent at τ."""
@@ -25,7 +26,7 @@ def sign_flip() -> Attack:
     >>> print(sign_flip()(jnp.array([[1.0], [3.0], [0.0]]), num_byzantine=1).ravel())
     [ 1.  3. -2.]
     """
-    return Attack("sign_flip", lambda honest, own, key: [-m for m in mean(honest)])
+    return Attack("sign_flip", lambda honest, byzantine, key: [-m for m in mean(honest)])
 
 
 def ipm(tau: Real = 2.0) -> Attack:
@@ -45,9 +46,9 @@ def ipm(tau: Real = 2.0) -> Attack:
     >>> print(ipm(3.0)(jnp.array([[1.0], [3.0], [0.0]]), num_byzantine=1).ravel())
     [ 1.  3. -6.]
     """
-    _checks.real("tau", tau, minimum=0.0)
+    checks.real("tau", tau, minimum=0.0)
     name = f"ipm({settings_text(tau=tau)})"
-    return Attack(name, lambda honest, own, key: along_mean(name, honest)[1](tau))
+    return Attack(name, lambda honest, byzantine, key: along_mean(name, honest)[1](tau))
 
 
 def alie(tau: Real | None = 1.5) -> Attack:
@@ -69,12 +70,12 @@ def alie(tau: Real | None = 1.5) -> Attack:
     [1. 3. 5. 7.]
     """
     if tau is not None:
-        _checks.real("tau", tau, minimum=-np.inf)
+        checks.real("tau", tau, minimum=-np.inf)
     name = f"alie({'tau=None' if tau is None else settings_text(tau=tau)})"
 
-    def forge(honest: Honest, own: Own, key: Draw) -> Row:
+    def forge(honest: Honest, byzantine: Byzantine, key: MaybeKey) -> Row:
         del key
-        z = _largest_unnoticed(name, len(honest[0]), len(own[0])) if tau is None else tau
+        z = _largest_unnoticed(name, len(honest[0]), len(byzantine[0])) if tau is None else tau
         return along_std(name, honest)[1](z)
 
     return Attack(name, forge)

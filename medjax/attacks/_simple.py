@@ -6,12 +6,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from medjax import _checks
-from medjax import noise as _noise
-from medjax._kernels.sums import Row
-from medjax._random import worker_keys
-from medjax.attacks._attack import Attack, Draw, Honest, Own, Sent
-from medjax.rules._settings import Real, settings_text
+from medjax._engine import checks
+from medjax.noise import normal
+from medjax._engine.kernels.sums import Row
+from medjax._engine.random import MaybeKey, worker_keys
+from medjax.attacks._attack import Attack, Honest, Byzantine, Sent
+from medjax._engine.settings import Real, settings_text
 
 
 def mimic(worker: int = 0) -> Attack:
@@ -32,11 +32,11 @@ def mimic(worker: int = 0) -> Attack:
     >>> print(mimic(1)(jnp.array([[1.0], [3.0], [0.0]]), num_byzantine=1).ravel())
     [1. 3. 3.]
     """
-    worker = _checks.integer("worker", worker, minimum=0)
+    worker = checks.integer("worker", worker, minimum=0)
     name = f"mimic(worker={worker})"
 
-    def forge(honest: Honest, own: Own, key: Draw) -> Row:
-        del own, key
+    def forge(honest: Honest, byzantine: Byzantine, key: MaybeKey) -> Row:
+        del byzantine, key
         h = honest[0].shape[0]
         if worker >= h:
             raise ValueError(f"{name} needs honest worker {worker}, got only {h} honest workers")
@@ -59,19 +59,19 @@ def gaussian(scale: Real = 200.0) -> Attack:
         TypeError: if it isn't a real number.
         ValueError: if it is negative or not finite.
     """
-    _checks.real("scale", scale, minimum=0.0)
-    normal = _noise.normal()
+    checks.real("scale", scale, minimum=0.0)
+    distribution = normal()
 
-    def forge(honest: Honest, own: Own, key: Draw) -> Sent:
+    def forge(honest: Honest, byzantine: Byzantine, key: MaybeKey) -> Sent:
         del honest
         assert key is not None
 
         def draw(leaf: int) -> jax.Array:
-            f, size = own[leaf].shape
+            f, size = byzantine[leaf].shape
             keys = worker_keys(jax.random.fold_in(key, leaf), f)
-            return jax.vmap(lambda k: normal.sample(k, (size,), own[leaf].dtype))(keys)
+            return jax.vmap(lambda k: distribution.sample(k, (size,), byzantine[leaf].dtype))(keys)
 
-        return [scale * draw(leaf) for leaf in range(len(own))]
+        return [scale * draw(leaf) for leaf in range(len(byzantine))]
 
     return Attack(f"gaussian({settings_text(scale=scale)})", forge, needs_key=True)
 
@@ -87,11 +87,11 @@ def nonfinite(value: Literal["nan", "inf", "-inf"] = "nan") -> Attack:
     Raises:
         ValueError: if it isn't one of them.
     """
-    _checks.option("value", value, ("nan", "inf", "-inf"))
+    checks.option("value", value, ("nan", "inf", "-inf"))
     number = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[value]
     return Attack(
         f"nonfinite(value={value})",
-        lambda honest, own, key: [jnp.full(x.shape[1:], number, x.dtype) for x in honest],
+        lambda honest, byzantine, key: [jnp.full(x.shape[1:], number, x.dtype) for x in honest],
     )
 
 
@@ -116,12 +116,12 @@ def model_replacement(scale: Real | None = None) -> Attack:
     [ 1. -1. 15.]
     """
     if scale is not None:
-        _checks.real("scale", scale, minimum=0.0)
+        checks.real("scale", scale, minimum=0.0)
 
-    def forge(honest: Honest, own: Own, key: Draw) -> Sent:
+    def forge(honest: Honest, byzantine: Byzantine, key: MaybeKey) -> Sent:
         del key
-        h, f = honest[0].shape[0], own[0].shape[0]
+        h, f = honest[0].shape[0], byzantine[0].shape[0]
         gamma = (h + f) / f if scale is None else scale
-        return [gamma * x for x in own]
+        return [gamma * x for x in byzantine]
 
     return Attack(f"model_replacement({settings_text(scale=scale)})", forge)

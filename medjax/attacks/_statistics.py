@@ -5,9 +5,9 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from medjax._kernels.rows import fold_rows
-from medjax._kernels.sums import Row
-from medjax._promised import promise
+from medjax._engine.kernels.rows import fold_rows
+from medjax._engine.kernels.sums import Row
+from medjax._engine.lazy import as_lazy
 from medjax.attacks._attack import Honest
 
 _ROWS_AT_ONCE = 8
@@ -46,4 +46,4 @@ def total_and_range(
 
 
 def _sum(f: Callable[[Row], Row], honest: Honest) -> Row:
-    return promise(honest).sum(lambda row, worker: f(row))
+    return as_lazy(honest).sum(lambda row, worker: f(row))

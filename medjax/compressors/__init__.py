@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 
 from medjax.compressors._compressor import Bits as Bits
 from medjax.compressors._compressor import Compressor as Compressor
+from medjax.compressors._compressor import PlainCompressor as PlainCompressor
 from medjax.compressors._compressor import communication as communication
 from medjax.compressors._linear import low_rank as low_rank
 from medjax.compressors._linear import rotation_quantization as rotation_quantization
@@ -32,6 +33,8 @@ from medjax.compressors._signs import stochastic_sign as stochastic_sign
 from medjax.compressors._sparsifiers import random_k as random_k
 from medjax.compressors._sparsifiers import random_mask as random_mask
 from medjax.compressors._sparsifiers import top_k as top_k
+from medjax.compressors._stage import compress as compress
+from medjax.compressors._stage import error_feedback as error_feedback
 
 COMPRESSORS: Mapping[str, Callable[..., Compressor]] = {
     "sign": sign,

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
-from medjax import _checks
-from medjax._random import Seed, stage_key
-from medjax._stacked import Updates
+from medjax._engine import checks
+from medjax._engine.plain import accepts_key, check_function, name_of
+from medjax._engine.random import MaybeKey, Seed, stage_key
+from medjax._engine.stacked import Updates
 
-Draw: TypeAlias = Key[Array, ""] | None
 Leaves: TypeAlias = list[Float[Array, "..."]]
 """One worker's update, in parts."""
 
@@ -41,7 +41,7 @@ class Compressor:
     """
 
     name: str
-    send: Callable[[Leaves, Draw], Leaves]
+    send: Callable[[Leaves, MaybeKey], Leaves]
     length: Callable[[list[jax.ShapeDtypeStruct]], int]
     unbiased: bool
     needs_key: bool = False
@@ -82,6 +82,51 @@ class Compressor:
         return self.length(_structs(like))
 
 
+PlainCompressor: TypeAlias = Callable[..., tuple[Float[Array, " d"], int]]
+"""(vector (d,)) or (vector (d,), key) to the decoded vector (d,) and the message's bits."""
+
+
+def as_compressor(compressor: object) -> Compressor:
+    """Return a built compressor as it is, and a plain function as a compressor.
+
+    Raises:
+        TypeError: if it is neither (`compressors.sign` in place of `compressors.sign()`).
+    """
+    if isinstance(compressor, Compressor):
+        return compressor
+    check_function("compressor", compressor, 1, "medjax.compressors.sign()")
+    assert callable(compressor)
+    function, name, needs_key = compressor, name_of(compressor), accepts_key(compressor)
+
+    def call(vector: Array, key: MaybeKey) -> tuple[Array, int]:
+        returned = function(vector, **({"key": key} if needs_key else {}))
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise ValueError(
+                f"compressor {name} must return the decoded vector and the message's bits, "
+                f"got {returned!r}"
+            )
+        decoded, bits = jnp.asarray(returned[0]), returned[1]
+        if decoded.shape != vector.shape:
+            raise ValueError(
+                f"compressor {name} must decode to shape {vector.shape}, got {decoded.shape}"
+            )
+        return decoded, bits
+
+    def length(d: int, dtype: jnp.dtype) -> int:
+        bits = 0
+
+        def trace(vector: Array, key: Array) -> None:
+            nonlocal bits
+            bits = checks.integer("a message's bits", call(vector, key)[1], minimum=0)
+
+        jax.eval_shape(trace, jax.ShapeDtypeStruct((d,), widened(dtype)), jax.random.key(0))
+        return bits
+
+    return vector_compressor(
+        name, lambda x, key: call(x, key)[0], length, unbiased=False, needs_key=needs_key
+    )
+
+
 class Bits(NamedTuple):
     """What one step sends: `up` from all workers to the server, `down` from it to all of them."""
 
@@ -111,7 +156,7 @@ def communication(
     >>> communication(jnp.zeros(1000), 10, up=top_k(10))
     Bits(up=4200, down=320000)
     """
-    n = _checks.integer("num_workers", num_workers, minimum=1)
+    n = checks.integer("num_workers", num_workers, minimum=1)
 
     def message(compressor: Compressor | None) -> int:
         if compressor is None:
@@ -123,7 +168,7 @@ def communication(
 
 def vector_compressor(
     name: str,
-    send: Callable[[Float[Array, " d"], Draw], Float[Array, " d"]],
+    send: Callable[[Float[Array, " d"], MaybeKey], Float[Array, " d"]],
     length: Callable[[int, jnp.dtype], int],
     **properties: bool,
 ) -> Compressor:
@@ -136,7 +181,7 @@ def vector_compressor(
         properties: `unbiased` and `needs_key`.
     """
 
-    def send_leaves(leaves: Leaves, key: Draw) -> Leaves:
+    def send_leaves(leaves: Leaves, key: MaybeKey) -> Leaves:
         vector = send(jnp.concatenate([x.reshape(-1) for x in leaves]), key)
         parts = jnp.split(vector, np.cumsum([x.size for x in leaves])[:-1])
         return [part.reshape(x.shape) for part, x in zip(parts, leaves, strict=True)]

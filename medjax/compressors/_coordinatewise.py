@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
-from medjax._kernels.threefry import random_bits
-from medjax.compressors._compressor import Compressor, Draw, Leaves
+from medjax._engine.random import MaybeKey
+from medjax._engine.kernels.threefry import random_bits
+from medjax.compressors._compressor import Compressor, Leaves
 
 Word: TypeAlias = UInt32[Array, " d"] | None
 
@@ -33,7 +34,7 @@ def coordinatewise(
         needs_key: as in `Compressor`.
     """
 
-    def send(leaves: Leaves, key: Draw) -> Leaves:
+    def send(leaves: Leaves, key: MaybeKey) -> Leaves:
         sent = []
         for i, (x, scale) in enumerate(zip(leaves, scales(leaves), strict=True)):
             word = None if key is None else random_bits(jax.random.fold_in(key, i), x.size)

@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from medjax import _checks
-from medjax._kernels.hadamard import hadamard
-from medjax._kernels.threefry import random_bits, random_words
-from medjax._products import dot
+from medjax._engine.random import MaybeKey
+from medjax._engine import checks
+from medjax._engine.kernels.hadamard import hadamard
+from medjax._engine.kernels.threefry import random_bits, random_words
+from medjax._engine.gram import dot
 from medjax.compressors._compressor import (
     SCALE_BITS,
     SEED_BITS,
     Compressor,
-    Draw,
     Leaves,
     value_bits,
     vector_compressor,
@@ -43,11 +43,11 @@ def rotation_quantization(bits: int = 1) -> Compressor:
         TypeError: if b isn't a static integer.
         ValueError: if b isn't in 1, ..., 8.
     """
-    b = _checks.integer("bits", bits, minimum=1)
+    b = checks.integer("bits", bits, minimum=1)
     if b > 8:
         raise ValueError(f"bits must be at most 8, got {b}")
 
-    def send(x: Array, key: Draw) -> Array:
+    def send(x: Array, key: MaybeKey) -> Array:
         assert key is not None
         # One word is for the signs, which the server draws too, and one for the levels.
         signs, levels = random_words(key, _padded(x.size))
@@ -87,9 +87,9 @@ def low_rank(rank: int = 1) -> Compressor:
         TypeError: if r isn't a static integer.
         ValueError: if r is below 1.
     """
-    r = _checks.integer("rank", rank, minimum=1)
+    r = checks.integer("rank", rank, minimum=1)
 
-    def send(leaves: Leaves, key: Draw) -> Leaves:
+    def send(leaves: Leaves, key: MaybeKey) -> Leaves:
         assert key is not None
         return [
             _projected(x, r, jax.random.fold_in(key, i)) if _rows(x.shape) > r else x

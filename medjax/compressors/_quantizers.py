@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from medjax import _checks
+from medjax._engine import checks
 from medjax.compressors._compressor import SCALE_BITS, Compressor, total_size
 from medjax.compressors._coordinatewise import Word, coordinatewise, max_norm, round_randomly, total
 
@@ -27,7 +27,7 @@ def qsgd(levels: int = 1) -> Compressor:
         TypeError: if s isn't a static integer.
         ValueError: if s is below 1.
     """
-    s = _checks.integer("levels", levels, minimum=1)
+    s = checks.integer("levels", levels, minimum=1)
 
     return coordinatewise(
         f"qsgd(levels={s})",

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from medjax import _checks
-from medjax._kernels.signs import draw_sign
+from medjax._engine import checks
+from medjax._engine.kernels.signs import draw_sign
 from medjax.compressors._compressor import SCALE_BITS, Compressor, total_size
 from medjax.compressors._coordinatewise import Word, coordinatewise, max_norm, total
 
@@ -32,7 +32,7 @@ def sign(zero: Zero = "plus") -> Compressor:
     >>> print(sign().compress(jnp.array([3.0, -0.5, 0.0])))
     [ 1. -1.  1.]
     """
-    _checks.option("zero", zero, ("plus", "random"))
+    checks.option("zero", zero, ("plus", "random"))
     return coordinatewise(
         f"sign(zero={zero})",
         lambda leaves: [jnp.float32(1)] * len(leaves),
@@ -59,7 +59,7 @@ def scaled_sign(zero: Zero = "plus") -> Compressor:
     >>> print(scaled_sign().compress(jnp.array([3.0, -0.5, -1.0])))
     [ 1.5 -1.5 -1.5]
     """
-    _checks.option("zero", zero, ("plus", "random"))
+    checks.option("zero", zero, ("plus", "random"))
 
     def scale(leaves: list[Array]) -> list[Array]:
         return [total(jnp.abs, leaves) / total_size(leaves)] * len(leaves)
@@ -93,7 +93,7 @@ def stochastic_sign(bound: float | Float[Array, ""] | None = None) -> Compressor
         ValueError: if B isn't positive and finite.
     """
     if bound is not None:
-        _checks.real("bound", bound, minimum=0.0, exclusive=True)
+        checks.real("bound", bound, minimum=0.0, exclusive=True)
     known = "" if bound is None else "bound" if isinstance(bound, jax.Array) else f"bound={bound:g}"
 
     def scale(leaves: list[Array]) -> list[Array]:

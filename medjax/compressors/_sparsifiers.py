@@ -6,13 +6,13 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Key
 
-from medjax import _checks
-from medjax._kernels.largest import largest
-from medjax._kernels.threefry import random_bits
+from medjax._engine.random import MaybeKey
+from medjax._engine import checks
+from medjax._engine.kernels.largest import largest
+from medjax._engine.kernels.threefry import random_bits
 from medjax.compressors._compressor import (
     SEED_BITS,
     Compressor,
-    Draw,
     Leaves,
     value_bits,
     vector_compressor,
@@ -43,7 +43,7 @@ def top_k(k: int | None = None, *, fraction: float | None = None) -> Compressor:
     """
     name = _checked("top_k", k, fraction)
 
-    def send(x: Array, key: Draw) -> Array:
+    def send(x: Array, key: MaybeKey) -> Array:
         del key
         magnitude = jnp.where(jnp.isnan(x), jnp.inf, jnp.abs(x))
         # Floats that aren't negative are in the order of their bits.
@@ -76,7 +76,7 @@ def random_k(k: int | None = None, *, fraction: float | None = None) -> Compress
     """
     name = _checked("random_k", k, fraction)
 
-    def send(x: Array, key: Draw) -> Array:
+    def send(x: Array, key: MaybeKey) -> Array:
         assert key is not None
         return _subset(x, _kept(name, x.size, k, fraction), key)
 
@@ -107,7 +107,7 @@ def random_mask(fraction: float) -> Compressor:
     """
     name = _checked("random_mask", None, fraction)
 
-    def send(leaves: Leaves, key: Draw) -> Leaves:
+    def send(leaves: Leaves, key: MaybeKey) -> Leaves:
         assert key is not None
         masked = []
         for i, x in enumerate(leaves):
@@ -139,10 +139,10 @@ def _checked(kind: str, k: int | None, fraction: float | None) -> str:
     if (k is None) == (fraction is None):
         raise ValueError(f"{kind} needs either k or a fraction, got {k=} and {fraction=}")
     if k is not None:
-        return f"{kind}(k={_checks.integer('k', k, minimum=1)})"
+        return f"{kind}(k={checks.integer('k', k, minimum=1)})"
     if isinstance(fraction, Tracer):
         raise TypeError("fraction changes how much is sent and must be static, got a traced value")
-    _checks.real("fraction", fraction, minimum=0.0, exclusive=True)
+    checks.real("fraction", fraction, minimum=0.0, exclusive=True)
     if fraction is not None and fraction > 1:
         raise ValueError(f"fraction must be at most 1, got {fraction:g}")
     return f"{kind}(fraction={fraction:g})"

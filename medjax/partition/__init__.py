@@ -22,6 +22,8 @@ from medjax.partition._natural import natural as natural
 from medjax.partition._partition import Labels as Labels
 from medjax.partition._partition import Partition as Partition
 from medjax.partition._partition import Parts as Parts
+from medjax.partition._worker_data import WorkerData as WorkerData
+from medjax.partition._worker_data import stack_workers as stack_workers
 
 PARTITIONS: Mapping[str, Callable[..., Partition]] = {
     "iid": iid,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medjax import _checks
+from medjax._engine import checks
 from medjax.partition._partition import Labels, Partition, Parts, in_order, start
 
 
@@ -20,7 +20,7 @@ def by_label(classes_per_worker: int) -> Partition:
         ValueError: if c < 1; when called, if c is more than the number of classes, if n · c is
             less (some examples would go to nobody), or if a class has fewer examples than workers.
     """
-    c = _checks.integer("classes_per_worker", classes_per_worker, minimum=1)
+    c = checks.integer("classes_per_worker", classes_per_worker, minimum=1)
 
     def partition(labels: Labels, num_workers: int, seed: int) -> Parts:
         rng = start(labels, num_workers, seed)
@@ -60,7 +60,7 @@ def shards(shards_per_worker: int = 2) -> Partition:
     Raises:
         ValueError: if s < 1; when called, if there are fewer examples than shards.
     """
-    s = _checks.integer("shards_per_worker", shards_per_worker, minimum=1)
+    s = checks.integer("shards_per_worker", shards_per_worker, minimum=1)
 
     def partition(labels: Labels, num_workers: int, seed: int) -> Parts:
         rng = start(labels, num_workers, seed)
@@ -97,7 +97,7 @@ def gamma_similarity(similarity: float) -> Partition:
     >>> [labels[part].tolist() for part in gamma_similarity(0.5)(labels, num_workers=2, seed=2)]
     [[0, 0, 0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 1, 1, 1, 1]]
     """
-    _checks.fraction("similarity", similarity)
+    checks.fraction("similarity", similarity)
 
     def partition(labels: Labels, num_workers: int, seed: int) -> Parts:
         rng = start(labels, num_workers, seed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medjax import _checks
+from medjax._engine import checks
 from medjax.partition._partition import Labels, Partition, Parts, in_order, start
 
 
@@ -34,8 +34,8 @@ def dirichlet(alpha: float, min_examples: int = 1) -> Partition:
         ValueError: if α isn't a finite number above 0 or `min_examples` < 1; when called, if there
             are too few examples.
     """
-    _checks.real("alpha", alpha, minimum=0.0, exclusive=True)
-    least = _checks.integer("min_examples", min_examples, minimum=1)
+    checks.real("alpha", alpha, minimum=0.0, exclusive=True)
+    least = checks.integer("min_examples", min_examples, minimum=1)
 
     def partition(labels: Labels, num_workers: int, seed: int) -> Parts:
         rng = start(labels, num_workers, seed)
@@ -70,8 +70,8 @@ def power_law(exponent: float, min_examples: int = 1) -> Partition:
     >>> sorted(len(part) for part in power_law(1.0)(np.zeros(110, int), num_workers=3, seed=0))
     [20, 30, 60]
     """
-    _checks.real("exponent", exponent, minimum=0.0)
-    least = _checks.integer("min_examples", min_examples, minimum=1)
+    checks.real("exponent", exponent, minimum=0.0)
+    least = checks.integer("min_examples", min_examples, minimum=1)
 
     def partition(labels: Labels, num_workers: int, seed: int) -> Parts:
         rng = start(labels, num_workers, seed)

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, Integer
 
-from medjax import _checks
+from medjax._engine import checks
 
 Labels = Integer[np.ndarray, " N"]
 """The class of each of the N examples."""
@@ -29,12 +29,12 @@ class Partition(Protocol):
 
 def start(labels: Labels, num_workers: int, seed: int) -> np.random.Generator:
     """The generator of a split, once its arguments are checked."""
-    n = _checks.integer("num_workers", num_workers, minimum=1)
+    n = checks.integer("num_workers", num_workers, minimum=1)
     if np.ndim(labels) != 1:
         raise ValueError(f"labels must be a list, got shape {np.shape(labels)}")
     if len(labels) < n:
         raise ValueError(f"{n} workers need at least {n} examples, there are {len(labels)}")
-    return np.random.default_rng(_checks.integer("seed", seed, minimum=0))
+    return np.random.default_rng(checks.integer("seed", seed, minimum=0))
 
 
 def in_order(parts: list[np.ndarray]) -> Parts:

@@ -28,6 +28,8 @@ from collections.abc import Callable, Mapping
 from medjax.rules._additive import Additive as Additive
 from medjax.rules._additive import majority_vote as majority_vote
 from medjax.rules._additive import mean as mean
+from medjax.rules._aggregate import AggregateState as AggregateState
+from medjax.rules._aggregate import aggregate as aggregate
 from medjax.rules._bulyan import bulyan as bulyan
 from medjax.rules._byzantine_sgd import byzantine_sgd as byzantine_sgd
 from medjax.rules._clipping import centered_clipping as centered_clipping
@@ -44,7 +46,8 @@ from medjax.rules._krum import krum as krum
 from medjax.rules._krum import multi_krum as multi_krum
 from medjax.rules._nearest import cge as cge
 from medjax.rules._nearest import monna as monna
-from medjax.rules._premixed import premixed as premixed
+from medjax.rules._rule import FromFunction as FromFunction
+from medjax.rules._rule import PlainRule as PlainRule
 from medjax.rules._rule import Rule as Rule
 from medjax.rules._rule import StatefulRule as StatefulRule
 from medjax.rules._signguard import signguard as signguard

@@ -8,68 +8,74 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
-from medjax import _checks
-from medjax._kernels.sums import Worker
-from medjax._kernels.threefry import random_bits
-from medjax._participation import check_cohort
-from medjax._promised import Promised, Row, promise
-from medjax._random import Seed, stage_key, worker_keys
-from medjax._stacked import Stacked, Updates
-
-Draw = Key[Array, ""] | None
+from medjax._engine import checks
+from medjax._engine.kernels.sums import Row, Worker
+from medjax._engine.kernels.threefry import random_bits
+from medjax._engine.lazy import as_lazy
+from medjax._engine.participation import check_cohort
+from medjax._engine.random import MaybeKey, Seed, stage_key, worker_keys
+from medjax._engine.stacked import Stacked, Updates
+from medjax._engine.streaming import sum_rule
 
 
 @dataclass(frozen=True)
 class Additive:
-    """The family of rules of the form decode(Σ_i encode(x_i)).
+    """The family of rules decode(Σ_i encode(x_i)), whose workers can be streamed.
+
+    In `simulate` the gradients of only a few workers exist at a time, and memory doesn't grow with
+    n; over several devices only sums are exchanged.
 
     Attributes:
         name: the rule with its settings.
-        encode: (x_i, i, key_i) to what worker i contributes, of x_i's shape; x_i is one worker's
-            leaf, flattened, in at least float32. `key_i` is None unless `needs_key`.
+        encode: (x_i, i, key_i) to worker i's contribution, of x_i's shape, elementwise. x_i is one
+            leaf of the worker's vector, flattened, in at least float32. The key is None unless
+            `needs_key`.
         decode: (Σ_i encode(x_i), n, key) to the aggregate. Checks n where the rule restricts it.
         needs_key: whether encode or decode draw random numbers.
-        weights: n to the (n,) weights w of a rule that is Σ_i w_i x_i; None for any other. Of plain
-            gradients such a sum is the gradient of Σ_i w_i f_i, which costs less than all of them.
-        of: (the indices of the workers that are present, how many there are at all) to the rule of
-            those alone; None if it is the same whoever they are.
-        signs_only: whether it is a vote: encode looks at nothing but the sign of x_i, so that
-            `noisy_sign` may stand in for `perturb`, and gives -1, 0 or 1; decode looks at nothing
-            but the sign of the sum, so that devices need exchange no more than bits.
-        coin: of a vote that leaves no ties, (a leaf's size, key) to the -1 or 1 that a tied
-            coordinate gives: the sum, when it comes to decode, has been given it.
+        weights: n to the (n,) weights w of a rule Σ_i w_i x_i; None for any other rule. Such a sum
+            of gradients is the gradient of Σ_i w_i f_i, which costs less than all the gradients.
+        restrict: (the indices of the workers who take part, the number of all workers) to the rule
+            for these alone; None if it is the same for any workers.
+        signs_only: whether it is a vote: encode depends on the sign of x_i alone and gives -1, 0 or
+            1, and decode depends on the sign of the sum alone. `noisy_sign` may then stand in for
+            `perturb`, and devices exchange bits.
+        coin: for a vote that leaves no ties, (a leaf's size, key) to the -1 or 1 that a tied
+            coordinate gets. The sum that decode sees has it.
+
+    >>> squares = Additive("mean_square", lambda x, i, key: x**2, lambda total, n, key: total / n)
+    >>> print(squares(jnp.array([[1.0], [3.0]])))
+    [5.]
     """
 
     name: str
-    encode: Callable[[Float[Array, " d"], Int[Array, ""], Draw], Float[Array, " d"]]
-    decode: Callable[[Float[Array, " d"], int, Draw], Float[Array, " d"]]
+    encode: Callable[[Float[Array, " d"], Int[Array, ""], MaybeKey], Float[Array, " d"]]
+    decode: Callable[[Float[Array, " d"], int, MaybeKey], Float[Array, " d"]]
     needs_key: bool = False
     weights: Callable[[int], Float[Array, " n"]] | None = None
-    of: Callable[[Int[Array, " m"], int], "Additive"] | None = None
+    restrict: Callable[[Int[Array, " m"], int], "Additive"] | None = None
     signs_only: bool = False
-    coin: Callable[[int, Draw], Float[Array, " d"]] | None = None
+    coin: Callable[[int, MaybeKey], Float[Array, " d"]] | None = None
 
-    def __call__(self, updates: Promised | Stacked, key: Seed | None = None) -> Updates:
-        """The aggregate of the stacked updates.
+    def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
+        """Aggregate the stacked updates.
 
         Raises:
             ValueError, TypeError: if the updates aren't stacked floating-point arrays, if the rule
                 can't take so many workers, or if it draws and no key is given.
         """
-        promised = promise(updates)
-        n = promised.num_workers
         if self.needs_key and key is None:
             raise ValueError(f"{self.name} draws random numbers: give it a key")
-        if self.weights is not None and promised.weighted is not None:
-            return promised.weighted_sum(self.weights(n))
-        leaves = jax.tree.leaves(promised.like)
-        keys: list[Draw] = [None] * len(leaves)
+        lazy = as_lazy(updates)
+        n, leaves = lazy.num_workers, jax.tree.leaves(lazy.like)
+        keys: list[MaybeKey] = [None] * len(leaves)
+        server_keys = keys
         if self.needs_key and key is not None:
             base = stage_key(key, "rule")
             # The server's key is that of a worker after the last.
             keys = [worker_keys(jax.random.fold_in(base, i), n + 1) for i in range(len(leaves))]
+            server_keys = [k[n] for k in keys]
 
         def encode(row: Row, worker: Worker) -> Row:
             i = worker.index
@@ -78,20 +84,22 @@ class Additive:
                 for x, k in zip(row, keys, strict=True)
             ]
 
+        def decode(totals: Row) -> Row:
+            return [self.decode(x, n, k) for x, k in zip(totals, server_keys, strict=True)]
+
         def coins() -> Row:
             assert self.coin is not None
-            return [
-                self.coin(leaf.size, None if k is None else k[n])
-                for leaf, k in zip(leaves, keys, strict=True)
-            ]
+            return [self.coin(leaf.size, k) for leaf, k in zip(leaves, server_keys, strict=True)]
 
-        decided = coins if self.coin is not None else None
-        totals = promised.sum(encode, votes=self.signs_only, coins=decided)
-        aggregate = [
-            self.decode(total, n, None if k is None else k[n])
-            for total, k in zip(totals, keys, strict=True)
-        ]
-        return promised.unflatten(aggregate)
+        return sum_rule(
+            self.name,
+            updates,
+            encode,
+            decode,
+            votes=self.signs_only,
+            coins=None if self.coin is None else coins,
+            weights=None if self.weights is None else self.weights(n),
+        )
 
 
 def _widened(x: Array) -> Array:
@@ -125,7 +133,7 @@ def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> A
             weights=lambda n: jnp.full((n,), 1 / n),
         )
     traced = isinstance(weights, Tracer)
-    _checks.real("weights", weights, minimum=0.0, ndim=1)
+    checks.real("weights", weights, minimum=0.0, ndim=1)
     w: Any = weights.astype(float) if traced else np.asarray(weights, dtype=np.float64)
     if not traced and not np.any(w > 0):
         raise ValueError(f"weights must be a list of numbers with a positive sum, got {weights!r}")
@@ -137,20 +145,20 @@ def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> A
             raise ValueError(f"mean has {len(shares)} weights, got updates of {n} workers")
         return jnp.asarray(shares)
 
-    def encode(x: Array, i: Array, key: Draw) -> Array:
+    def encode(x: Array, i: Array, key: MaybeKey) -> Array:
         del key
         return jnp.asarray(shares, x.dtype)[i] * x
 
-    def decode(total: Array, n: int, key: Draw) -> Array:
+    def decode(total: Array, n: int, key: MaybeKey) -> Array:
         del key
         checked_shares(n)
         return total
 
-    def of(workers: Array, num_workers: int) -> Additive:
+    def restrict(workers: Array, num_workers: int) -> Additive:
         check_cohort("mean(weights)", len(shares), num_workers)
         return mean(jnp.asarray(shares)[workers])
 
-    return Additive("mean(weights)", encode, decode, weights=checked_shares, of=of)
+    return Additive("mean(weights)", encode, decode, weights=checked_shares, restrict=restrict)
 
 
 def majority_vote(
@@ -175,10 +183,10 @@ def majority_vote(
     >>> print(majority_vote()(jnp.array([[3.0, 1.0], [-1.0, -1.0], [2.0, 0.0]])))
     [1. 0.]
     """
-    _checks.option("zero", zero, ("zero", "plus", "random"))
-    _checks.option("tie", tie, ("zero", "random"))
+    checks.option("zero", zero, ("zero", "plus", "random"))
+    checks.option("tie", tie, ("zero", "random"))
 
-    def encode(x: Array, i: Array, key: Draw) -> Array:
+    def encode(x: Array, i: Array, key: MaybeKey) -> Array:
         del i
         vote = jnp.where(x > 0, 1, jnp.where(x < 0, -1, 0)).astype(x.dtype)
         if zero == "plus":
@@ -198,6 +206,6 @@ def majority_vote(
     )
 
 
-def _coin(size: int, key: Draw) -> Float[Array, " d"]:
+def _coin(size: int, key: MaybeKey) -> Float[Array, " d"]:
     assert key is not None
     return jnp.where(random_bits(key, size) >> 31, 1, -1).astype(jnp.float32)

@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from medjax import _checks, _stacked
-from medjax._products import dot
-from medjax._promised import promise
-from medjax._stacked import Stacked, Updates
-from medjax._vectors import Vectors, vectors_of
+from medjax._engine import checks
+from medjax._engine.stacked import count_workers
+from medjax._engine.gram import dot
+from medjax._engine.lazy import as_lazy
+from medjax._engine.stacked import Stacked, Updates
+from medjax._engine.vectors import Vectors, vectors_of
 from medjax.rules._rule import StatefulRule, zero_state
 from medjax.rules._selection import mean_of, middle
-from medjax.rules._settings import Real, settings_text
+from medjax._engine.settings import Real, settings_text
 
 
 class ByzantineSGDState(NamedTuple):
@@ -71,17 +72,17 @@ def byzantine_sgd(
         ValueError: if a setting is out of range, or 2f >= n; when traced, if the updates are of
             another number of workers, or there are no parameters.
     """
-    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
-    n = _checks.integer("num_workers", num_workers, minimum=1)
+    f = checks.integer("num_byzantine", num_byzantine, minimum=0)
+    n = checks.integer("num_workers", num_workers, minimum=1)
     bounds = {
         "gradient_bound": gradient_bound,
         "product_threshold": product_threshold,
         "sum_threshold": sum_threshold,
     }
     for key, value in bounds.items():
-        _checks.real(key, value, minimum=0.0, exclusive=True)
+        checks.real(key, value, minimum=0.0, exclusive=True)
     name = f"byzantine_sgd({settings_text(num_byzantine=f, num_workers=n, **bounds)})"
-    _checks.honest_majority(name, f, n)
+    checks.honest_majority(name, f, n)
 
     def init(params: Updates) -> ByzantineSGDState:
         start = zero_state(params)
@@ -98,9 +99,9 @@ def byzantine_sgd(
     ) -> tuple[Updates, ByzantineSGDState]:
         if params is None:
             raise ValueError(f"{name} needs the parameters: give them to update")
-        _stacked.num_workers(updates, expected=n)
-        promised = promise(updates)
-        vectors = vectors_of(promised)
+        count_workers(updates, expected=n)
+        lazy = as_lazy(updates)
+        vectors = vectors_of(lazy)
         # Only now are the parameters sure to be there, and not their shapes alone.
         start = jax.tree.map(
             lambda p, x: jnp.where(state.step == 0, p.astype(x.dtype), x), params, state.start
@@ -114,11 +115,11 @@ def byzantine_sgd(
             state.good
             & vectors.finite
             & (jnp.abs(products - middle(products)) <= product_threshold)
-            & _near_the_median(vectors_of(promise(sums)), sum_threshold, sum_threshold)
+            & _near_the_median(vectors_of(as_lazy(sums)), sum_threshold, sum_threshold)
             & _near_the_median(vectors, 2 * gradient_bound, 4 * gradient_bound)
         )
         mean = vectors.weighted_sum(mean_of(good, vectors.dtype))
-        return promised.unflatten(mean), ByzantineSGDState(
+        return lazy.unflatten(mean), ByzantineSGDState(
             state.step + 1, start, products, sums, good
         )
 

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from medjax import _checks
-from medjax._promised import Promised, promise
-from medjax._random import Seed
-from medjax._stacked import Stacked, Updates
-from medjax._vectors import Vectors
-from medjax.rules._geometric import Draw, Geometric
+from medjax._engine import checks
+from medjax._engine.lazy import as_lazy
+from medjax._engine.random import MaybeKey, Seed
+from medjax._engine.stacked import Stacked, Updates
+from medjax._engine.vectors import Vectors
+from medjax.rules._geometric import Geometric
 from medjax.rules._geometric_median import distances_to, zero_about_pivot
 from medjax.rules._rule import StatefulRule, zero_state
-from medjax.rules._settings import Real, settings_text
+from medjax._engine.settings import Real, settings_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,19 +41,19 @@ class Shifted:
         """Nothing is drawn."""
         return False
 
-    def __call__(self, updates: Promised | Stacked, key: Seed | None = None) -> Updates:
+    def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
         """The aggregate of the stacked updates.
 
         Raises:
             ValueError, TypeError: as the rule, or if the start isn't of the aggregate's shapes.
         """
         del key
-        promised = promise(updates)
-        shapes = [jax.tree.map(jnp.shape, x) for x in (self.start, promised.like)]
+        lazy = as_lazy(updates)
+        shapes = [jax.tree.map(jnp.shape, x) for x in (self.start, lazy.like)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"start must be of shape {shapes[1]}, got {shapes[0]}")
-        moved = _moved(self.rule, self.start, promised.stacked())
-        return jax.tree.map(lambda x, like: x.astype(like.dtype), moved, promised.like)
+        moved = _moved(self.rule, self.start, updates)
+        return jax.tree.map(lambda x, like: x.astype(like.dtype), moved, lazy.like)
 
 
 def _moved(rule: Geometric, start: Updates, updates: Stacked) -> Updates:
@@ -90,10 +90,10 @@ def centered_clipping(
 
 
 def _from_0(tau: Real, num_steps: int) -> Geometric:
-    _checks.real("tau", tau, minimum=0.0, exclusive=True)
-    steps = _checks.integer("num_steps", num_steps, minimum=1)
+    checks.real("tau", tau, minimum=0.0, exclusive=True)
+    steps = checks.integer("num_steps", num_steps, minimum=1)
 
-    def weights(vectors: Vectors, key: Draw) -> Array:
+    def weights(vectors: Vectors, key: MaybeKey) -> Array:
         del key
         gram, known, radius = vectors.gram, vectors.within_range, tau * vectors.unit
 

@@ -4,8 +4,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from medjax._vectors import Vectors
-from medjax.rules._geometric import Draw, Geometric
+from medjax._engine.random import MaybeKey
+from medjax._engine.vectors import Vectors
+from medjax.rules._geometric import Geometric
 from medjax.rules._selection import mean_of, middle
 
 _Clusters = tuple[Array, Array, Array]
@@ -35,7 +36,7 @@ def clipped_clustering() -> Geometric:
     """
     name = "clipped_clustering"
 
-    def weights(vectors: Vectors, key: Draw) -> Array:
+    def weights(vectors: Vectors, key: MaybeKey) -> Array:
         del key
         n = vectors.num_workers
         if n < 2:

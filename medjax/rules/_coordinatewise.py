@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from medjax import _checks
-from medjax._kernels import order_statistics
-from medjax._kernels.nearest import mean_nearest
-from medjax._promised import Promised, promise
-from medjax._random import Seed
-from medjax._shards import Axes, from_columns, to_columns
-from medjax._stacked import Stacked, Updates
+from medjax._engine import checks
+from medjax._engine.kernels import order_statistics
+from medjax._engine.kernels.nearest import mean_nearest
+from medjax._engine.lazy import as_lazy
+from medjax._engine.random import Seed
+from medjax._engine.mesh import Axes, from_columns, to_columns
+from medjax._engine.stacked import Stacked, Updates
 
 
 @dataclass(frozen=True)
@@ -34,28 +34,28 @@ class CoordinateWise:
         """False: a rule that drew couldn't be cut into blocks of coordinates unnoticed."""
         return False
 
-    def __call__(self, updates: Promised | Stacked, key: Seed | None = None) -> Updates:
-        """The aggregate of the stacked updates; `key` isn't used.
+    def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
+        """Aggregate the stacked updates; `key` isn't used.
 
         Raises:
             ValueError, TypeError: if the updates aren't stacked floating-point arrays, or if the
                 rule can't take so many workers.
         """
         del key
-        promised = promise(updates)
+        lazy = as_lazy(updates)
 
         def reduce_leaves(leaves: list[Array], names: Axes) -> list[Array]:
             aggregate: list[Array] = list(leaves)
             for group in _groups(leaves):
                 columns = [leaves[i].astype(_working_dtype(leaves[i])) for i in group]
                 ends = np.cumsum([x.shape[1] for x in columns])
-                matrix = to_columns(jnp.concatenate(columns, axis=1), promised.num_workers, names)
+                matrix = to_columns(jnp.concatenate(columns, axis=1), lazy.num_workers, names)
                 reduced = from_columns(self.reduce(matrix), int(ends[-1]), names)
                 for i, part in zip(group, jnp.split(reduced, ends[:-1]), strict=True):
                     aggregate[i] = part
             return aggregate
 
-        return promised.unflatten(promised.map(reduce_leaves, "all"))
+        return lazy.unflatten(lazy.map(reduce_leaves, "all"))
 
 
 def _groups(leaves: list[Float[Array, "n _"]]) -> list[list[int]]:
@@ -108,11 +108,11 @@ def trimmed_mean(num_byzantine: int) -> CoordinateWise:
     >>> print(trimmed_mean(1)(jnp.array([[1.0], [2.0], [3.0], [100.0]])))
     [2.5]
     """
-    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+    f = checks.integer("num_byzantine", num_byzantine, minimum=0)
     name = f"trimmed_mean(num_byzantine={f})"
 
     def reduce(x: Array) -> Array:
-        _checks.honest_majority(name, f, len(x))
+        checks.honest_majority(name, f, len(x))
         return order_statistics.trimmed_mean(x, f)
 
     return CoordinateWise(name, reduce)
@@ -139,7 +139,7 @@ def meamed(num_byzantine: int) -> CoordinateWise:
     >>> print(meamed(1)(jnp.array([[1.0], [3.0], [4.0], [5.0], [100.0]])))
     [3.25]
     """
-    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+    f = checks.integer("num_byzantine", num_byzantine, minimum=0)
     return _mean_around(f"meamed(num_byzantine={f})", f, order_statistics.median)
 
 
@@ -160,7 +160,7 @@ def phocas(num_byzantine: int) -> CoordinateWise:
     >>> print(phocas(1)(jnp.array([[1.0], [3.0], [4.0], [5.0], [100.0]])))
     [3.25]
     """
-    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+    f = checks.integer("num_byzantine", num_byzantine, minimum=0)
     return _mean_around(
         f"phocas(num_byzantine={f})", f, lambda x: order_statistics.trimmed_mean(x, f)
     )
@@ -172,7 +172,7 @@ def _mean_around(
     """The average of the n - f values nearest the centre."""
 
     def reduce(x: Array) -> Array:
-        _checks.honest_majority(name, f, len(x))
+        checks.honest_majority(name, f, len(x))
         return mean_nearest(x, center(x), len(x) - f)
 
     return CoordinateWise(name, reduce)

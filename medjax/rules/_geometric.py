@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 from jaxtyping import Array, Float, Key
 
-from medjax._promised import Promised, promise
-from medjax._random import Seed, stage_key
-from medjax._stacked import Stacked, Updates
-from medjax._vectors import Vectors, vectors_of
+from medjax._engine.lazy import as_lazy
+from medjax._engine.random import MaybeKey, Seed, stage_key
+from medjax._engine.stacked import Stacked, Updates
+from medjax._engine.vectors import Vectors, vectors_of
 
-Draw = Key[Array, ""] | None
 
 
 @dataclass(frozen=True)
@@ -25,19 +24,19 @@ class Geometric:
     """
 
     name: str
-    weights: Callable[[Vectors, Draw], Float[Array, " n"]]
+    weights: Callable[[Vectors, MaybeKey], Float[Array, " n"]]
     needs_key: bool = False
 
-    def __call__(self, updates: Promised | Stacked, key: Seed | None = None) -> Updates:
+    def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
         """The aggregate of the stacked updates.
 
         Raises:
             ValueError, TypeError: if the updates aren't stacked floating-point arrays, if the rule
                 can't take so many workers, or if it draws and no key is given.
         """
-        promised = promise(updates)
-        vectors = vectors_of(promised)
-        return promised.unflatten(vectors.weighted_sum(self.weigh(vectors, key)))
+        lazy = as_lazy(updates)
+        vectors = vectors_of(lazy)
+        return lazy.unflatten(vectors.weighted_sum(self.weigh(vectors, key)))
 
     def weigh(self, vectors: Vectors, key: Seed | None) -> Float[Array, " n"]:
         """The weights of the vectors.

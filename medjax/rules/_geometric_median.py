@@ -4,11 +4,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from medjax import _checks
-from medjax._products import dot
-from medjax._vectors import Vectors
-from medjax.rules._geometric import Draw, Geometric
-from medjax.rules._settings import Real, settings_text
+from medjax._engine.random import MaybeKey
+from medjax._engine import checks
+from medjax._engine.gram import dot
+from medjax._engine.vectors import Vectors
+from medjax.rules._geometric import Geometric
+from medjax._engine.settings import Real, settings_text
 
 
 def geometric_median(nu: Real = 0.1, num_steps: int = 3, tol: Real | None = None) -> Geometric:
@@ -32,13 +33,13 @@ def geometric_median(nu: Real = 0.1, num_steps: int = 3, tol: Real | None = None
     >>> print(geometric_median(num_steps=100)(x).round(1))
     [1.7 1.7]
     """
-    _checks.real("nu", nu, minimum=0.0, exclusive=True)
-    steps = _checks.integer("num_steps", num_steps, minimum=1)
+    checks.real("nu", nu, minimum=0.0, exclusive=True)
+    steps = checks.integer("num_steps", num_steps, minimum=1)
     if tol is not None:
-        _checks.real("tol", tol, minimum=0.0)
+        checks.real("tol", tol, minimum=0.0)
     name = f"geometric_median({settings_text(nu=nu, num_steps=steps, tol=tol)})"
 
-    def weights(vectors: Vectors, key: Draw) -> Array:
+    def weights(vectors: Vectors, key: MaybeKey) -> Array:
         del key
 
         gram, known, unit = vectors.gram, vectors.within_range, vectors.unit

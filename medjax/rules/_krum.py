@@ -4,9 +4,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from medjax import _checks
-from medjax._vectors import Vectors
-from medjax.rules._geometric import Draw, Geometric
+from medjax._engine.random import MaybeKey
+from medjax._engine import checks
+from medjax._engine.vectors import Vectors
+from medjax.rules._geometric import Geometric
 
 
 def krum(num_byzantine: int, num_neighbors: int | None = None) -> Geometric:
@@ -56,12 +57,12 @@ def multi_krum(
     f, k = _check(num_byzantine, num_neighbors)
     m = num_selected
     if m is not None:
-        m = _checks.integer("num_selected", m, minimum=1)
+        m = checks.integer("num_selected", m, minimum=1)
     settings = {"num_byzantine": f, "num_selected": m, "num_neighbors": k}
     given = ", ".join(f"{key}={value}" for key, value in settings.items() if value is not None)
     name = f"multi_krum({given})"
 
-    def weights(vectors: Vectors, key: Draw) -> Array:
+    def weights(vectors: Vectors, key: MaybeKey) -> Array:
         del key
         return _select(name, vectors, f, k, vectors.num_workers - f if m is None else m)
 
@@ -77,7 +78,7 @@ def lowest_scores(
         ValueError: if 2f >= n, if there aren't so many vectors, or not so many neighbours.
     """
     n = vectors.num_workers
-    _checks.honest_majority(name, f, n)
+    checks.honest_majority(name, f, n)
     k = max(1, n - f - 2) if num_neighbors is None else num_neighbors
     if count > n:
         raise ValueError(f"{name} selects {count} vectors, got only n = {n} workers")
@@ -94,7 +95,7 @@ def _select(name: str, vectors: Vectors, f: int, k: int | None, m: int) -> Float
 
 
 def _check(num_byzantine: int, num_neighbors: int | None) -> tuple[int, int | None]:
-    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+    f = checks.integer("num_byzantine", num_byzantine, minimum=0)
     if num_neighbors is None:
         return f, None
-    return f, _checks.integer("num_neighbors", num_neighbors, minimum=1)
+    return f, checks.integer("num_neighbors", num_neighbors, minimum=1)

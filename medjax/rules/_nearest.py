@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from medjax import _checks
-from medjax._vectors import Vectors
-from medjax.rules._geometric import Draw, Geometric
+from medjax._engine.random import MaybeKey
+from medjax._engine import checks
+from medjax._engine.vectors import Vectors
+from medjax.rules._geometric import Geometric
 from medjax.rules._selection import mean_of_lowest
 
 
@@ -31,14 +32,14 @@ def monna(num_byzantine: int, reference: int = 0) -> Geometric:
     >>> print(monna(1)(jnp.array([[1.0], [1.5], [2.0], [9.0]])))
     [1.5]
     """
-    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
-    own = _checks.integer("reference", reference, minimum=0)
+    f = checks.integer("num_byzantine", num_byzantine, minimum=0)
+    own = checks.integer("reference", reference, minimum=0)
     name = f"monna(num_byzantine={f}, reference={own})"
 
-    def weights(vectors: Vectors, key: Draw) -> Array:
+    def weights(vectors: Vectors, key: MaybeKey) -> Array:
         del key
         n = vectors.num_workers
-        _checks.honest_majority(name, f, n)
+        checks.honest_majority(name, f, n)
         if own >= n:
             raise ValueError(f"{name} needs worker {own}, got only n = {n} workers")
         finite = vectors.finite
@@ -70,10 +71,10 @@ def cge(num_byzantine: int) -> Geometric:
     >>> print(cge(1)(jnp.array([[1.0], [-2.0], [-9.0]])))
     [-0.5]
     """
-    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+    f = checks.integer("num_byzantine", num_byzantine, minimum=0)
     name = f"cge(num_byzantine={f})"
 
-    def weights(vectors: Vectors, key: Draw) -> Array:
+    def weights(vectors: Vectors, key: MaybeKey) -> Array:
         del key
         n = vectors.num_workers
         if f >= n:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from medjax._vectors import Rows
+from medjax._engine.vectors import Rows
 
 
 def mean_of_lowest(scores: Float[Array, " n"], count: int) -> Float[Array, " n"]:

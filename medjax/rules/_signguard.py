@@ -4,13 +4,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from medjax import _checks
-from medjax._products import dot
-from medjax._vectors import Vectors
+from medjax._engine.random import MaybeKey
+from medjax._engine import checks
+from medjax._engine.gram import dot
+from medjax._engine.vectors import Vectors
 from medjax.rules._clustering import clip_factors
-from medjax.rules._geometric import Draw, Geometric
+from medjax.rules._geometric import Geometric
 from medjax.rules._selection import mean_of, middle, sample_columns
-from medjax.rules._settings import Real, settings_text, static_real
+from medjax._engine.settings import Real, settings_text, static_real
 
 _NUM_SHIFTS = 100
 _SLACK = 1e-5  # so that rounding doesn't decide whether what is just within the bandwidth is
@@ -51,13 +52,13 @@ def signguard(lower: Real = 0.1, upper: Real = 3.0, fraction: float = 0.1) -> Ge
     >>> print(signguard(fraction=1.0)(x, key=0).round(2))
     [1.53 1.53]
     """
-    _checks.fraction("lower", lower)
-    _checks.real("upper", upper, minimum=1.0)
+    checks.fraction("lower", lower)
+    checks.real("upper", upper, minimum=1.0)
     share = static_real("fraction", fraction)
-    _checks.fraction("fraction", share)
+    checks.fraction("fraction", share)
     name = f"signguard({settings_text(lower=lower, upper=upper, fraction=share)})"
 
-    def weights(vectors: Vectors, key: Draw) -> Array:
+    def weights(vectors: Vectors, key: MaybeKey) -> Array:
         assert key is not None
         n = vectors.num_workers
         if n < 2:

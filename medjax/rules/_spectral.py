@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from medjax import _checks
-from medjax._products import dot
-from medjax._vectors import Vectors, vectors_of_rows
-from medjax.rules._geometric import Draw, Geometric
+from medjax._engine.random import MaybeKey
+from medjax._engine import checks
+from medjax._engine.gram import dot
+from medjax._engine.vectors import Vectors, vectors_of_rows
+from medjax.rules._geometric import Geometric
 from medjax.rules._selection import mean_of, mean_of_lowest, sample_columns
-from medjax.rules._settings import settings_text, static_real
+from medjax._engine.settings import settings_text, static_real
 
 
 def caf(num_byzantine: int) -> Geometric:
@@ -38,13 +39,13 @@ def caf(num_byzantine: int) -> Geometric:
     >>> print(caf(1)(jnp.array([[1.0], [2.0], [3.0], [900.0]])).round(2))
     [2.]
     """
-    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+    f = checks.integer("num_byzantine", num_byzantine, minimum=0)
     name = f"caf(num_byzantine={f})"
 
-    def weights(vectors: Vectors, key: Draw) -> Array:
+    def weights(vectors: Vectors, key: MaybeKey) -> Array:
         del key
         n = vectors.num_workers
-        _checks.honest_majority(name, f, n)
+        checks.honest_majority(name, f, n)
 
         gram = vectors.gram[:-1, :-1]
 
@@ -98,17 +99,17 @@ def dnc(
     >>> print(dnc(1)(x, key=0))
     [2. 0.]
     """
-    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
-    iterations = _checks.integer("num_iterations", num_iterations, minimum=1)
-    columns = _checks.integer("sub_dim", sub_dim, minimum=1)
+    f = checks.integer("num_byzantine", num_byzantine, minimum=0)
+    iterations = checks.integer("num_iterations", num_iterations, minimum=1)
+    columns = checks.integer("sub_dim", sub_dim, minimum=1)
     c = static_real("filter_fraction", filter_fraction)
     settings = {"num_iterations": iterations, "sub_dim": columns, "filter_fraction": c}
     name = f"dnc({settings_text(num_byzantine=f, **settings)})"
     dropped = math.ceil(c * f - 1e-9)  # 1.1 · 10 is above 11
 
-    def weights(vectors: Vectors, key: Draw) -> Array:
+    def weights(vectors: Vectors, key: MaybeKey) -> Array:
         n = vectors.num_workers
-        _checks.honest_majority(name, f, n)
+        checks.honest_majority(name, f, n)
         if dropped >= n:
             raise ValueError(f"{name} drops {dropped} vectors, got only n = {n} workers")
 

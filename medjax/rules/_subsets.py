@@ -9,9 +9,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from medjax import _checks
-from medjax._vectors import Vectors
-from medjax.rules._geometric import Draw, Geometric
+from medjax._engine.random import MaybeKey
+from medjax._engine import checks
+from medjax._engine.vectors import Vectors
+from medjax.rules._geometric import Geometric
 
 MAX_SUBSETS = 200_000
 """How many subsets a rule looks at; of 20 workers, there are at most 167,960 to leave out."""
@@ -43,10 +44,10 @@ def mda(num_byzantine: int) -> Geometric:
     >>> print(mda(1)(jnp.array([[1.0], [3.0], [2.0], [9.0]])))
     [2.]
     """
-    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+    f = checks.integer("num_byzantine", num_byzantine, minimum=0)
     name = f"mda(num_byzantine={f})"
 
-    def weights(vectors: Vectors, key: Draw) -> Array:
+    def weights(vectors: Vectors, key: MaybeKey) -> Array:
         del key
         distances = vectors.squared_distances
 
@@ -82,10 +83,10 @@ def smea(num_byzantine: int) -> Geometric:
     >>> print(smea(1)(jnp.array([[1.0], [3.0], [2.0], [9.0]])))
     [2.]
     """
-    f = _checks.integer("num_byzantine", num_byzantine, minimum=0)
+    f = checks.integer("num_byzantine", num_byzantine, minimum=0)
     name = f"smea(num_byzantine={f})"
 
-    def weights(vectors: Vectors, key: Draw) -> Array:
+    def weights(vectors: Vectors, key: MaybeKey) -> Array:
         del key
         gram, far = vectors.gram, float(jnp.finfo(vectors.dtype).max)
         # What is out of range is worse than what isn't, and what isn't finite the worst.
@@ -133,7 +134,7 @@ def _left_out(name: str, n: int, f: int) -> Int[np.ndarray, "subsets f"]:
     Raises:
         ValueError: if 2f >= n, or if there are too many.
     """
-    _checks.honest_majority(name, f, n)
+    checks.honest_majority(name, f, n)
     count = math.comb(n, f)
     if count > MAX_SUBSETS:
         raise ValueError(

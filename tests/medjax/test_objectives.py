@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 import medjax
-from medjax._gradients import local_gradients, sample_batches
+from medjax.training.gradients import local_gradients, sample_batches
 from medjax.objectives import classification
 
 
@@ -130,7 +130,7 @@ def all_workers(params):
 # 7 rows each: 5 workers in one piece; one by one; in pieces of 2, 2, 1; and of 3, 2.
 @pytest.mark.parametrize("at_once", [35, 1, 7, 14, 21])
 def test_local_gradients_are_those_of_own_examples(at_once, monkeypatch):
-    monkeypatch.setattr("medjax._gradients._EXAMPLES_AT_ONCE", at_once)
+    monkeypatch.setattr("medjax.training.gradients._EXAMPLES_AT_ONCE", at_once)
     got = jax.jit(partial(local_gradients, softmax))(start(), unequal())
     for tree, expected in zip(got, all_workers(PARAMS), strict=True):
         assert set(tree) == set(expected)
@@ -214,7 +214,7 @@ def test_a_run_counts_what_it_draws():
 
     @jax.jit
     def run(key, b, noise_key):
-        optimizer = optax.chain(medjax.perturb(b, key=noise_key), medjax.sgd(16.0))
+        optimizer = optax.chain(medjax.perturb(b, key=noise_key), medjax.mean_sgd(16.0))
         run = partial(medjax.simulate, lambda p, j: (p[j], {}), jnp.zeros(20), data, optimizer)
         return -run(num_steps=512, key=key, batch_size=4).params
 

@@ -1,0 +1,75 @@
+"""Sums over the worker axis that avoid XLA's slow leading-axis reduction on the CPU."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from medjax._engine.kernels.rows import fold_rows
+
+# Rows added in one pass over the total, which is then read and written once for all of them. More
+# rows gain little and take longer to compile where each row draws noise.
+_UNROLLED_ROWS = (10, 4, 2, 1)
+
+Row: TypeAlias = list[Float[Array, " _"]]
+"""One worker's vector, in parts."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Worker:
+    """A worker's index, 2 · pair + second.
+
+    In two parts because both workers of a pair draw from the same block of random words. Where
+    `second` is a constant of the program, XLA drops the other worker's half and computes the block
+    once for both.
+    """
+
+    pair: Int[Array, "..."]
+    second: np.bool_ | Bool[Array, "..."]
+
+    @classmethod
+    def of(cls, index: Int[Array, "..."]) -> "Worker":
+        """Split an index, or an array of them to be vmapped over."""
+        return cls(index >> 1, (index & 1) == 1)
+
+    @property
+    def index(self) -> Int[Array, "..."]:
+        """The worker's index, 0 to n - 1."""
+        return 2 * self.pair + self.second
+
+
+def sum_over_workers(
+    encode: Callable[[Row, Worker], Row],
+    rows: list[Float[Array, "c _"]],
+    first: int | Int[Array, ""],
+    total: Row,
+    *,
+    paired: bool,
+) -> Row:
+    """Return total + Σ_i encode(rows[i], first + i), in order, without writing the encoded rows.
+
+    The total stays in cache, and `encode` is fused into the pass over the rows.
+
+    Args:
+        encode: one worker's leaves to its contribution to each total, elementwise.
+        rows: each leaf's rows of c workers.
+        first: the index of the worker of row 0.
+        total: the value to add to.
+        paired: whether `first` is known to be even.
+    """
+    # At least two turns: XLA drops a loop of one turn, and leaves the code that draws rows scalar.
+    count = rows[0].shape[0]
+    unroll = next(k for k in _UNROLLED_ROWS if k == 1 or 2 * k <= count)
+
+    def add(total: Row, row: Row, start: Array, offset: int) -> Row:
+        if paired and unroll > 1:
+            worker = Worker(((first + start) >> 1) + offset // 2, np.bool_(offset % 2))
+        else:
+            worker = Worker.of(first + start + offset)
+        return [t + x for t, x in zip(total, encode(row, worker), strict=True)]
+
+    return fold_rows(add, rows, total, unroll=unroll)

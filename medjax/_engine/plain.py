@@ -1,0 +1,63 @@
+"""Plain functions in the place of built stages: each sees a worker's leaves as one flat vector."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+
+def check_function(kind: str, value: object, num_arguments: int, example: str) -> None:
+    """Check that a value can stand in for a built stage.
+
+    Args:
+        kind: what it is for, such as "rule".
+        value: a function of the stage's plain signature.
+        num_arguments: how many positional arguments that signature has.
+        example: code that builds a stage.
+
+    Raises:
+        TypeError: if it isn't a function, takes other arguments, or is a factory of the library
+            that was to be called first (`rules.median` in place of `rules.median()`).
+    """
+    module = getattr(value, "__module__", None) or ""
+    if not callable(value) or module.partition(".")[0] == "medjax" or inspect.isclass(value):
+        raise TypeError(
+            f"{kind} must be built, such as {example}, or a plain function; got {value!r}"
+        )
+    try:
+        inspect.signature(value).bind(*[None] * num_arguments)
+    except TypeError:
+        raise TypeError(
+            f"{kind} {name_of(value)} must take {num_arguments} arguments, "
+            f"it takes {inspect.signature(value)}"
+        ) from None
+    except ValueError:  # the signature of some compiled functions can't be read
+        return
+
+
+def accepts_key(function: Callable[..., Any]) -> bool:
+    """Tell whether a function has an argument called `key`."""
+    try:
+        return "key" in inspect.signature(function).parameters
+    except ValueError:
+        return False
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return a function's name, or that of its class."""
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def joined(rows: list[Float[Array, "n _"]]) -> Float[Array, "n d"]:
+    """Join flat leaves to one matrix, in the dtype of the widest leaf."""
+    return rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=1)
+
+
+def parted(x: Float[Array, "*n d"], like: PyTree) -> list[Float[Array, "*n _"]]:
+    """Cut vectors of d coordinates into flat leaves: the inverse of `joined`."""
+    sizes = [leaf.size for leaf in jax.tree.leaves(like)]
+    return jnp.split(x, np.cumsum(sizes)[:-1], axis=-1)

@@ -1,0 +1,238 @@
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import pytest
+
+from medjax._engine.kernels import order_statistics as kernel
+
+pytestmark = pytest.mark.optimized
+
+# Every small size, both sides of the powers of two, and both sides of the largest network.
+SIZES = (1, 2, 3, 4, 5, 8, 11, 64, 100, 127, 128, 129, 257)
+NETWORK_SIZES = tuple(n for n in SIZES if n <= kernel.NETWORK_MAX_ROWS)
+UINT = {np.float32: np.uint32, np.float64: np.uint64}
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def bisection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "NETWORK_MAX_ROWS", 0)
+
+
+def awkward(n: int, dtype: type = np.float32) -> np.ndarray:
+    """Columns of plain numbers, ties, special values, and any 32 or 64 bits read as a float."""
+    rng, info = np.random.default_rng(n), np.finfo(dtype)
+    subnormal = info.smallest_subnormal
+    specials = [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, subnormal, -subnormal]
+    specials += [2 * subnormal, info.tiny, -info.tiny, info.max, -info.max, 1.0, -1.0]
+    bits = rng.integers(0, 2 ** (8 * info.dtype.itemsize), (n, 8), UINT[dtype], endpoint=False)
+    return np.concatenate(
+        [
+            rng.normal(size=(n, 6)).astype(dtype),
+            rng.integers(-1, 2, (n, 6)).astype(dtype),
+            np.full((n, 1), 0.1, dtype),
+            np.array(specials, dtype)[rng.integers(0, len(specials), (n, 16))],
+            bits.view(dtype),
+        ],
+        axis=1,
+    )
+
+
+def sorted_columns(x: np.ndarray) -> np.ndarray:
+    """Each column in order, NaN as +∞ and -0 before +0: by value, then by the sign bit."""
+    x = np.where(np.isnan(x), np.inf, x).astype(x.dtype)
+    return np.take_along_axis(x, np.lexsort((~np.signbit(x), x), axis=0), axis=0)
+
+
+def assert_same_bits(actual: jax.Array, expected: np.ndarray) -> None:
+    assert actual.dtype == expected.dtype
+    integer = UINT[expected.dtype.type]
+    np.testing.assert_array_equal(np.asarray(actual).view(integer), expected.view(integer))
+
+
+def check_order_statistics(x: np.ndarray) -> None:
+    n = len(x)
+    # Compiling a large network takes seconds: only the middle, which depends on most of it.
+    ranks = {0, n // 4, (n - 1) // 2, n // 2, n - 1} if n < 64 else {n // 2}
+    ranks = tuple(sorted(ranks))
+    values = jax.jit(lambda x: kernel.order_statistics(x, ranks))(x)
+    for rank, value in zip(ranks, values, strict=True):
+        assert_same_bits(value, sorted_columns(x)[rank])
+
+
+@pytest.mark.parametrize("n", NETWORK_SIZES)
+def test_network_equals_sort(n: int):
+    check_order_statistics(awkward(n))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("bisection")
+@pytest.mark.parametrize("n", SIZES)
+def test_bisection_equals_sort(n: int):
+    check_order_statistics(awkward(n))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("n", [1, 2, 5, 11, 33, 129])
+def test_float64_equals_sort(n: int):
+    check_order_statistics(awkward(n, np.float64))
+
+
+@pytest.mark.usefixtures("x64", "bisection")
+@pytest.mark.parametrize("n", [1, 2, 11])
+def test_float64_bisection_equals_sort(n: int):
+    check_order_statistics(awkward(n, np.float64))
+
+
+def test_every_rank_at_once():
+    x = awkward(9)
+    values = jax.jit(lambda x: kernel.order_statistics(x, tuple(range(9))))(x)
+    for value, expected in zip(values, sorted_columns(x), strict=True):
+        assert_same_bits(value, expected)
+
+
+def check_network_on_zeros_and_ones(inputs: np.ndarray, ranks: tuple[int, ...]) -> None:
+    # What is marked as not needed is overwritten with 7, so that its use would show.
+    rows, zeros = inputs.copy(), np.sum(inputs == 0, axis=0)
+    for i, j, min_needed, max_needed in kernel.selection_network(len(rows), ranks):
+        low, high = np.minimum(rows[i], rows[j]), np.maximum(rows[i], rows[j])
+        rows[i] = low if min_needed else 7
+        rows[j] = high if max_needed else 7
+    for r in ranks:  # the number of rank r is 0 if there are more than r zeros, else 1
+        np.testing.assert_array_equal(rows[r], np.where(r < zeros, 0, 1))
+
+
+@pytest.mark.parametrize("n", range(1, 11))
+def test_pruned_network_by_the_0_1_principle(n: int):
+    # A comparator network that puts rank r right for all 2^n inputs of 0 and 1 does so for all
+    # inputs (Knuth, volume 3, 5.3.4).
+    inputs = (np.arange(2**n) >> np.arange(n)[:, None]) & 1
+    wanted = {(r,) for r in range(n)} | {tuple(range(n)), ((n - 1) // 2, n // 2), (0, n - 1)}
+    for ranks in wanted:
+        check_network_on_zeros_and_ones(inputs, ranks)
+
+
+@pytest.mark.parametrize("n", [33, 64, 100, 127, 128])
+def test_large_network_on_random_zeros_and_ones(n: int):
+    # With a random number of zeros each, so that every rank's turn comes.
+    rng = np.random.default_rng(n)
+    inputs = rng.permuted(np.arange(n)[:, None] >= rng.integers(0, n + 1, 300), axis=0)
+    for ranks in (tuple(range(n)), (n // 2 - 1, n // 2), (n // 4,), tuple(range(9, n - 9))):
+        check_network_on_zeros_and_ones(inputs.astype(int), ranks)
+
+
+@pytest.mark.parametrize(("log2", "comparators"), [(1, 1), (2, 5), (3, 19), (4, 63)])
+def test_network_is_batchers(log2: int, comparators: int):
+    # (p² - p + 4) 2^(p-2) - 1 comparators sort 2^p numbers (Batcher, 1968).
+    assert len(kernel.selection_network(2**log2, tuple(range(2**log2)))) == comparators
+
+
+def test_network_is_pruned():
+    # The least of 2^p numbers needs one knock-out tournament, 2^p - 1 comparisons.
+    assert len(kernel.selection_network(16, (0,))) == 15
+
+
+@pytest.mark.parametrize("d", [0, 1, 6, 7, 8, 14, 17])
+@pytest.mark.usefixtures("bisection")
+def test_blocks_of_columns_cover_every_width(d: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kernel, "_BLOCK_ELEMENTS", 5 * 7)  # 7 columns of 5
+    x = np.random.default_rng(d).normal(size=(5, d)).astype(np.float32)
+    low, high = jax.jit(lambda x: kernel.order_statistics(x, (1, 3)))(x)
+    assert_same_bits(low, sorted_columns(x)[1])
+    assert_same_bits(high, sorted_columns(x)[3])
+
+
+@pytest.mark.usefixtures("bisection")
+def test_a_column_may_be_longer_than_a_block(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kernel, "_BLOCK_ELEMENTS", 3)
+    check_order_statistics(awkward(5))
+
+
+@pytest.mark.parametrize("n", [3, 4, 130])
+def test_no_columns(n: int):
+    x = np.zeros((n, 0), np.float32)
+    assert kernel.median(x).shape == (0,)
+    assert kernel.trimmed_mean(x, 1).shape == (0,)
+
+
+@pytest.mark.parametrize("n", [1, 3, 11, 129])
+def test_odd_median_is_the_middle_one(n: int):
+    x = awkward(n)
+    assert_same_bits(jax.jit(kernel.median)(x), sorted_columns(x)[n // 2])
+
+
+@pytest.mark.parametrize("n", [2, 4, 10, 130])
+def test_even_median_is_the_midpoint_rounded_once(n: int):
+    x = np.random.default_rng(n).normal(size=(n, 50)).astype(np.float32)
+    low, high = sorted_columns(x)[n // 2 - 1 : n // 2 + 1].astype(np.float64)
+    assert_same_bits(jax.jit(kernel.median)(x), ((low + high) / 2).astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.usefixtures("x64")
+def test_midpoint_does_not_overflow(dtype: type):
+    big = np.finfo(dtype).max
+    x = np.array([[big, big, -big, 0, -np.inf], [big, big / 2, big, big, big]], dtype)
+    # (M + M)/2, (M + M/2)/2, 0, M/2; the midpoint of -∞ and a number is -∞.
+    expected = np.array([big, 0.75 * big, 0, big / 2, -np.inf], dtype)
+    assert_same_bits(jax.jit(kernel.median)(x), expected)
+
+
+def test_even_median_of_subnormals_stays_between_the_middle_two():
+    # XLA flushes subnormals to 0 in arithmetic and in comparisons, order statistics don't.
+    low, high = np.float32(1e-40), np.float32(3e-40)
+    x = np.array([[low, high, -low], [low, low, -high]])
+    result = np.asarray(jax.jit(kernel.median)(x))
+    np.testing.assert_array_less(np.array([low, low, -high]), np.nextafter(result, 1))
+    np.testing.assert_array_less(result, np.nextafter(np.array([low, high, -low]), 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "trim"), [(1, 0), (2, 0), (5, 2), (8, 3), (11, 1), (64, 30)])
+@pytest.mark.parametrize("method", ["network", "bisection"])
+def test_trimmed_mean(n: int, trim: int, method: str, request: pytest.FixtureRequest):
+    if method == "bisection":
+        request.getfixturevalue("bisection")
+    rng = np.random.default_rng(n)
+    # Plain numbers, then many ties, among them at the edges of what is kept.
+    x = np.concatenate([rng.normal(size=(n, 20)), rng.integers(-2, 3, (n, 20))], axis=1)
+    x = x.astype(np.float32)
+    kept = sorted_columns(x)[trim : n - trim]
+    actual = np.asarray(jax.jit(lambda x: kernel.trimmed_mean(x, trim))(x))
+    # n additions and a division, each rounded to half an ulp of at most the sum of |kept|.
+    bound = (n + 1) * 2**-24 * np.abs(kept).mean(axis=0, dtype=np.float64)
+    assert np.all(np.abs(actual - kept.mean(axis=0, dtype=np.float64)) <= bound)
+    assert np.all((kept[0] <= actual) & (actual <= kept[-1]))
+
+
+@pytest.mark.parametrize("n", [7, 131])
+def test_trimmed_mean_forgets_what_it_trims(n: int):
+    # f = 3 rows are extreme; the others are 0.25, whose sum is exact, so that the mean must be 0.25
+    # to the bit, where the sum of all, less what is trimmed, would keep nothing of it.
+    x = np.full((n, 4), 0.25, np.float32)
+    x[:3] = np.array([[np.inf], [np.nan], [1e38]]) * np.array([[1, -1, 1, -1]])
+    actual = jax.jit(lambda x: kernel.trimmed_mean(x, 3))(x)
+    assert_same_bits(actual, np.full(4, 0.25, np.float32))
+
+
+@pytest.mark.parametrize("n", [4, 130])
+def test_trimmed_mean_of_the_largest_numbers_stays_in_range(n: int):
+    big = np.finfo(np.float32).max
+    x = np.full((n, 2), big, np.float32) * np.array([1, -1], np.float32)
+    actual = jax.jit(lambda x: kernel.trimmed_mean(x, 1))(x)
+    assert_same_bits(actual, np.array([big, -big], np.float32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [5, 130])
+def test_vmap_equals_each(n: int):
+    x = np.random.default_rng(0).normal(size=(3, n, 5)).astype(np.float32)
+    batched, median = jax.jit(jax.vmap(kernel.median))(x), jax.jit(kernel.median)
+    for one, result in zip(x, batched, strict=True):
+        assert_same_bits(result, np.asarray(median(one)))

@@ -1,0 +1,179 @@
+"""Runs of which only a few workers' gradients exist at a time."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import medjax
+from medjax import aggregate, noise, noisy_sign, per_worker, perturb, rules
+from medjax.objectives import classification
+
+pytestmark = pytest.mark.optimized
+
+N, CHUNK = 64, 4
+# 2 examples of 3 numbers for each worker, and many more parameters: the data are small beside them.
+SHAPES = {"w": (3, 50), "b": (50,), "v": (50, 2), "c": (2,)}
+SIZE = sum(map(math.prod, SHAPES.values()))
+RNG = np.random.default_rng(0)
+PARAMS = {k: jnp.asarray(RNG.normal(size=shape), jnp.float32) for k, shape in SHAPES.items()}
+EXAMPLES = (RNG.normal(size=(2 * N, 3)).astype(np.float32), RNG.integers(0, 2, 2 * N))
+PARTS = np.split(np.arange(2 * N), np.sort(RNG.choice(np.arange(1, 2 * N), N - 1, replace=False)))
+EVEN = np.arange(2 * N).reshape(N, 2)
+
+
+def network(params: Any, x: jax.Array) -> jax.Array:
+    return jnp.tanh(x @ params["w"] + params["b"]) @ params["v"] + params["c"]
+
+
+objective = classification(network)
+
+
+def chain(*stages: optax.GradientTransformation) -> optax.GradientTransformation:
+    return optax.chain(*stages, optax.scale_by_learning_rate(0.1))
+
+
+MEAN, VOTE = aggregate(rules.mean()), aggregate(rules.majority_vote())
+OPTIMIZERS = {
+    "mean": medjax.mean_sgd(0.1),
+    "mean(weights)": chain(aggregate(rules.mean(1 + np.arange(N)))),
+    "sign": medjax.sign_sgd(0.1, zero="random", tie="random"),
+    "noisy_sign": medjax.noisy_sign_sgd(0.1, 0.5),
+    "exact": medjax.noisy_sign_sgd(0.1, 0.5, noise.laplace(), exact=True),
+    "noisy_mean": chain(perturb(0.1), MEAN),
+    "mean_of_signs": chain(noisy_sign(lambda t: 0.1 * t), MEAN),
+}
+WHOLE = {"median": medjax.median_sgd(0.1), "clip": chain(optax.clip(0.1), VOTE)}
+
+
+def shapes(jaxpr: Any) -> Iterator[tuple[int, ...]]:
+    """Of whatever is computed, in all programs within the program."""
+    for equation in jaxpr.eqns:
+        yield from (out.aval.shape for out in equation.outvars)
+        for value in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(value, "jaxpr", value)  # a closed one, or not
+            if hasattr(inner, "eqns"):
+                yield from shapes(inner)
+
+
+def computed(optimizer: Any, chunk: int | None, batch_size: int | None = None) -> Any:
+    run = medjax.simulation(objective, optimizer, worker_chunk=chunk, batch_size=batch_size)
+    arguments = (run.init(PARAMS, 0), medjax.stack_workers(EXAMPLES, EVEN), 2)
+    return list(shapes(jax.make_jaxpr(run.advance)(*arguments).jaxpr))
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_nothing_of_the_size_of_all_gradients_is_computed(name: str, batch_size: int | None):
+    found = computed(OPTIMIZERS[name], CHUNK, batch_size)
+    assert max(map(math.prod, found)) < N * 50 * 3  # not the largest leaf's, let alone n · d
+    if not name.startswith("mean"):
+        assert (CHUNK, 3, 50) in found
+
+
+@pytest.mark.parametrize("name", ["mean", "mean(weights)"])
+def test_the_mean_computes_no_workers_gradient(name: str):
+    for chunk in (None, 1, CHUNK, N):
+        found = computed(OPTIMIZERS[name], chunk)
+        for shape in SHAPES.values():
+            assert not [s for s in found if s[-len(shape) :] == shape and len(s) > len(shape) >= 2]
+
+
+def test_the_test_finds_what_is_computed():
+    for optimizer in (*WHOLE.values(), chain(perturb(0.1), aggregate(rules.trimmed_mean(3)))):
+        assert (N, 3, 50) in computed(optimizer, CHUNK)
+    assert (N, 3, 50) in computed(OPTIMIZERS["sign"], N)
+    assert (N, 3, 50) in computed(OPTIMIZERS["sign"], None)  # all fit into the memory
+
+
+def local_gradients(params: Any) -> Any:
+    """By the definition, one worker's after another."""
+
+    def gradient(part: np.ndarray) -> Any:
+        batch = jax.tree.map(lambda x: jnp.asarray(x[part]), EXAMPLES)
+        return jax.grad(lambda p: objective(p, batch)[0].mean())(params)
+
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(gradient, EVEN))
+
+
+TRACE = per_worker(optax.trace(0.9), N)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        chain(optax.clip(0.01), MEAN),
+        chain(TRACE, perturb(0.1), aggregate(rules.mean(1 + np.arange(N)))),
+        chain(perturb(medjax.adaptive_scale(0.1)), MEAN),
+        chain(MEAN, optax.clip(0.01), optax.trace(0.9)),
+        optax.inject_hyperparams(medjax.mean_sgd)(0.1),
+        optax.inject_hyperparams(medjax.noisy_sign_sgd)(0.1, b=0.1),
+    ],
+    ids=["clip", "trace", "adaptive", "server", "inject", "inject_noisy"],
+)
+def test_any_chain_equals_the_loop_by_hand(optimizer: optax.GradientTransformation):
+    run = medjax.simulation(objective, optimizer, worker_chunk=CHUNK)
+    data = medjax.stack_workers(EXAMPLES, EVEN)
+    actual = jax.jit(run.advance)(run.init(PARAMS, 0), data, 3).params
+    gradients, update = jax.jit(local_gradients), jax.jit(optimizer.update)
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for _ in range(3):
+        updates, state = update(gradients(params), state, params)
+        params = optax.apply_updates(params, updates)
+    for name in SHAPES:
+        np.testing.assert_allclose(actual[name], params[name], rtol=1e-5, atol=2e-6)
+        assert np.any(params[name] != PARAMS[name])
+
+
+def final(objective: Any, params: Any, data: Any, optimizer: Any, **settings: Any) -> Any:
+    run = medjax.simulation(objective, optimizer, **settings)
+    return jax.jit(run.advance)(run.init(params, 0), data, 20).params
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("optimizer", "batch_size"),
+    [
+        *[(medjax.mean_sgd(0.1), None), (medjax.mean_sgd(0.1), 2)],
+        *[(medjax.noisy_median_sgd(0.1, 0.1), None), (OPTIMIZERS["noisy_mean"], 2)],
+    ],
+    ids=["sgd", "sgd_of_batches", "noisy_median", "noisy_mean_of_batches"],
+)
+def test_a_run_does_not_depend_on_the_chunks_but_for_rounding(
+    optimizer: optax.GradientTransformation, batch_size: int | None
+):
+    data = medjax.stack_workers(EXAMPLES, PARTS[:9])  # of unequal sizes
+    whole = final(objective, PARAMS, data, optimizer, worker_chunk=9, batch_size=batch_size)
+    for chunk in (1, 3, 4, None):
+        actual = final(
+            objective, PARAMS, data, optimizer, worker_chunk=chunk, batch_size=batch_size
+        )
+        for name in SHAPES:
+            np.testing.assert_allclose(actual[name], whole[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sign", "noisy_sign", "exact", "mean_of_signs"])
+def test_a_run_of_exact_gradients_does_not_depend_on_the_chunks(name: str):
+    # f_i(x) = ‖x - a_i‖²/2 with everything a multiple of 1/16, so that no gradient is rounded, and
+    # no step of 1/16 or, by the mean of 8 workers' signs, 1/128.
+    centres = RNG.integers(-32, 32, (8, 30)).astype(np.float32) / 16
+    data = medjax.stack_workers(centres, np.arange(8)[:, None])
+    quadratic = lambda x, a: (jnp.sum((x - a) ** 2, axis=-1) / 2, {})  # noqa: E731
+    optimizer = {
+        "sign": medjax.sign_sgd(1 / 16, zero="random", tie="random"),
+        "noisy_sign": medjax.noisy_sign_sgd(1 / 16, 1.0, key=3),
+        "exact": medjax.noisy_sign_sgd(1 / 16, 1.0, key=3, exact=True),
+        "mean_of_signs": optax.chain(noisy_sign(1.0), medjax.mean_sgd(1 / 16)),
+    }[name]
+    whole = final(quadratic, jnp.zeros(30), data, optimizer, worker_chunk=8)
+    assert np.any(whole != 0)
+    for chunk in (1, 3, 4):
+        actual = final(quadratic, jnp.zeros(30), data, optimizer, worker_chunk=chunk)
+        np.testing.assert_array_equal(actual, whole)

@@ -1,0 +1,146 @@
+"""A whole run on any mesh: the same noise, the same first steps, an end as good as another."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import medjax
+from medjax import sharding
+
+pytestmark = pytest.mark.optimized  # without, programs that differ for users may be the same
+
+N, STEPS = 13, 100  # which no number of devices here divides
+MESHES = {"2": (2, 1), "2 x 2": (2, 2), "8": (8, 1)}
+
+
+def make_mesh(name):
+    workers, coordinates = MESHES[name]
+    return sharding.make_mesh(workers=workers, coordinates=coordinates)
+
+
+@functools.cache
+def problem():
+    """Least squares, each worker with a solution of its own."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(N, 8, 10)).astype(np.float32)
+    solutions = rng.normal(1, 1, size=(N, 10)).astype(np.float32)
+    y = np.einsum("nmd,nd->nm", x, solutions)
+    data = medjax.WorkerData((jnp.asarray(x), jnp.asarray(y)), jnp.full(N, 8, jnp.int32))
+
+    def objective(params, batch):
+        inputs, targets = batch
+        return (inputs @ params - targets) ** 2 / 2, {}
+
+    return objective, data
+
+
+@functools.cache
+def run(name, seed=0):
+    objective, data = problem()
+    mesh = None if name == "one" else make_mesh(name)
+    optimizer = medjax.noisy_sign_sgd(0.02, 1.0, key=seed)
+
+    def train(data):
+        return medjax.simulate(
+            objective,
+            jnp.zeros(10),
+            data,
+            optimizer,
+            num_steps=STEPS,
+            key=seed,
+            batch_size=4,
+            eval_every=5,
+            mesh=mesh,
+        )
+
+    return jax.tree.map(np.asarray, jax.jit(train)(data).metrics)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MESHES)
+def test_noisy_sign_runs_alike(name):
+    one, other = run("one"), run(name)
+    for metric in ("train_loss", "grad_norm"):
+        # Steps 0 to 20.
+        np.testing.assert_allclose(other[metric][:5], one[metric][:5], rtol=1e-4)
+    ends = [run("one", seed)["train_loss"][-1] for seed in range(4)]
+    spread = max(ends) - min(ends)
+    assert min(ends) - spread <= other["train_loss"][-1] <= max(ends) + spread
+    assert other["train_loss"][-1] < 0.7 * other["train_loss"][0]
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_noise_does_not_depend_on_the_mesh(name):
+    tx = medjax.perturb(2.0, key=3)
+    gradients = {"w": jnp.ones((N, 3, 5)), "b": jnp.zeros((N, 7))}
+    state = tx.init(jax.tree.map(lambda x: x[0], gradients))
+    plain = jax.jit(tx.update)(gradients, state)[0]
+    spread = sharding.sharded(tx, make_mesh(name)).update(gradients, state)[0]
+    for a, b in zip(jax.tree.leaves(spread), jax.tree.leaves(plain), strict=True):
+        # What is drawn is the same; what makes noise of it is contracted or isn't, as the compiler
+        # likes. Noise of another key would be as far away as it is large.
+        np.testing.assert_allclose(a, b, rtol=5e-7, atol=5e-7)
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_random_bits_do_not_depend_on_the_mesh(name):
+    # Uniform noise is a multiple of them, to which 0 is added: there is nothing to contract.
+    tx = medjax.perturb(2.0, medjax.noise.uniform(), key=3)
+    zeros = {"w": jnp.zeros((N, 3, 5)), "b": jnp.zeros((N, 7))}
+    state = tx.init(jax.tree.map(lambda x: x[0], zeros))
+    plain = jax.jit(tx.update)(zeros, state)[0]
+    spread = sharding.sharded(tx, make_mesh(name)).update(zeros, state)[0]
+    assert all(jnp.all(x != 0) for x in jax.tree.leaves(plain))
+    jax.tree.map(np.testing.assert_array_equal, spread, plain)
+
+
+def test_what_workers_keep_is_with_them():
+    mesh = sharding.make_mesh(workers=4)
+    for tx in (
+        medjax.worker_momentum(0.9, 8),
+        medjax.error_feedback(medjax.compressors.scaled_sign(), 8),
+    ):
+        chain = optax.chain(tx, medjax.aggregate(medjax.rules.mean()))
+        parts = medjax.simulation(problem()[0], chain, mesh=mesh)
+        state = jax.jit(functools.partial(parts.init, key=0))(jnp.zeros(6))
+        kept = [x for x in jax.tree.leaves(state.opt_state) if x.shape == (8, 6)]
+        assert kept
+        for x in kept:
+            assert x.sharding.shard_shape(x.shape) == (2, 6)
+        gradients = jax.random.normal(jax.random.key(0), (8, 6))
+        plain, spread = (f(gradients, tx.init(gradients[0]))[0] for f in
+                         (tx.update, sharding.sharded(tx, mesh).update))  # fmt: skip
+        np.testing.assert_allclose(spread, plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "batch_size"), [("2", 4), ("2 x 2", None)])
+@pytest.mark.parametrize("local_steps", [None, 2])
+def test_cohorts_are_the_same_on_any_mesh(name, batch_size, local_steps):
+    # Five of thirteen, of whom the devices have unequal numbers.
+    objective, data = problem()
+
+    def train(mesh):
+        local = {} if local_steps is None else {"local_steps": local_steps, "local_lr": 0.01}
+        return jax.jit(
+            lambda data: medjax.simulate(
+                objective,
+                jnp.zeros(10),
+                data,
+                medjax.mean_sgd(1.0 if local else 0.02),
+                num_steps=6,
+                key=1,
+                batch_size=batch_size,
+                participants=5,
+                eval_every=3,
+                mesh=mesh,
+                **local,
+            )
+        )(data)
+
+    one, other = train(None), train(make_mesh(name))
+    np.testing.assert_allclose(other.params, one.params, rtol=1e-5)
+    np.testing.assert_allclose(other.metrics["train_loss"], one.metrics["train_loss"], rtol=1e-5)
