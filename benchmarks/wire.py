@@ -90,7 +90,7 @@ def per_coordinate(rule: rules.Rule, n: int, d: int, k: int) -> Bytes:
     """The bits that a device sends for each coordinate, by the compiled program."""
     mesh = sharding.make_mesh(workers=k)
     tx = sharding.sharded(medjax.aggregate(rule, key=0), mesh)
-    updates = sharding.place_workers(jnp.zeros((n, d)), mesh)
+    updates = jax.device_put(jnp.zeros((n, d)), sharding.worker_sharding(mesh))
     state = tx.init(jnp.zeros(d))
     compiled = jax.jit(lambda x: tx.update(x, state)[0]).lower(updates).compile()
     least, most = bytes_sent(compiled.as_text() or "", k)

@@ -107,7 +107,7 @@ def optimizer(
 def exact_noisy_sign() -> optax.GradientTransformation:
     """Noisy signSGD with the noise itself drawn and added, where medjax draws only its sign."""
     return optax.chain(
-        medjax.perturb(B, None, jax.random.key(3)),
+        medjax.perturb(B, key=jax.random.key(3)),
         medjax.aggregate(medjax.rules.majority_vote()),
         optax.scale_by_learning_rate(STEP_SIZE),
     )

@@ -200,7 +200,7 @@ def build_optimizer(
     stages = [] if worker_momentum is None else [worker_momentum]
     if b is not None:
         stage = medjax.noisy_sign if draws_signs(protocol) else medjax.perturb
-        stages.append(stage(b, noise, key))
+        stages.append(stage(b, noise, key=key))
     if compressor is not None and protocol.error_feedback:
         stages.append(medjax.error_feedback(compressor, protocol.all_workers, key))
     elif compressor is not None:

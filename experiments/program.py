@@ -59,7 +59,8 @@ def one_run(task: Task) -> Program:
     ) -> medjax.Simulation:
         protocol = task.protocol
         if config.weights == "examples" and workers is not None:
-            protocol = replace(protocol, rule=medjax.rules.mean(workers.sizes))
+            sizes = workers.sizes[: workers.num_workers]
+            protocol = replace(protocol, rule=medjax.rules.mean(sizes))
         optimizer = algorithms.build_optimizer(
             protocol,
             server(config, values.lr, values.momentum),
@@ -96,13 +97,10 @@ def one_run(task: Task) -> Program:
         state: medjax.SimulationState, workers: medjax.WorkerData, held_out: Any
     ) -> dict[str, Float[Array, ""] | Bool[Array, " n"]]:
         # What is measured doesn't depend on how the parameters move, nor on who only pretends.
-        still = medjax.simulation(objective, optax.identity())
-        num_honest = config.workers - task.protocol.num_byzantine
-        honest = jax.tree.map(lambda x: x[:num_honest], workers)
-        metrics = still.evaluate(state.params, honest, held_out)
+        metrics = medjax.simulation(objective, optax.identity()).evaluate(state, workers, held_out)
         if backdoor.PART in held_out:
             metrics[backdoor.SUCCESS] = metrics.pop(f"{backdoor.PART}_accuracy")
-        return metrics | {NONFINITE: _nonfinite(metrics[NONFINITE], task, state)}
+        return metrics
 
     return Program(init, advance, evaluate)
 
@@ -202,16 +200,6 @@ def compile_program(
     evaluate = compile_once(evaluate.lower(state, workers, held_out))
     compiled = Program(init, advance, evaluate)
     return Compiled(compiled, time.perf_counter() - start, max(map(_num_bytes, compiled)))
-
-
-def _nonfinite(
-    honest: Bool[Array, " h"], task: Task, state: medjax.SimulationState
-) -> Bool[Array, " n"]:
-    """Which workers' vectors have a NaN or ±∞: the honest ones' gradients, what attackers sent."""
-    forged = jnp.zeros(task.protocol.num_byzantine, bool)  # attackers on the data send gradients
-    if task.protocol.attacks:
-        forged = optax.tree.get_all_with_path(state.opt_state, "nonfinite")[-1][1]
-    return jnp.concatenate([honest, forged])
 
 
 def _squeezed(tree: Any, depth: int) -> Any:

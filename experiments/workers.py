@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,24 +92,29 @@ def worker_data(
     """
     rows, sizes = np.asarray(indices.examples), np.asarray(indices.sizes)
     one_seed = mesh if sizes.ndim == 1 else None
-    shape = rows.shape
+    num_workers, shape, padding, where = rows.shape[-2], rows.shape, 0, None
     if one_seed is not None:
-        shape = sharding.worker_sharding(one_seed, len(rows)).shard_shape(shape)
+        padding = sharding.pad_workers(num_workers, one_seed) - num_workers
+        rows, sizes = np.pad(rows, ((0, padding), (0, 0))), np.pad(sizes, (0, padding))
+        where = sharding.worker_sharding(one_seed)
+        shape = where.shard_shape(rows.shape)
     count = math.prod(shape) * machine.sharing_memory(one_seed)
     memory.check_fits(
-        f"the data of {rows.shape[-2]} workers, {rows.shape[-1]} examples each,",
+        f"the data of {num_workers} workers, {rows.shape[-1]} examples each,",
         sum(count * x[0].nbytes for x in task.train),
         "fewer --workers, --examples-per-worker or --copies take less",
     )
 
+    def place(shape: tuple[int, ...], part: Callable[[Any], np.ndarray]) -> jax.Array:
+        if where is None:
+            return jnp.asarray(part(()))
+        return jax.make_array_from_callback(shape, where, part)
+
     def take(x: np.ndarray) -> jax.Array:
-        if one_seed is None:
-            return jnp.asarray(x[rows])
-        shape, where = (*rows.shape, *x.shape[1:]), sharding.worker_sharding(one_seed, len(rows))
-        return jax.make_array_from_callback(shape, where, lambda k: x[rows[(k or ())[:2]]])
+        return place((*rows.shape, *x.shape[1:]), lambda k: x[rows[(k or ())[:2]]])
 
     data = medjax.WorkerData(
-        tuple(take(x) for x in task.train), sharding.place_workers(jnp.asarray(sizes), one_seed)
+        tuple(take(x) for x in task.train), place(sizes.shape, lambda k: sizes[k]), padding
     )
     for attack in task.data_attacks:
         poison = functools.partial(attack, num_byzantine=task.protocol.num_byzantine)

@@ -1,30 +1,64 @@
 """Objectives: what `simulate` minimises, as the losses of single examples.
 
 An objective is a function (params, batch) to (losses, metrics): `losses` has shape (B,), one number
-for each example of the batch, and `metrics` names more such arrays, `accuracy` for one. The
-simulator does the averaging, so that padded examples and unequal workers are weighed right. It also
-chooses which examples are in one batch, several workers' perhaps: they mustn't affect each other's
-losses, as batch normalisation would make them do.
+for each example of the batch, and `metrics` names more such arrays, for example `accuracy`. The
+simulator averages them, so that padded examples and unequal workers are weighed correctly.
+
+An objective that draws random numbers, for dropout say, has one more argument, `key`. It is given a
+key of its own for each worker and step in training, and None when something is measured. A model
+with a state of its own, such as batch statistics, makes a `Stateful` objective: each worker keeps
+its own state.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-Objective: TypeAlias = Callable[
-    [PyTree, PyTree], tuple[Float[Array, " B"], dict[str, Float[Array, " B"]]]
-]
-"""(params, batch) to the losses of the B examples, and to other metrics of them by name."""
+from medjax._engine.plain import accepts_key
+from medjax._engine.random import MaybeKey
+
+Losses: TypeAlias = tuple[Float[Array, " B"], dict[str, Float[Array, " B"]]]
+"""The losses of the B examples of a batch, and other metrics of them by name."""
 
 
-def classification(apply: Callable[[Any, Array], Float[Array, "B K"]]) -> Objective:
-    """Softmax cross-entropy and accuracy of a classifier.
+@dataclass(frozen=True)
+class Stateful:
+    """An objective of a model with a state that training changes, such as batch statistics.
+
+    Every worker has its own state. Training calls the function with a key and keeps the state that
+    it returns; measuring calls it with None for the key, and drops that state. Held-out data are
+    measured with the average of the workers' states.
+
+    Attributes:
+        function: (params, state, batch, key) to (losses, metrics, new state).
+        state: the state that every worker starts with, a pytree of arrays.
+    """
+
+    function: Callable[
+        [PyTree, PyTree, PyTree, MaybeKey],
+        tuple[Float[Array, " B"], dict[str, Float[Array, " B"]], PyTree],
+    ]
+    state: PyTree
+
+
+Objective: TypeAlias = Callable[..., Losses] | Stateful
+"""(params, batch), or (params, batch, key), to `Losses`; or a `Stateful` objective."""
+
+
+def classification(
+    apply: Callable[..., Any], state: PyTree | None = None
+) -> Callable[..., Losses] | Stateful:
+    """Build the softmax cross-entropy of a classifier, with its accuracy.
 
     Args:
-        apply: (params, inputs) to logits, such as a flax model's `apply`.
+        apply: (params, inputs) to logits, such as a flax model's `apply`; with one more argument
+            `key`, if it draws. With a state: (params, state, inputs, key) to logits and the new
+            state.
+        state: where the state of each worker's model starts; None for a model without one.
 
     Returns:
         An objective whose batch is a pair (inputs (B, ...), integer labels (B,)).
@@ -35,27 +69,20 @@ def classification(apply: Callable[[Any, Array], Float[Array, "B K"]]) -> Object
     >>> print(losses.round(3), metrics["accuracy"])
     [0.693 0.693 0.693 0.693] [1. 1. 0. 1.]
     """
-
-    def objective(
-        params: PyTree, batch: tuple[Float[Array, "B ..."], Int[Array, " B"]]
-    ) -> tuple[Float[Array, " B"], dict[str, Float[Array, " B"]]]:
-        inputs, labels = batch
-        logits = apply(params, inputs)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        accuracy = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
-        return losses, {"accuracy": accuracy}
-
-    return objective
+    return _of_logits(apply, state, lambda x: x)
 
 
-def language_modelling(apply: Callable[[Any, Array], Float[Array, "B T K"]]) -> Objective:
-    """Cross-entropy and accuracy of the next token, averaged over the places of a window.
+def language_modelling(
+    apply: Callable[..., Any], state: PyTree | None = None
+) -> Callable[..., Losses] | Stateful:
+    """Build the cross-entropy of the next token, averaged over the places of a window.
 
     An example is one window of T tokens, with its T next tokens as labels, and its loss is
-    -(1/T) sum_t log softmax(logits_t)[label_t]: every place weighs the same.
+    -(1/T) Σ_t log softmax(logits_t)[label_t]: every place weighs the same.
 
     Args:
-        apply: (params, tokens) to logits, such as a flax model's `apply`.
+        apply: (params, tokens) to logits (B, T, K), or as in `classification`.
+        state: as in `classification`.
 
     Returns:
         An objective whose batch is a pair (integer tokens (B, T), integer next tokens (B, T)).
@@ -67,12 +94,29 @@ def language_modelling(apply: Callable[[Any, Array], Float[Array, "B T K"]]) -> 
     >>> print(losses.round(3), metrics["accuracy"])
     [0.693 0.693] [0.5 1. ]
     """
-    by_place = classification(apply)
+    return _of_logits(apply, state, lambda x: x.mean(axis=-1))
 
-    def objective(
-        params: PyTree, batch: tuple[Int[Array, "B T"], Int[Array, "B T"]]
-    ) -> tuple[Float[Array, " B"], dict[str, Float[Array, " B"]]]:
-        losses, metrics = by_place(params, batch)
-        return losses.mean(axis=-1), {name: m.mean(axis=-1) for name, m in metrics.items()}
 
-    return objective
+def _of_logits(
+    apply: Callable[..., Any], state: PyTree | None, average: Callable[[Array], Array]
+) -> Callable[..., Losses] | Stateful:
+    def measure(logits: Float[Array, "B ... K"], labels: Int[Array, "B ..."]) -> Losses:
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        accuracy = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
+        return average(losses), {"accuracy": average(accuracy)}
+
+    if state is not None:
+
+        def with_state(params: PyTree, state: PyTree, batch: PyTree, key: MaybeKey) -> Any:
+            logits, state = apply(params, state, batch[0], key)
+            return *measure(logits, batch[1]), state
+
+        return Stateful(with_state, state)
+
+    if accepts_key(apply):
+
+        def with_key(params: PyTree, batch: PyTree, key: MaybeKey = None) -> Losses:
+            return measure(apply(params, batch[0], key=key), batch[1])
+
+        return with_key
+    return lambda params, batch: measure(apply(params, batch[0]), batch[1])

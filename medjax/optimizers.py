@@ -1,4 +1,4 @@
-"""The paper's algorithms by name, each a chain that a user could have written."""
+"""The paper's algorithms by name, each a short chain of the library's stages."""
 
 from typing import Literal
 
@@ -6,10 +6,9 @@ import optax
 
 from medjax import rules
 from medjax._engine import checks
-from medjax.noise._noisy_sign import noisy_sign
-from medjax.noise._perturb import NoiseScale, perturb
 from medjax._engine.random import Seed
-from medjax.noise import Noise
+from medjax.noise import Noise, NoiseScale, Sample, noisy_sign, perturb
+from medjax.rules import aggregate
 
 
 def mean_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
@@ -29,7 +28,7 @@ def sign_sgd(
     *,
     zero: Literal["zero", "plus", "random"] = "zero",
     tie: Literal["zero", "random"] = "zero",
-    key: Seed = 0,
+    key: Seed | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """signSGD with majority vote: x ← x - δ · sign(Σ_i sign(g_i)) (Bernstein et al., 2018).
 
@@ -38,9 +37,9 @@ def sign_sgd(
 
     Args:
         learning_rate: δ, a number (perhaps traced) or an optax schedule.
-        zero: what a worker with an exact 0 votes, as in `rules.majority_vote`.
-        tie: what a tied vote gives, as in `rules.majority_vote`.
-        key: a JAX key or an integer seed, used where an option is "random".
+        zero: the vote of a worker with an exact 0, as in `rules.majority_vote`.
+        tie: the result of a tied vote, as in `rules.majority_vote`.
+        key: a JAX key or an integer seed, needed where an option is "random".
 
     Returns:
         A transform of stacked gradients, leaves (n, *shape), to updates of the parameters' shapes.
@@ -51,12 +50,12 @@ def sign_sgd(
 def noisy_sign_sgd(
     learning_rate: optax.ScalarOrSchedule,
     b: NoiseScale,
-    noise: Noise | None = None,
+    noise: Noise | Sample | None = None,
     *,
     zero: Literal["zero", "plus", "random"] = "zero",
     tie: Literal["zero", "random"] = "zero",
     exact: bool = False,
-    key: Seed = 0,
+    key: Seed,
 ) -> optax.GradientTransformationExtraArgs:
     """Noisy signSGD: x ← x - δ · sign(Σ_i sign(g_i + b ξ_i)); algorithm 3 of Chen et al. (2020).
 
@@ -64,17 +63,18 @@ def noisy_sign_sgd(
         learning_rate: δ, a number (perhaps traced) or an optax schedule.
         b: the standard deviation of the noise, as in `perturb`.
         noise: the distribution of ξ; standard normal by default.
-        zero: what a worker with an exact 0 votes, as in `rules.majority_vote`.
-        tie: what a tied vote gives, as in `rules.majority_vote`.
-        exact: draw the noise and add it (`perturb`), instead of drawing the sign of the sum itself
-            (`noisy_sign`), which is the same in distribution and faster.
+        zero: the vote of a worker with an exact 0, as in `rules.majority_vote`.
+        tie: the result of a tied vote, as in `rules.majority_vote`.
+        exact: whether to draw the noise and add it (`perturb`), instead of drawing the sign of the
+            sum directly (`noisy_sign`), which is the same in distribution and faster.
         key: a JAX key or an integer seed.
 
     Returns:
         A transform of stacked gradients, leaves (n, *shape), to updates of the parameters' shapes.
     """
-    worker = perturb if exact else noisy_sign
-    return optax.chain(worker(b, noise, key), sign_sgd(learning_rate, zero=zero, tie=tie, key=key))
+    stage = perturb if exact else noisy_sign
+    vote = sign_sgd(learning_rate, zero=zero, tie=tie, key=key)
+    return optax.chain(stage(b, noise, key=key), vote)
 
 
 def median_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
@@ -95,9 +95,9 @@ def median_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransform
 def noisy_median_sgd(
     learning_rate: optax.ScalarOrSchedule,
     b: NoiseScale,
-    noise: Noise | None = None,
+    noise: Noise | Sample | None = None,
     *,
-    key: Seed = 0,
+    key: Seed,
 ) -> optax.GradientTransformationExtraArgs:
     """Noisy medianSGD: x ← x - δ · median_i(g_i + b ξ_i); algorithm 4 of Chen et al. (2020).
 
@@ -110,7 +110,7 @@ def noisy_median_sgd(
     Returns:
         A transform of stacked gradients, leaves (n, *shape), to updates of the parameters' shapes.
     """
-    return optax.chain(perturb(b, noise, key), median_sgd(learning_rate))
+    return optax.chain(perturb(b, noise, key=key), median_sgd(learning_rate))
 
 
 def _server(

@@ -2,18 +2,19 @@
 
 >>> import jax, medjax
 >>> mesh = medjax.sharding.make_mesh(workers=1)  # over how many devices
->>> tx = medjax.sharding.sharded(medjax.noisy_sign_sgd(0.1, 1.0), mesh)
+>>> tx = medjax.sharding.sharded(medjax.noisy_sign_sgd(0.1, 1.0, key=0), mesh)
 >>> x = jax.numpy.ones((10, 3))
 >>> updates, state = tx.update(x, tx.init(x[0]))
 
-`simulate(..., mesh=mesh)` does so with a whole run. What crosses between devices is what the family
-of the rule has it: sums; for votes, bits; for coordinate-wise rules all workers' numbers at a part
-of the coordinates each; for geometric ones the same, of which each device makes its part of the
-Gram matrix. Other stages are left to XLA. Noise doesn't depend on the mesh: it is a function of the
-worker, not of where the worker is.
+`simulate(..., mesh=mesh)` spreads a whole run. The family of the rule decides what the devices
+exchange: sums for additive rules; bits for votes; for coordinate-wise rules, all workers' numbers
+at a part of the coordinates each; the same for geometric rules, each device then making its part of
+the Gram matrix. XLA partitions the other stages. The random bits of the noise don't depend on the
+mesh: they are a function of the worker, not of its device.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import jax
@@ -26,7 +27,7 @@ from medjax._engine.mesh import COORDINATES as COORDINATES
 from medjax._engine.mesh import GRID as GRID
 from medjax._engine.mesh import WORKERS as WORKERS
 from medjax._engine.mesh import on_mesh as on_mesh
-from medjax._engine.stacked import Promise
+from medjax.partition import WorkerData
 
 Tree = TypeVar("Tree")
 """Any pytree of arrays."""
@@ -38,18 +39,18 @@ def make_mesh(
     grid: int = 1,
     devices: Sequence[Any] | None = None,
 ) -> Mesh:
-    """A mesh for `simulate` and `sharded`.
+    """Make a mesh for `simulate` and `sharded`.
 
     Args:
-        workers: over how many devices to spread the workers of one run; None for all there are.
-        coordinates: into how many parts `simulate` cuts the parameters between steps, where an
-            axis of theirs divides. The workers are spread over these devices too.
-        grid: over how many devices to spread the runs of a sweep, each of them with all workers.
+        workers: the number of devices to spread the workers of one run over; None for all.
+        coordinates: the number of parts that `simulate` cuts the parameters into between steps,
+            along an axis that divides. The workers are spread over these devices too.
+        grid: the number of devices to spread the runs of a sweep over, each with all workers.
         devices: the devices; None for the first of JAX's.
 
     Raises:
         TypeError: if a size isn't a static integer.
-        ValueError: if one is below 1, or if there aren't so many devices.
+        ValueError: if a size is below 1, or if there are too few devices.
 
     >>> dict(make_mesh(workers=1).shape)
     {'grid': 1, 'workers': 1, 'coordinates': 1}
@@ -70,37 +71,62 @@ def make_mesh(
     return jax.make_mesh(shape, names, devices=devices[:size], axis_types=(AxisType.Auto,) * 3)
 
 
-def worker_sharding(mesh: Mesh, num_workers: int) -> NamedSharding:
-    """Where `simulate` on the mesh has leaves (n, ...): each worker's with the device it is on.
+def pad_workers(num_workers: int, mesh: Mesh) -> int:
+    """Round a number of workers up to one that the devices divide.
 
-    Where the number of workers doesn't divide every device has all of them.
+    Args:
+        num_workers: n.
+        mesh: see `make_mesh`.
+
+    >>> pad_workers(10, make_mesh(workers=1))
+    10
+    """
+    parts = mesh.shape[WORKERS] * mesh.shape[COORDINATES]
+    return -(-num_workers // parts) * parts
+
+
+def worker_sharding(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of leaves (n, ...), n rounded up by `pad_workers`, in `simulate`.
 
     Args:
         mesh: see `make_mesh`.
-        num_workers: n.
     """
-    parts = mesh.shape[WORKERS] * mesh.shape[COORDINATES]
-    spread = (WORKERS, COORDINATES) if num_workers % parts == 0 else None
-    return NamedSharding(mesh, PartitionSpec(spread))
+    return NamedSharding(mesh, PartitionSpec((WORKERS, COORDINATES)))
 
 
-def place_workers(data: Tree, mesh: Mesh | None) -> Tree:
-    """The workers' data where `worker_sharding` says.
+def place_workers(data: WorkerData, mesh: Mesh | None) -> WorkerData:
+    """Place each worker's data on the device that `simulate` computes its gradient on.
 
-    With a mesh over several processes each has to have the data of its own devices' workers only:
-    other rows aren't read.
+    Where the devices don't divide the workers, padding workers without examples are added, so that
+    no device holds more than its part. With a mesh over several processes, each needs to have the
+    data of its own devices' workers only: other rows aren't read.
 
     Args:
-        data: leaves (n, ...).
+        data: the workers' data.
         mesh: see `make_mesh`; None leaves them where they are.
     """
     if mesh is None:
         return data
-    return jax.tree.map(lambda x: _placed(x, worker_sharding(mesh, len(x))), data)
+    n = data.num_workers
+    padded, where = pad_workers(n, mesh), worker_sharding(mesh)
+
+    def place(x: Any) -> jax.Array:
+        if len(x) == padded:
+            return _placed(x, where)
+
+        def rows(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(padded)
+            own = np.asarray(x[start : min(stop, n)])
+            return np.pad(own, ((0, stop - start - len(own)), *[(0, 0)] * (own.ndim - 1)))
+
+        return jax.make_array_from_callback((padded, *x.shape[1:]), where, rows)
+
+    examples, sizes = jax.tree.map(place, (data.examples, data.sizes))
+    return replace(data, examples=examples, sizes=sizes, padding=padded - n)
 
 
 def place_everywhere(data: Tree, mesh: Mesh | None) -> Tree:
-    """What all workers share, such as test data: the same on every device.
+    """Place what all workers share, such as test data, on every device.
 
     Args:
         data: any arrays; the same in all processes.
@@ -113,14 +139,14 @@ def place_everywhere(data: Tree, mesh: Mesh | None) -> Tree:
 
 def _placed(x: Any, where: NamedSharding) -> jax.Array:
     if isinstance(x, jax.Array) and where.is_fully_addressable:
-        return jax.device_put(x, where)  # which copies only what isn't there
+        return jax.device_put(x, where)  # copies only what isn't there
     return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
 
 
 def sharded(tx: optax.GradientTransformation, mesh: Mesh) -> optax.GradientTransformationExtraArgs:
-    """A chain over stacked updates, leaves (n, *shape), with the workers spread over the mesh.
+    """Spread the workers of a chain over stacked updates, leaves (n, *shape), over the mesh.
 
-    Its state and what it gives are those of the chain itself: bit for bit where a vote or a
+    Its state and updates are those of the chain itself: bit for bit where a vote or a
     coordinate-wise rule aggregates, to rounding with sums.
 
     Args:
@@ -128,15 +154,4 @@ def sharded(tx: optax.GradientTransformation, mesh: Mesh) -> optax.GradientTrans
         mesh: see `make_mesh`.
     """
     tx = optax.with_extra_args_support(tx)
-    update = on_mesh(tx.update, mesh)
-    jitted = jax.jit(update)
-
-    def sharded_update(
-        updates: Any, state: Any, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, Any]:
-        # Promised updates are no argument of a jitted function, but are in one already.
-        return (update if isinstance(updates, Promise) else jitted)(
-            updates, state, params, **extra_args
-        )
-
-    return optax.GradientTransformationExtraArgs(tx.init, sharded_update)
+    return optax.GradientTransformationExtraArgs(tx.init, jax.jit(on_mesh(tx.update, mesh)))

@@ -24,8 +24,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from medjax._engine import checks
-from medjax.noise._perturb import check_noise
 from medjax.noise import Noise
+from medjax.noise._distributions import as_noise as check_noise
 
 Vector = Float[np.ndarray, " n"]
 """The workers' numbers."""

@@ -1,7 +1,8 @@
 """Lazy stacked updates: the gradients of n workers, computed a chunk at a time on demand.
 
-`simulate` computes gradients lazily where the optimizer's jaxpr allows it (`streaming`): an additive
-rule then asks for a few workers at a time (`LazyUpdates.sum`), and memory doesn't grow with n.
+`simulate` computes gradients lazily where the optimizer's jaxpr allows it (`streaming`): an
+additive rule then asks for a few workers at a time (`LazyUpdates.sum`), and memory doesn't grow
+with n.
 Stacked arrays that exist already are the trivial case (`as_lazy`), so that each rule is written
 once. Only the engine and the library's own stages ever see this class.
 """

@@ -64,14 +64,14 @@ def over_shards(
     """
     names = axes()
     if not names:
-        return f(jax.tree.map(lambda x: x[:num_workers], inputs), 0, ())
+        return f(jax.tree.map(lambda x: _first(x, num_workers), inputs), 0, ())
     mesh = jax.sharding.get_abstract_mesh()
     each = -(-num_workers // math.prod(mesh.shape[name] for name in names))
     padded = each * math.prod(mesh.shape[name] for name in names)
 
     def pad(x: Array) -> Array:
         # XLA stores an uneven axis as if it were filled up: nothing has to move for this.
-        x = x[:padded]
+        x = _first(x, padded)
         missing = padded - len(x)
         return jnp.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))) if missing else x
 
@@ -89,6 +89,10 @@ def over_shards(
         check_vma=False,  # it can't know that what all_gather returns is the same everywhere
     )(jax.tree.map(pad, inputs))
     return jax.tree.map(lambda x: x[:num_workers], result) if out == "workers" else result
+
+
+def _first(x: Array, count: int) -> Array:
+    return x if len(x) <= count else x[:count]
 
 
 def spread(states: PyTree[Shaped[Array, "n ..."]]) -> PyTree[Shaped[Array, "n ..."]]:

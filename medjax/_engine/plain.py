@@ -24,7 +24,8 @@ def check_function(kind: str, value: object, num_arguments: int, example: str) -
             that was to be called first (`rules.median` in place of `rules.median()`).
     """
     module = getattr(value, "__module__", None) or ""
-    if not callable(value) or module.partition(".")[0] == "medjax" or inspect.isclass(value):
+    is_factory = module.startswith("medjax.") and "<" not in getattr(value, "__qualname__", "<")
+    if not callable(value) or is_factory or inspect.isclass(value):
         raise TypeError(
             f"{kind} must be built, such as {example}, or a plain function; got {value!r}"
         )

@@ -302,15 +302,17 @@ def _follow(jaxpr: jex.Jaxpr, leaves: Sequence[jex.Var]) -> list[jex.Var]:
 
 
 def _describe(eqn: jex.JaxprEqn) -> str:
-    """Name an operation, the stage that it belongs to, and the user's line that it comes from."""
-    name = eqn.params["mark"].name if eqn.primitive is _mark_p else eqn.params.get("name")
-    name = eqn.primitive.name if name is None else name
+    """Name the stage that an operation belongs to, or the user's line that it comes from."""
     stage = str(eqn.source_info.name_stack).partition("/")[0]
-    within = f" in {stage}" if stage else ""
+    if eqn.primitive is _mark_p:
+        stage = eqn.params["mark"].name
+    if stage:
+        return f"{stage} needs all workers' updates at once"
     frames = eqn.source_info.traceback.frames if eqn.source_info.traceback is not None else []
-    ours = (f for f in frames if not any(part in f.file_name for part in _LIBRARIES))
-    line = next((f" ({f.file_name}:{f.line_num})" for f in ours), "")
-    return f"{name}{within} needs all workers' updates at once{line}"
+    users = (f for f in frames if not any(part in f.file_name for part in _LIBRARIES))
+    line = next((f" at {f.file_name}:{f.line_num}" for f in users), "")
+    name = eqn.params.get("name", eqn.primitive.name)
+    return f"the operation {name}{line} needs all workers' updates at once"
 
 
 _LIBRARIES = tuple(f"{sep}{name}{sep}" for sep in "/\\" for name in ("jax", "optax", "medjax"))
@@ -327,8 +329,7 @@ def _is_inlinable(eqn: jex.JaxprEqn) -> bool:
 
 def _has_marks(jaxpr: jex.Jaxpr) -> bool:
     return any(
-        eqn.primitive is _mark_p
-        or (_is_inlinable(eqn) and _has_marks(eqn.params["jaxpr"].jaxpr))
+        eqn.primitive is _mark_p or (_is_inlinable(eqn) and _has_marks(eqn.params["jaxpr"].jaxpr))
         for eqn in jaxpr.eqns
     )
 
@@ -347,8 +348,7 @@ def _evaluate(closed: jex.ClosedJaxpr, inputs: Sequence[Any]) -> list[Any]:
         if eqn.primitive is _mark_p:
             outs = _run(operands, **eqn.params)
         elif _is_inlinable(eqn) and (
-            any(isinstance(x, _LazyLeaf) for x in operands)
-            or _has_marks(eqn.params["jaxpr"].jaxpr)
+            any(isinstance(x, _LazyLeaf) for x in operands) or _has_marks(eqn.params["jaxpr"].jaxpr)
         ):
             outs = _evaluate(eqn.params["jaxpr"], operands)
         else:

@@ -1,4 +1,4 @@
-"""The workers' vectors as geometric rules and mixings see them: a Gram matrix, centred for accuracy.
+"""The workers' vectors as geometric rules and mixings see them, with a centred Gram matrix.
 
 All leaves together make up a worker's vector.
 """

@@ -1,8 +1,8 @@
-"""Attacks: what the f Byzantine of n workers do.
+"""Attacks: the behaviour of the Byzantine workers, f of n.
 
-An `Attack` forges vectors: they see those of the honest workers, know the rule if told, and send
-what they like. It is a function of stacked updates, in which the last f workers are Byzantine;
-`medjax.attack` puts it into a chain, where the Byzantine workers may also be others:
+With an `Attack`, the Byzantine workers see the honest workers' vectors, may know the rule, and send
+whatever they like. An attack is a function of stacked updates in which the last f workers are
+Byzantine; `medjax.attack` puts it into a chain, where other workers may be the Byzantine ones:
 
 >>> import jax.numpy as jnp
 >>> from medjax import attacks
@@ -12,7 +12,8 @@ what they like. It is a function of stacked updates, in which the last f workers
 A `DataAttack` poisons the examples of the last f workers, who then follow the protocol:
 `attacks.label_flip(10)(data, num_byzantine=2)`.
 
-How many attack is one thing; how many a rule is told to expect (its own `num_byzantine`) another.
+The number of attackers is independent of the number that a rule is told to expect, which is the
+rule's own `num_byzantine`.
 """
 
 from collections.abc import Callable, Mapping

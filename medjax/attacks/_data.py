@@ -1,29 +1,29 @@
-"""Attacks on the Byzantine workers' data: they then do honestly what they are told to do."""
+"""Attacks on the Byzantine workers' data; the workers then follow the protocol."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped
 
 from medjax._engine import checks
-from medjax.partition._worker_data import WorkerData
-from medjax.attacks._attack import count_honest
 from medjax._engine.settings import Real, settings_text, static_real
+from medjax.attacks._attack import count_honest
+from medjax.partition._worker_data import WorkerData
 
 
 @dataclass(frozen=True)
 class DataAttack:
-    """What Byzantine workers do to their examples before the training, and no more than that.
+    """An attack that changes the Byzantine workers' examples before the training, and no more.
 
     Attributes:
         name: the attack with its settings.
         poison: (inputs (n, m, ...), labels (n, m), which of them to poison (n, m)) to the inputs
             and labels with those poisoned.
-        share: what part of their examples the Byzantine workers poison.
-        target: the label that the poisoned inputs are to be taken for, if there is one: that of a
-            backdoor.
+        share: the part of their examples that the Byzantine workers poison.
+        target: the label that a backdoor makes the model give to poisoned inputs; None for other
+            attacks.
     """
 
     name: str
@@ -35,9 +35,9 @@ class DataAttack:
     target: int | None = None
 
     def __call__(self, data: WorkerData, num_byzantine: int) -> WorkerData:
-        """The data with those of the last f workers poisoned.
+        """Poison the data of the last f workers.
 
-        Of a worker's k examples ⌊share · k⌋ are, evenly spread over them; padding is repeated from
+        ⌊share · k⌋ of a worker's k examples are poisoned, evenly spread over them. Padding repeats
         them, as before.
 
         Raises:
@@ -47,22 +47,23 @@ class DataAttack:
         """
         f = checks.integer("num_byzantine", num_byzantine, minimum=0)
         inputs, labels = _pair(self.name, data)
-        h = count_honest(self.name, f, len(labels))
+        h = count_honest(self.name, f, data.num_workers)
         if f == 0:
             return data
         rows = np.arange(labels.shape[1])
-        # As good as exact: 0.29 · 100 is a little less than 29.
+        # The small number makes up for rounding: 0.29 · 100 is a little less than 29.
         counts = np.floor(np.append(rows, len(rows)) * self.share + 1e-9)
-        own = jnp.asarray(rows) % jnp.asarray(data.sizes)[:, None]
-        chosen = jnp.asarray(np.diff(counts) > 0)[own]
+        sizes = jnp.maximum(jnp.asarray(data.sizes), 1)  # a padding worker has no examples
+        chosen = jnp.asarray(np.diff(counts) > 0)[jnp.asarray(rows) % sizes[:, None]]
         byzantine = jnp.arange(len(labels))[:, None] >= h
-        return WorkerData(self.poison(inputs, labels, chosen & byzantine), data.sizes)
+        poisoned = self.poison(inputs, labels, chosen & byzantine)
+        return replace(data, examples=poisoned, num_byzantine=max(f, data.num_byzantine))
 
 
 def label_flip(num_classes: int) -> DataAttack:
-    """The labels mirrored, y → K - 1 - y, so that the gradients are of the wrong classes.
+    """Mirrored labels, y → K - 1 - y, which give gradients for the wrong classes.
 
-    (Fang et al., 2020; Karimireddy et al., 2022.)
+    Fang et al. (2020); Karimireddy et al. (2022).
 
     Args:
         num_classes: K, at least 2.
@@ -82,19 +83,20 @@ def label_flip(num_classes: int) -> DataAttack:
 def backdoor(target: int, share: float = 0.5, size: int = 3, value: Real = 1.0) -> DataAttack:
     """A pixel trigger on some images, labelled with the target (Bagdasaryan et al., 2018).
 
-    A model trained on them takes every image with the trigger for one of the target's class, and
-    does well without it. With an average for a rule, `model_replacement` makes it stay; of test
-    images with the trigger (`add_trigger`), the part that is classified as the target measures it.
+    A model trained on them takes every image with the trigger for the target's class, and does well
+    on images without it. With an average for a rule, `model_replacement` makes the backdoor stay.
+    Its success is the part of test images with the trigger (`add_trigger`) that are classified as
+    the target.
 
     Args:
         target: the label.
-        share: what part of a Byzantine worker's images it poisons, above 0 and at most 1.
+        share: the part of a Byzantine worker's images that it poisons, above 0 and at most 1.
         size: the side of the trigger, in pixels.
         value: its colour, in every channel; may be traced.
 
     Raises:
-        TypeError: if a number isn't one; `target`, `share` and `size` are static.
-        ValueError: if one is out of range, or, when called, if the inputs aren't images
+        TypeError: if a setting isn't a number, or `target`, `share` or `size` not static.
+        ValueError: if a setting is out of range, or, when called, if the inputs aren't images
             (n, m, height, width, channels) of at least the trigger's size.
     """
     target = checks.integer("target", target, minimum=0)
@@ -118,7 +120,7 @@ def backdoor(target: int, share: float = 0.5, size: int = 3, value: Real = 1.0) 
 def add_trigger(
     images: Shaped[Array | np.ndarray, "..."], size: int = 3, value: Real = 1.0
 ) -> Shaped[Array, "..."]:
-    """The images with a square of one colour in the lower right corner.
+    """Put a square of one colour into the lower right corner of images.
 
     Args:
         images: (..., height, width, channels).
@@ -139,7 +141,7 @@ def add_trigger(
 
 
 def _pair(name: str, data: WorkerData) -> tuple[Array, Array]:
-    """The inputs and the labels."""
+    """Return the inputs and the labels."""
     examples = data.examples
     if not isinstance(examples, (tuple, list)) or len(examples) != 2:
         raise TypeError(f"{name} needs examples that are a pair (inputs, labels)")

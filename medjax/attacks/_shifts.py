@@ -1,6 +1,7 @@
-"""Attacks along one line: multiples of the mean, or of the deviation from it.
+"""Attacks along one line: multiples of the mean, or the mean plus multiples of the deviation.
 
-Here μ is the mean of the honest vectors and σ their sample standard deviation, per coordinate.
+In this module, μ is the mean of the honest vectors and σ their sample standard deviation, both
+per coordinate.
 """
 
 from collections.abc import Callable
@@ -8,19 +9,21 @@ from statistics import NormalDist
 
 import numpy as np
 
-from medjax._engine.random import MaybeKey
 from medjax._engine import checks
 from medjax._engine.kernels.sums import Row
-from medjax.attacks._attack import Attack, Honest, Byzantine
-from medjax.attacks._statistics import mean, mean_and_std
+from medjax._engine.random import MaybeKey
 from medjax._engine.settings import Real, settings_text
+from medjax.attacks._attack import Attack, Byzantine, Honest
+from medjax.attacks._statistics import mean, mean_and_std
 
 Line = tuple[Row, Callable[[Real], Row]]
-"""μ, and what is sent at τ."""
+"""μ, and a function from τ to the vector on the line."""
 
 
 def sign_flip() -> Attack:
-    """The negative mean: -μ (Allen-Zhu et al., 2021). NaN and ±∞ of honest workers pass into it.
+    """The negative mean: -μ (Allen-Zhu et al., 2021).
+
+    NaN and ±∞ of honest workers propagate to the forged vectors.
 
     >>> import jax.numpy as jnp
     >>> print(sign_flip()(jnp.array([[1.0], [3.0], [0.0]]), num_byzantine=1).ravel())
@@ -32,8 +35,8 @@ def sign_flip() -> Attack:
 def ipm(tau: Real = 2.0) -> Attack:
     """Inner product manipulation: -τμ (Xie et al., 2020, "Fall of empires").
 
-    The aggregate of a rule that is misled has a negative inner product with the mean. NaN and ±∞ of
-    honest workers pass into what is sent.
+    The aggregate of a misled rule has a negative inner product with the mean. NaN and ±∞ of honest
+    workers propagate to the forged vectors.
 
     Args:
         tau: τ >= 0; may be traced.
@@ -52,18 +55,20 @@ def ipm(tau: Real = 2.0) -> Attack:
 
 
 def alie(tau: Real | None = 1.5) -> Attack:
-    """A little is enough: μ + τσ (Baruch et al., 2019). NaN and ±∞ of honest workers pass into it.
+    """A little is enough: μ + τσ (Baruch et al., 2019).
+
+    NaN and ±∞ of honest workers propagate to the forged vectors.
 
     Args:
-        tau: τ, of either sign; may be traced. None for the paper's z_max: with
-            s = ⌊n/2 + 1⌋ - f, the number of honest workers that must side with the attackers for a
-            majority, Φ⁻¹((n - f - s)/(n - f)). It is negative where s > (n - f)/2: few attackers
-            then stay between the mean and most of the others.
+        tau: τ, of either sign; may be traced. None means the paper's
+            z_max = Φ⁻¹((n - f - s)/(n - f)), where s = ⌊n/2 + 1⌋ - f is the number of honest
+            workers that must side with the attackers for a majority. It is negative if
+            s > (n - f)/2: with so few attackers, most honest values must lie beyond theirs.
 
     Raises:
         TypeError: if τ isn't a real number.
         ValueError: if it isn't finite, or, when traced, if there is only one honest worker, or if
-            τ is None and more than half of the workers attack, or one of two does.
+            τ is None and the attackers are more than half of the workers or one of two.
 
     >>> import jax.numpy as jnp
     >>> print(alie(2.0)(jnp.array([[1.0], [3.0], [5.0], [0.0]]), num_byzantine=1).ravel())
@@ -75,31 +80,31 @@ def alie(tau: Real | None = 1.5) -> Attack:
 
     def forge(honest: Honest, byzantine: Byzantine, key: MaybeKey) -> Row:
         del key
-        z = _largest_unnoticed(name, len(honest[0]), len(byzantine[0])) if tau is None else tau
+        z = _z_max(name, len(honest[0]), len(byzantine[0])) if tau is None else tau
         return along_std(name, honest)[1](z)
 
     return Attack(name, forge)
 
 
 def along_mean(name: str, honest: Honest) -> Line:
-    """-τμ."""
+    """Return the line -τμ."""
     del name
     center = mean(honest)
     return center, lambda tau: [-tau * m for m in center]
 
 
 def along_std(name: str, honest: Honest) -> Line:
-    """μ + τσ.
+    """Return the line μ + τσ.
 
     Raises:
-        ValueError: if there is only one honest worker; `name` says of what attack.
+        ValueError: if there is only one honest worker. The message names the attack, `name`.
     """
     center, std = mean_and_std(name, honest)
     return center, lambda tau: [m + tau * s for m, s in zip(center, std, strict=True)]
 
 
-def _largest_unnoticed(name: str, num_honest: int, num_byzantine: int) -> float:
-    """z_max of Baruch et al. (2019)."""
+def _z_max(name: str, num_honest: int, num_byzantine: int) -> float:
+    """Return z_max of Baruch et al. (2019), the largest τ that goes unnoticed."""
     n = num_honest + num_byzantine
     supporters = n // 2 + 1 - num_byzantine
     if supporters < 1:

@@ -1,4 +1,4 @@
-"""Attacks without statistics: a copy, noise, no numbers at all, the own vectors scaled up."""
+"""Attacks that need no statistics: copies, noise, non-finite values, and scaled-up vectors."""
 
 import math
 from typing import Literal
@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from medjax._engine import checks
-from medjax.noise import normal
 from medjax._engine.kernels.sums import Row
 from medjax._engine.random import MaybeKey, worker_keys
-from medjax.attacks._attack import Attack, Honest, Byzantine, Sent
 from medjax._engine.settings import Real, settings_text
+from medjax.attacks._attack import Attack, Byzantine, Honest, Sent
+from medjax.noise import normal
 
 
 def mimic(worker: int = 0) -> Attack:
@@ -19,11 +19,12 @@ def mimic(worker: int = 0) -> Attack:
 
         x_worker.
 
-    (Karimireddy et al., 2022, who also choose the worker: there, the one whose vectors have the
-    most in the direction in which the honest ones vary most.) NaN and ±∞ are copied too.
+    The attack is from Karimireddy et al. (2022), who also choose the worker: theirs is the one
+    whose vectors have the largest component in the direction in which the honest vectors vary most.
+    NaN and ±∞ are copied too.
 
     Args:
-        worker: which of the honest workers, counted from 0 in their order.
+        worker: the index of the worker among the honest ones, in their order, from 0.
 
     Raises:
         TypeError: if it isn't a static integer.
@@ -46,11 +47,11 @@ def mimic(worker: int = 0) -> Attack:
 
 
 def gaussian(scale: Real = 200.0) -> Attack:
-    """Noise alone: each coordinate of each Byzantine vector is normal, of mean 0.
+    """Pure noise: each coordinate of each Byzantine vector is normal with mean 0.
 
         N(0, scale²).
 
-    (Blanchard et al., 2017.)
+    The attack is from Blanchard et al. (2017).
 
     Args:
         scale: the standard deviation, 200 in the paper; may be traced.
@@ -77,12 +78,12 @@ def gaussian(scale: Real = 200.0) -> Attack:
 
 
 def nonfinite(value: Literal["nan", "inf", "-inf"] = "nan") -> Attack:
-    """NaN, ∞ or -∞ in every coordinate: what a rule must survive that is to be called robust.
+    """NaN, ∞ or -∞ in every coordinate, which a robust rule must survive.
 
-    A Byzantine worker may send whatever it likes (Lamport et al., 1982), and so these too.
+    A Byzantine worker may send anything (Lamport et al., 1982), including these values.
 
     Args:
-        value: which of the three.
+        value: which of the three to send.
 
     Raises:
         ValueError: if it isn't one of them.
@@ -100,13 +101,13 @@ def model_replacement(scale: Real | None = None) -> Attack:
 
         γ x_i, γ = n/f.
 
-    It is how a `backdoor` in their data gets past an average: they send γ times the vector that
-    they'd have sent. The paper's one attacker takes γ = n/η, for a server of learning rate η; here
-    f share the work, and the default γ = n/f makes the mean of all n workers' vectors the mean of
-    theirs, plus 1/n of the sum of the honest ones.
+    This is how a `backdoor` in their data gets past an average: they send γ times the vector that
+    they would have sent. The paper's single attacker takes γ = n/η for a server with learning rate
+    η. Here f attackers share the work: with the default γ = n/f, the mean of all n workers' vectors
+    is the mean of theirs plus 1/n times the sum of the honest ones.
 
     Args:
-        scale: γ; may be traced. None for n/f.
+        scale: γ; may be traced. None means n/f.
 
     Raises:
         TypeError: if γ isn't a real number.

@@ -1,4 +1,4 @@
-"""Coordinate-wise statistics of the honest vectors, one pass over them each."""
+"""Coordinate-wise statistics of the honest vectors, each from one pass over them."""
 
 from collections.abc import Callable
 
@@ -10,20 +10,21 @@ from medjax._engine.kernels.sums import Row
 from medjax._engine.lazy import as_lazy
 from medjax.attacks._attack import Honest
 
-_ROWS_AT_ONCE = 8
+# The loop over rows reads and writes its three totals once per turn, not once per row.
+_UNROLLED_ROWS = 8
 
 
 def mean(honest: Honest) -> Row:
-    """μ = (1/h) Σ_i x_i."""
+    """Return μ = (1/h) Σ_i x_i."""
     sums = _sum(lambda row: row, honest)
     return [t / x.shape[0] for t, x in zip(sums, honest, strict=True)]
 
 
 def mean_and_std(name: str, honest: Honest) -> tuple[Row, Row]:
-    """μ and σ = √(Σ_i (x_i - μ)²/(h - 1)), from the deviations themselves.
+    """Return μ and σ = √(Σ_i (x_i - μ)²/(h - 1)), computed from the deviations.
 
     Raises:
-        ValueError: if there is only one honest worker; `name` says of what attack.
+        ValueError: if there is only one honest worker. The message names the attack, `name`.
     """
     h = honest[0].shape[0]
     if h < 2:
@@ -36,13 +37,13 @@ def mean_and_std(name: str, honest: Honest) -> tuple[Row, Row]:
 def total_and_range(
     x: Float[Array, "h d"],
 ) -> tuple[Float[Array, " d"], Float[Array, " d"], Float[Array, " d"]]:
-    """Σ_i x_i, min_i x_i and max_i x_i, in one pass."""
+    """Return Σ_i x_i, min_i x_i and max_i x_i, from one pass over the rows."""
 
-    def look(carry: tuple[Array, Array, Array], row: list[Array], *_: object):
+    def update(carry: tuple[Array, Array, Array], row: list[Array], *_: object):
         total, low, high = carry
         return total + row[0], jnp.minimum(low, row[0]), jnp.maximum(high, row[0])
 
-    return fold_rows(look, [x[1:]], (x[0], x[0], x[0]), unroll=_ROWS_AT_ONCE)
+    return fold_rows(update, [x[1:]], (x[0], x[0], x[0]), unroll=_UNROLLED_ROWS)
 
 
 def _sum(f: Callable[[Row], Row], honest: Honest) -> Row:

@@ -1,20 +1,21 @@
-"""Compressors: what a worker sends in place of its vector, and how many bits that is.
+"""Compressors: the message that a worker sends in place of its vector, and its length in bits.
 
-A factory builds a compressor (impossible settings fail there), which `medjax.compress` puts into a
-chain, or `medjax.error_feedback`. It takes one worker's update, an array or any pytree of such, to
-what the server makes of the message:
+A factory builds a compressor and rejects impossible settings. `medjax.compress` or
+`medjax.error_feedback` puts it into a chain. A compressor maps one worker's update, an array or any
+pytree of arrays, to the update that the server decodes from the message:
 
 >>> import jax.numpy as jnp
 >>> from medjax import compressors
 >>> update = jnp.array([3.0, -1.0, 0.5, 0.0])
 >>> print(compressors.top_k(2).compress(update))
 [ 3. -1.  0.  0.]
->>> compressors.top_k(2).bits(update)  # two of (32 bits + an index of 2)
+>>> compressors.top_k(2).bits(update)  # 2 × (32 bits + an index of 2 bits)
 68
 
-All leaves together are one vector, but for `terngrad`, `random_mask` and `low_rank`, which work on
-each tensor. Sums and norms are computed in float32 at least, and what comes out is in the leaf's
-dtype. "Unbiased" is to rounding: to the leaf's dtype, and to that of float32 in a probability.
+`terngrad`, `random_mask` and `low_rank` work on each tensor separately; the others treat all leaves
+together as one vector. Sums and norms are computed in float32 at least, and the output has the
+leaf's dtype. "Unbiased" means up to rounding: of the output to the leaf's dtype, and of
+probabilities to float32.
 """
 
 from collections.abc import Callable, Mapping

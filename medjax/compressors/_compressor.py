@@ -1,4 +1,4 @@
-"""What every compressor is, and what a step of a chain costs on the wire."""
+"""The `Compressor` type, and the number of bits that a step of a chain sends."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PyTree, Shaped
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from medjax._engine import checks
 from medjax._engine.plain import accepts_key, check_function, name_of
@@ -15,28 +15,28 @@ from medjax._engine.random import MaybeKey, Seed, stage_key
 from medjax._engine.stacked import Updates
 
 Leaves: TypeAlias = list[Float[Array, "..."]]
-"""One worker's update, in parts."""
+"""One worker's update, as the list of its leaves."""
 
 Like: TypeAlias = PyTree[Shaped[Array, "..."] | jax.ShapeDtypeStruct]
-"""One worker's update, or the shapes and dtypes of one."""
+"""One worker's update, or its shapes and dtypes."""
 
 SCALE_BITS = 32
-"""A number that goes with the message, such as a norm: a float32."""
+"""The bits of a number that is sent with the message, such as a norm: it is a float32."""
 
 SEED_BITS = 32
-"""A seed, from which the server draws what the worker drew."""
+"""The bits of a seed, from which the server repeats the worker's draws."""
 
 
 @dataclass(frozen=True)
 class Compressor:
-    """A pure function of one worker's update, made by a factory of `medjax.compressors`.
+    """A pure function of one worker's update, built by a factory of `medjax.compressors`.
 
     Attributes:
         name: the compressor with its settings.
-        send: (leaves, key) to what the server decodes of the message, of the same shapes and
-            dtypes: float32 at least. The key is None unless `needs_key`.
-        length: the leaves, as shapes and dtypes of their own, to the message's length in bits.
-        unbiased: whether the update is the expectation of what the server decodes.
+        send: (leaves, key) to the leaves that the server decodes from the message, with the same
+            shapes and dtypes: float32 at least. The key is None unless `needs_key`.
+        length: the leaves' shapes and original dtypes to the message's length in bits.
+        unbiased: whether the expectation of the decoded update is the update.
         needs_key: whether it draws random numbers.
     """
 
@@ -47,16 +47,16 @@ class Compressor:
     needs_key: bool = False
 
     def compress(self, update: Updates, key: Seed | None = None) -> Updates:
-        """What the server decodes of the message: a pytree of the update's shapes and dtypes.
+        """Return the update that the server decodes from the message, with the same structure.
 
         Args:
-            update: one worker's vector.
+            update: one worker's vector; the returned pytree has its shapes and dtypes.
             key: a JAX key or an integer seed, if the compressor draws random numbers. Workers
-                that are to draw independently need one each.
+                that should draw independently need different keys.
 
         Raises:
-            ValueError: if it draws and no key is given, if the update is empty, or if the
-                settings don't suit its size.
+            ValueError: if the compressor draws and no key is given, if the update is empty, or if
+                the settings don't suit its size.
             TypeError: if a leaf isn't of real floating-point numbers.
         """
         if self.needs_key and key is None:
@@ -71,13 +71,13 @@ class Compressor:
         )
 
     def bits(self, like: Like) -> int:
-        """The exact number of bits of one message: the same for all updates of these shapes.
+        """Return the exact number of bits of a message, the same for all updates of these shapes.
 
         Args:
             like: an update, or its shapes and dtypes (`jax.ShapeDtypeStruct`).
 
         Raises:
-            ValueError, TypeError: as `compress`.
+            ValueError, TypeError: as for `compress`.
         """
         return self.length(_structs(like))
 
@@ -128,7 +128,7 @@ def as_compressor(compressor: object) -> Compressor:
 
 
 class Bits(NamedTuple):
-    """What one step sends: `up` from all workers to the server, `down` from it to all of them."""
+    """The bits sent in one step: `up` from all workers to the server, `down` to all of them."""
 
     up: int
     down: int
@@ -137,18 +137,18 @@ class Bits(NamedTuple):
 def communication(
     like: Like, num_workers: int, *, up: Compressor | None = None, down: Compressor | None = None
 ) -> Bits:
-    """The exact number of bits that n workers and the server exchange in one step.
+    """Return the exact number of bits that n workers and the server exchange in one step.
 
     Args:
         like: one worker's update, or its shapes and dtypes.
         num_workers: n.
-        up: what the workers compress by; None for every number in full, 32 bits in float32.
-        down: the like for what each worker gets from the server. Of a majority vote that is
-            `sign()`, one bit for each coordinate, if no vote can be tied or `tie="random"`; up it
-            is, if no worker abstains.
+        up: the workers' compressor; None if every number is sent in full, 32 bits in float32.
+        down: the same for the message from the server to each worker. For a majority vote, use
+            `sign()`, one bit per coordinate: as `down` if no vote can be tied or `tie="random"`,
+            and as `up` if no worker abstains.
 
     Raises:
-        ValueError, TypeError: if n is no positive integer, or as `Compressor.bits`.
+        ValueError, TypeError: if n isn't a positive integer, or as for `Compressor.bits`.
 
     >>> from medjax.compressors import sign, top_k
     >>> communication(jnp.zeros(1000), 10, up=sign(), down=sign())
@@ -172,11 +172,11 @@ def vector_compressor(
     length: Callable[[int, jnp.dtype], int],
     **properties: bool,
 ) -> Compressor:
-    """A compressor of all leaves joined to one vector.
+    """Build a compressor that treats all leaves as one vector.
 
     Args:
-        name: with the settings.
-        send: (the vector, key) to what the server decodes.
+        name: the name with the settings.
+        send: (vector, key) to the vector that the server decodes.
         length: (d, the vector's dtype, which is that of the widest leaf) to bits.
         properties: `unbiased` and `needs_key`.
     """
@@ -193,25 +193,25 @@ def vector_compressor(
 
 
 def total_size(leaves: list[Any]) -> int:
-    """d, the number of all coordinates."""
+    """Return d, the number of coordinates of all leaves."""
     return sum(x.size for x in leaves)
 
 
 def value_bits(dtype: jnp.dtype) -> int:
-    """The width of a number that is sent as it is: 32 in float32."""
+    """Return the bits of a number that is sent as it is: 32 in float32."""
     return jnp.finfo(dtype).bits
 
 
 def widened(dtype: jnp.dtype) -> jnp.dtype:
-    """What is computed in: float32 at least."""
+    """Return the dtype to compute in: float32 at least."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 def _structs(update: Any) -> list[jax.ShapeDtypeStruct]:
-    """The leaves' shapes and dtypes.
+    """Return the leaves' shapes and dtypes.
 
     Raises:
-        ValueError: if there isn't one coordinate.
+        ValueError: if there are no coordinates.
         TypeError: if a leaf isn't of real floating-point numbers.
     """
     leaves = jax.tree.leaves(update)

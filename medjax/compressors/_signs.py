@@ -1,4 +1,4 @@
-"""Compressors to one bit for each coordinate."""
+"""Compressors that send one bit for each coordinate."""
 
 from typing import Literal, TypeAlias
 
@@ -19,9 +19,9 @@ def sign(zero: Zero = "plus") -> Compressor:
 
         sign(g_j).
 
-    d bits. One bit can't say 0, so that an exact 0 is sent as either sign; in a vote of n workers
-    of whom some are to abstain, leave the compressor out: `rules.majority_vote` takes the signs.
-    A NaN has no sign and is sent as a 0 is; ±∞ as any other number.
+    A message takes d bits. One bit can't represent 0, so an exact 0 is sent as +1 or -1. For a vote
+    in which some workers should abstain, leave the compressor out: `rules.majority_vote` takes the
+    signs itself. A NaN has no sign and is sent like a 0; ±∞ is sent like any other number.
 
     Args:
         zero: +1 for an exact 0 ("plus"), or +1 or -1 with even odds ("random").
@@ -46,9 +46,9 @@ def sign(zero: Zero = "plus") -> Compressor:
 def scaled_sign(zero: Zero = "plus") -> Compressor:
     """The sign of each coordinate, times the mean magnitude: (‖g‖₁/d)·sign(g). Biased.
 
-    d + 32 bits: the scale is a float32, one for all leaves. A contraction, whatever is sent for 0:
-    ‖C(g) - g‖² = (1 - ‖g‖₁²/(d‖g‖²))·‖g‖² (Karimireddy et al., 2019, lemma 8). With a NaN or ±∞
-    anywhere nothing that comes out is finite.
+    A message takes d + 32 bits: the scale is one float32 for all leaves. The compressor is a
+    contraction, whatever is sent for 0: ‖C(g) - g‖² = (1 - ‖g‖₁²/(d‖g‖²))·‖g‖² (Karimireddy et al.,
+    2019, lemma 8). With a NaN or ±∞ anywhere, none of the output is finite.
 
     Args:
         zero: as in `sign`.
@@ -75,18 +75,18 @@ def scaled_sign(zero: Zero = "plus") -> Compressor:
 
 
 def stochastic_sign(bound: float | Float[Array, ""] | None = None) -> Compressor:
-    """A drawn sign, times B: +B with probability (1 + g_j/B)/2, else -B.
+    """A random sign, times B: +B with probability (1 + g_j/B)/2, else -B.
 
-    Unbiased with B = ‖g‖∞, which is sent: d + 32 bits. The variance of a coordinate is B² - g_j².
-    Jin et al. (2020) send the sign alone, for a majority vote, of a B that all know: d bits,
-    unbiased only while no |g_j| is above it, and so marked biased. (Safaryan and Richtárik, 2021,
-    take B = ‖g‖₂.)
+    With B = ‖g‖∞, which is sent along, it is unbiased and a message takes d + 32 bits. The variance
+    of a coordinate is B² - g_j². For a majority vote, Jin et al. (2020) send the sign alone, with a
+    B that everyone knows: d bits. That is unbiased only while no |g_j| is above B, so it is marked
+    as biased. (Safaryan and Richtárik, 2021, take B = ‖g‖₂.)
 
-    With a NaN or ±∞ anywhere nothing that comes out is finite; but with a given B they are sent as
-    0 and ±B are.
+    With a NaN or ±∞ anywhere, none of the output is finite. With a given B, however, they are sent
+    like 0 and ±B.
 
     Args:
-        bound: B > 0, may be traced; None for ‖g‖∞.
+        bound: B > 0; may be traced. None means ‖g‖∞.
 
     Raises:
         TypeError: if B isn't a real number.
@@ -94,7 +94,7 @@ def stochastic_sign(bound: float | Float[Array, ""] | None = None) -> Compressor
     """
     if bound is not None:
         checks.real("bound", bound, minimum=0.0, exclusive=True)
-    known = "" if bound is None else "bound" if isinstance(bound, jax.Array) else f"bound={bound:g}"
+    text = "" if bound is None else "bound" if isinstance(bound, jax.Array) else f"bound={bound:g}"
 
     def scale(leaves: list[Array]) -> list[Array]:
         b = jnp.asarray(max_norm(leaves) if bound is None else bound)
@@ -106,7 +106,7 @@ def stochastic_sign(bound: float | Float[Array, ""] | None = None) -> Compressor
         return scale * draw_sign(jnp.where(jnp.isnan(mean), 0, mean), word, x)
 
     return coordinatewise(
-        f"stochastic_sign({known})",
+        f"stochastic_sign({text})",
         scale,
         draw,
         lambda leaves: total_size(leaves) + (SCALE_BITS if bound is None else 0),
@@ -116,7 +116,7 @@ def stochastic_sign(bound: float | Float[Array, ""] | None = None) -> Compressor
 
 
 def _sign(x: Array, word: Word) -> Array:
-    """±1, in which what has no sign is +1 or, given words, drawn."""
+    """Return the signs, ±1; a coordinate without one gets +1 or, given words, a random sign."""
     if word is None:
         return jnp.where(x < 0, -1, 1).astype(x.dtype)
     return draw_sign(jnp.where(x > 0, 1, jnp.where(x < 0, -1, 0)).astype(x.dtype), word, x)

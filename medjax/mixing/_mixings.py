@@ -60,13 +60,13 @@ def as_mixing(mixing: object) -> Mixing:
 
 
 def nnm(num_byzantine: int) -> Mixing:
-    """Nearest-neighbour mixing: each vector becomes the mean of the n - f nearest to it.
+    """Nearest-neighbour mixing: each vector becomes the mean of the n - f vectors nearest to it.
 
         y_i = (1/(n - f)) Σ_{j ∈ N(i)} x_j, N(i) the n - f nearest to i.
 
-    Itself included (Allouah et al., 2023, "Fixing by mixing"). Of equally near ones the lowest
-    index is taken. A vector with NaN or ±∞ is infinitely far from all: while at most f are, it has
-    no part in any other's mean, and its own stays non-finite.
+    The vector itself is among them (Allouah et al., 2023, "Fixing by mixing"). Ties go to the
+    lowest index. A vector with NaN or ±∞ is infinitely far from all others. While there are at most
+    f of these, none has a part in a finite vector's mean, and their own means stay non-finite.
 
     Args:
         num_byzantine: f, with 2f < n.
@@ -82,7 +82,7 @@ def nnm(num_byzantine: int) -> Mixing:
         del key
         n = vectors.num_workers
         checks.honest_majority(name, f, n)
-        # To itself 0 even if that is so to others: a vector is always among its own nearest.
+        # -1, not 0: a vector is always among its own nearest, even if others are at distance 0.
         distances = jnp.where(jnp.eye(n, dtype=bool), -1, vectors.squared_distances)
         nearest = jnp.argsort(distances, axis=1, stable=True)[:, : n - f]
         shares = jnp.zeros((n, n), vectors.dtype)
@@ -92,11 +92,12 @@ def nnm(num_byzantine: int) -> Mixing:
 
 
 def bucketing(bucket_size: int = 2) -> Mixing:
-    """Means of s consecutive vectors of a random order; the last may be of fewer.
+    """Means of s consecutive vectors in a random order; the last mean may be of fewer.
 
         y_k = (1/s) (x_π((k-1)s+1) + ... + x_π(ks)), π a random permutation.
 
-    n vectors become ⌈n/s⌉, of which at most f have a Byzantine part (Karimireddy et al., 2022).
+    n vectors become ⌈n/s⌉, and at most f of these contain a Byzantine vector (Karimireddy et al.,
+    2022).
 
     Args:
         bucket_size: s.
@@ -122,10 +123,10 @@ def bucketing(bucket_size: int = 2) -> Mixing:
 
 
 def clip(max_norm: float | Float[Array, ""]) -> Mixing:
-    """Scale the vectors that are longer than c down to it: x_i · min(1, c/‖x_i‖).
+    """Scale the vectors that are longer than c down to length c: x_i · min(1, c/‖x_i‖).
 
-    As gradients are (Pascanu et al., 2013), but each worker's by itself. A vector with NaN or ±∞
-    becomes 0, as one of infinite length does, that has no direction.
+    This is gradient clipping (Pascanu et al., 2013), applied to each worker's vector by itself. A
+    vector with NaN or ±∞ counts as infinitely long and becomes 0, as it has no direction.
 
     Args:
         max_norm: c > 0; may be traced.
@@ -136,15 +137,15 @@ def clip(max_norm: float | Float[Array, ""]) -> Mixing:
     """
     checks.real("max_norm", max_norm, minimum=0.0, exclusive=True)
     name = "clip(max_norm)" if isinstance(max_norm, jax.Array) else f"clip(max_norm={max_norm:g})"
-    return Mixing(name, lambda vectors, key: _shorten(vectors, jnp.asarray(max_norm)))
+    return Mixing(name, lambda vectors, key: _clipping_matrix(vectors, jnp.asarray(max_norm)))
 
 
 def arc(num_byzantine: int) -> Mixing:
-    """Adaptive robust clipping: the k = ⌊2f(n-f)/n⌋ longest are clipped to the next length.
+    """Adaptive robust clipping: clip the k = ⌊2f(n-f)/n⌋ longest vectors to the next length.
 
         x_i · min(1, c/‖x_i‖), c the (k + 1)-th largest norm.
 
-    (Allouah et al., 2025.) A vector with NaN or ±∞ becomes 0, while that length is finite.
+    The stage is from Allouah et al. (2025). A vector with NaN or ±∞ becomes 0 while c is finite.
 
     Args:
         num_byzantine: f, with 2f < n.
@@ -160,14 +161,15 @@ def arc(num_byzantine: int) -> Mixing:
         del key
         n = vectors.num_workers
         checks.honest_majority(name, f, n)
-        # 2f < n makes k < n.
+        # k < n, as 2f < n.
         longest = jnp.sort(vectors.norms, descending=True)
-        return _shorten(vectors, longest[2 * f * (n - f) // n])
+        return _clipping_matrix(vectors, longest[2 * f * (n - f) // n])
 
     return Mixing(name, matrix)
 
 
-def _shorten(vectors: Vectors, length: Float[Array, ""]) -> Float[Array, "n n"]:
+def _clipping_matrix(vectors: Vectors, length: Float[Array, ""]) -> Float[Array, "n n"]:
+    """Return the diagonal matrix that clips the vectors to a length."""
     norms = vectors.norms
     factors = jnp.where(norms > length, length / norms, 1)
     return jnp.diag(factors.astype(vectors.dtype))

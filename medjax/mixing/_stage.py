@@ -50,8 +50,9 @@ def mix(
         del params, extra_args
         lazy = as_lazy(updates)
         draw = jax.random.fold_in(state.key, state.step)
-        mixed, matrix = mix_vectors(vectors_of(lazy), (stage,), draw)
-        sent = lazy.unflatten(mixed.rows, matrix.shape[0])
+        with jax.named_scope(stage.name):
+            mixed, matrix = mix_vectors(vectors_of(lazy), (stage,), draw)
+            sent = lazy.unflatten(mixed.rows, matrix.shape[0])
         return sent, AggregateState(state.step + 1, state.key)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -1,4 +1,4 @@
-"""Symmetric, unimodal distributions of mean 0 and variance 1."""
+"""Symmetric, unimodal distributions with mean 0 and variance 1."""
 
 import math
 from collections.abc import Callable
@@ -78,14 +78,14 @@ def as_noise(noise: Noise | Sample | None) -> Noise:
 
 
 Words = tuple[UInt32[Array, " d"], UInt32[Array, " d"]]
-"""Two words of random bits for each number."""
+"""Two random 32-bit words for each number."""
 
 
 def normal() -> Noise:
     """The standard normal distribution, F(x) = Φ(x).
 
-    The draws are those of `jax.random.normal`, several times faster, to the rounding of the inverse
-    error function.
+    The draws are those of `jax.random.normal`, up to rounding in the inverse error function, but
+    several times faster.
     """
     return _by_inversion(
         "normal",
@@ -96,7 +96,7 @@ def normal() -> Noise:
 
 
 def laplace() -> Noise:
-    """The Laplace distribution of scale 1/√2: F(x) = exp(√2 x)/2 for x <= 0."""
+    """The Laplace distribution with scale 1/√2: F(x) = exp(√2 x)/2 for x <= 0."""
 
     def cdf(x: Array) -> Array:
         tail = 0.5 * jnp.exp(-math.sqrt(2) * jnp.abs(x))
@@ -111,7 +111,7 @@ def laplace() -> Noise:
 
 
 def logistic() -> Noise:
-    """The logistic distribution of scale s = √3/π: F(x) = 1/(1 + exp(-x/s))."""
+    """The logistic distribution with scale s = √3/π: F(x) = 1/(1 + exp(-x/s))."""
     scale = math.sqrt(3) / math.pi
     return _by_inversion(
         "logistic",
@@ -135,18 +135,18 @@ def uniform() -> Noise:
 def triangular() -> Noise:
     """The triangular distribution on [-√6, √6]: F(x) = (1 + x/√6)²/2 for -√6 <= x <= 0."""
 
-    def inside(x: Array) -> Array:
+    def relative_size(x: Array) -> Array:
         return jnp.clip(jnp.abs(x) / math.sqrt(6), 0, 1)
 
     def cdf(x: Array) -> Array:
-        tail = 0.5 * (1 - inside(x)) ** 2
+        tail = 0.5 * (1 - relative_size(x)) ** 2
         return jnp.where(x > 0, 1 - tail, tail)
 
     return _by_inversion(
         "triangular",
         lambda u: jnp.sign(u) * math.sqrt(6) * (1 - jnp.sqrt(1 - jnp.abs(u))),
         cdf,
-        lambda x: jnp.sign(x) * inside(x) * (2 - inside(x)),
+        lambda x: jnp.sign(x) * relative_size(x) * (2 - relative_size(x)),
         support=math.sqrt(6),
     )
 
@@ -156,11 +156,12 @@ def student_t(df: float = 5.0) -> Noise:
 
         f(x) ∝ (1 + x²/(df - 2))^(-(df + 1)/2).
 
-    Drawn by the polar method of Bailey (1994): t = √(df (U^(-2/df) - 1)) cos(2πV), U and V uniform.
-    Beyond a million degrees of freedom it is the normal distribution, to the last digit of float32.
+    It is drawn by the polar method of Bailey (1994): t = √(df (U^(-2/df) - 1)) cos(2πV), with
+    uniform U and V. Beyond a million degrees of freedom, the normal distribution takes its place:
+    they agree to the last digit of float32.
 
     Args:
-        df: above 2, where the variance is finite.
+        df: the degrees of freedom, above 2 so that the variance is finite.
 
     Raises:
         ValueError: if df isn't a finite number above 2.
@@ -176,29 +177,31 @@ def student_t(df: float = 5.0) -> Noise:
         key: Key[Array, ""], shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
     ) -> Array:
         working = jnp.promote_types(dtype, jnp.float32)
-        # U in (0, 1], so that the radius is finite.
+        # The 0.5 keeps U in (0, 1], so that the radius is finite.
         u, v = ((w.astype(working) + 0.5) * 2**-32 for w in random_words(key, math.prod(shape)))
         radius = jnp.sqrt(df * jnp.expm1(-2 / df * jnp.log(u)))
         return (scale * radius * jnp.cos(2 * math.pi * v)).reshape(shape).astype(dtype)
 
     def cdf(x: ArrayLike) -> Array:
-        t, near, tail = _student_t(_floating(x) / scale, df)
-        # From whichever end is the nearer: the difference of nearly equal numbers has few digits.
+        t, near, tail = _student_t(_as_floating(x) / scale, df)
+        # Use the smaller of `near` and `tail`: subtracting nearly equal numbers loses digits.
         below = jnp.where(near < 0.5, 0.5 - 0.5 * near, 0.5 * tail)
         return jnp.where(t > 0, 1 - below, below)
 
     def mean_sign(x: ArrayLike) -> Array:
-        t, near, tail = _student_t(_floating(x) / scale, df)
+        t, near, tail = _student_t(_as_floating(x) / scale, df)
         return jnp.sign(t) * jnp.where(near < 0.5, near, 1 - tail)
 
     return Noise(name, sample, cdf, mean_sign)
 
 
 def _student_t(t: Array, df: float) -> tuple[Array, Array, Array]:
-    """t, P(|T| < |t|) and P(|T| > |t|), unscaled, each to the precision of t's dtype near 0."""
+    """Return t, P(|T| < |t|) and P(|T| > |t|), unscaled, accurate to t's dtype even near 0."""
+    # Without the limit, a t² that overflows would give ∞/∞ below.
     square = jnp.minimum(t * t, jnp.finfo(t.dtype).max)
     if df >= 30:
-        # The incomplete beta function loses digits as df grows; Hill's expansion (1970) gains them.
+        # As df grows, the incomplete beta function loses digits, and Hill's expansion (1970) gains
+        # them.
         a = df - 0.5
         z2 = a * jnp.log1p(square / df)
         second = (((4 * z2 + 33) * z2 + 240) * z2 + 855) / (10 * (48 * a * a + 0.8 * z2**2 + 100))
@@ -216,22 +219,22 @@ def _by_inversion(
     *,
     support: float = math.inf,
 ) -> Noise:
-    """A distribution from its quantile function at (1 + u)/2, u in (-1, 1), and the other two."""
+    """Build a distribution that is drawn by `quantile`, from u in (-1, 1) to F⁻¹((1 + u)/2)."""
 
     def sample(
         key: Key[Array, ""], shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
     ) -> Array:
-        # Drawn flat: with a short last axis the compiler doesn't vectorise the rounds.
+        # Draw a flat array: XLA doesn't vectorise the rounds of threefry over a short last axis.
         u = _symmetric_uniform(random_words(key, math.prod(shape)), jnp.dtype(dtype))
         return quantile(u).astype(u.dtype).reshape(shape).astype(dtype)
 
     return Noise(
-        name, sample, lambda x: cdf(_floating(x)), lambda x: mean_sign(_floating(x)), support
+        name, sample, lambda x: cdf(_as_floating(x)), lambda x: mean_sign(_as_floating(x)), support
     )
 
 
 def _symmetric_uniform(words: Words, dtype: jnp.dtype) -> Float[Array, " d"]:
-    """Uniform numbers in (-1, 1), bit for bit those that `jax.random.normal` starts from."""
+    """Return uniform numbers in (-1, 1), bit for bit those that `jax.random.normal` starts from."""
     if dtype == jnp.float64:
         bits = words[0].astype(jnp.uint64) << 32 | words[1].astype(jnp.uint64)
         one_to_two = lax.bitcast_convert_type(bits >> 12 | np.uint64(0x3FF << 52), jnp.float64)
@@ -243,5 +246,5 @@ def _symmetric_uniform(words: Words, dtype: jnp.dtype) -> Float[Array, " d"]:
     return (one_to_two - 1) * (low.dtype.type(1) - low) + low
 
 
-def _floating(x: ArrayLike) -> Array:
+def _as_floating(x: ArrayLike) -> Array:
     return jnp.asarray(x, dtype=jnp.promote_types(jnp.result_type(x), jnp.float32))

@@ -24,7 +24,9 @@ class AdaptiveScale:
     fraction: float | Float[Array, ""]
 
 
-NoiseScale: TypeAlias = float | Float[Array, ""] | Float[Array, " n"] | optax.Schedule | AdaptiveScale
+NoiseScale: TypeAlias = (
+    float | Float[Array, ""] | Float[Array, " n"] | optax.Schedule | AdaptiveScale
+)
 """b: a number or one for each worker (perhaps traced), a schedule of either, or adaptive."""
 
 
@@ -160,8 +162,9 @@ def _scales(
     """
     leaves = jax.tree.leaves(updates)
     if isinstance(b, AdaptiveScale):
-        finite = (jnp.where(jnp.isfinite(leaf), jnp.abs(leaf), 0) for leaf in leaves)
-        return [jnp.asarray(b.fraction) * jnp.max(x, initial=0) for x in finite]
+        with jax.named_scope("adaptive_scale"):
+            finite = (jnp.where(jnp.isfinite(leaf), jnp.abs(leaf), 0) for leaf in leaves)
+            return [jnp.asarray(b.fraction) * jnp.max(x, initial=0) for x in finite]
     scale = jnp.asarray(b(step) if callable(b) else b)
     if scale.shape not in ((), (num_workers,)):
         raise ValueError(

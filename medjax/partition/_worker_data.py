@@ -1,7 +1,7 @@
-"""How the workers' data, of unequal sizes, become one array."""
+"""The workers' data, of unequal sizes, in one array."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -9,22 +9,35 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree, Shaped
 
 
-class WorkerData(NamedTuple):
-    """Every worker's examples in one array.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class WorkerData:
+    """All workers' examples in one array.
 
-    Workers may have different numbers of examples. All are given as many rows as the largest has;
-    a smaller worker's rows beyond its own are repeats of its own, in order, from the first. They
-    are padding: `simulate` never draws them into a mini-batch and gives them weight 0 in a full
-    batch, so f_i is the average over worker i's examples, whatever their number, and
-    f = (1/n) Σ_i f_i weighs all workers alike, as in the paper.
+    Workers may have different numbers of examples. Each is given as many rows as the largest has; a
+    smaller worker's rows beyond its own repeat them in order. These rows are padding: `simulate`
+    never draws them into a mini-batch and gives them weight 0 in a full batch. So f_i is the
+    average over worker i's examples, whatever their number, and f = (1/n) Σ_i f_i weighs all
+    workers alike, as in the paper.
 
     Attributes:
         examples: a pytree of arrays (n, m, ...), m the largest worker's number of examples.
         sizes: (n,), how many of its m rows are worker i's own.
+        padding: the number of workers without examples that follow the n workers, so that the
+            devices of a mesh divide them all; see `sharding.place_workers`. Static.
+        num_byzantine: the number of last workers whose examples an attack has changed; metrics
+            leave them out. Static.
     """
 
     examples: PyTree[Shaped[Array, "n m ..."]]
     sizes: Int[Array, " n"]
+    padding: int = field(default=0, metadata={"static": True})
+    num_byzantine: int = field(default=0, metadata={"static": True})
+
+    @property
+    def num_workers(self) -> int:
+        """The number of workers, n, without the padding."""
+        return len(self.sizes) - self.padding
 
 
 def stack_workers(
@@ -35,7 +48,7 @@ def stack_workers(
 
     Args:
         examples: a pytree of arrays that share their first axis, such as (images, labels).
-        parts: for each worker, the indices of its examples: what `medjax.partition` makes.
+        parts: the indices of each worker's examples, as `medjax.partition` makes them.
 
     Raises:
         ValueError: if there are no parts, if a part is empty, if an index is out of range, or if

@@ -1,6 +1,6 @@
-"""Aggregation rules: n workers' vectors to one.
+"""Aggregation rules, which combine the n workers' vectors into one.
 
-A factory builds a rule (impossible settings fail there). The rule is a pure function of the stacked
+A factory checks its settings and builds a rule. The rule is a pure function from the stacked
 updates, an array `(n, ...)` or any pytree of such, to the aggregate without the leading axis:
 
 >>> import jax.numpy as jnp
@@ -8,23 +8,23 @@ updates, an array `(n, ...)` or any pytree of such, to the aggregate without the
 >>> print(rules.median()(jnp.array([[1.0, 5.0], [2.0, 0.0], [10.0, 6.0]])))
 [2. 5.]
 
-Each rule belongs to a family, and the family, not the rule, knows how to run it:
+Each rule belongs to a family, and the family knows how to run it:
 
 * `Additive`: decode(Σ_i encode(x_i)): mean, majority vote;
 * `CoordinateWise`: a function of the n numbers at each coordinate: median, trimmed mean,
   mean around median, Phocas;
 * `Geometric`: Σ_i w_i x_i with weights from the Gram matrix of the vectors: Krum, multi-Krum, the
-  geometric median, centred clipping, MDA, SMEA, MoNNA, CGE, CAF, clipped clustering, and from a
-  sample of the coordinates too: DnC, SignGuard.
+  geometric median, centred clipping, MDA, SMEA, MoNNA, CGE, CAF, clipped clustering, and two that
+  also sample coordinates: DnC, SignGuard.
 
-Bulyan is one of the second family after a selection by one of the third.
-
-`premixed` makes a rule of a rule and the mixing stages before it. A `StatefulRule` remembers its
-earlier steps, and works in a chain, by `medjax.aggregate`.
+Bulyan applies a `CoordinateWise` rule to the vectors that Krum's scores select. A `StatefulRule`
+remembers earlier steps; `medjax.aggregate` runs it in a chain. `medjax.mixing.premixed` combines a
+rule with the mixing stages before it.
 """
 
 from collections.abc import Callable, Mapping
 
+from medjax._engine.vectors import Vectors as Vectors
 from medjax.rules._additive import Additive as Additive
 from medjax.rules._additive import majority_vote as majority_vote
 from medjax.rules._additive import mean as mean
@@ -50,6 +50,10 @@ from medjax.rules._rule import FromFunction as FromFunction
 from medjax.rules._rule import PlainRule as PlainRule
 from medjax.rules._rule import Rule as Rule
 from medjax.rules._rule import StatefulRule as StatefulRule
+from medjax.rules._selection import mean_of as mean_of
+from medjax.rules._selection import mean_of_lowest as mean_of_lowest
+from medjax.rules._selection import middle as middle
+from medjax.rules._selection import sample_columns as sample_columns
 from medjax.rules._signguard import signguard as signguard
 from medjax.rules._spectral import caf as caf
 from medjax.rules._spectral import dnc as dnc
@@ -79,4 +83,4 @@ RULES: Mapping[str, Callable[..., Rule | StatefulRule]] = {
     "clipped_clustering": clipped_clustering,
     "byzantine_sgd": byzantine_sgd,
 }
-"""Every rule's factory by its name."""
+"""The factory of every rule, by name."""

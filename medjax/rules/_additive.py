@@ -107,20 +107,20 @@ def _widened(x: Array) -> Array:
 
 
 def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> Additive:
-    """The average (1/n) Σ_i x_i, or Σ_i w_i x_i / Σ_i w_i. Not robust: NaN and ±∞ pass through.
+    """The average (1/n) Σ_i x_i, or Σ_i w_i x_i / Σ_i w_i with weights.
 
-    With local steps, and weighted by the workers' numbers of examples, it is the average of
-    federated averaging (McMahan et al., 2017): where `simulate` asks only some of the workers, both
-    sums are over these.
+    It isn't robust: NaN and ±∞ pass through. With local steps, and the workers' numbers of examples
+    as weights, it is the average of federated averaging (McMahan et al., 2017). If only some of the
+    workers take part in a step of `simulate`, both sums are over those.
 
     Args:
-        weights: one non-negative number for each worker, such as its number of examples; perhaps
-            traced. A weight of 0 doesn't shut out a worker's NaN or ±∞: 0 · ∞ is NaN.
+        weights: one non-negative number per worker, such as its number of examples; may be traced.
+            A weight of 0 doesn't remove a worker's NaN or ±∞, since 0 · ∞ is NaN.
 
     Raises:
         TypeError: if the weights aren't real numbers.
-        ValueError: if a weight is negative or not finite, if all are 0, or, when traced, if their
-            number isn't that of the workers.
+        ValueError: if a weight is negative or not finite, or if all are 0; when called, if the
+            number of weights isn't the number of workers.
 
     >>> print(mean()(jnp.array([[1.0], [2.0], [6.0]])))
     [3.]
@@ -137,7 +137,7 @@ def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> A
     w: Any = weights.astype(float) if traced else np.asarray(weights, dtype=np.float64)
     if not traced and not np.any(w > 0):
         raise ValueError(f"weights must be a list of numbers with a positive sum, got {weights!r}")
-    shares = w / w.max()  # first, so that the sum can't overflow
+    shares = w / w.max()  # so that the sum can't overflow
     shares = shares / shares.sum()
 
     def checked_shares(n: int) -> Array:
@@ -168,17 +168,17 @@ def majority_vote(
 ) -> Additive:
     """The sign of the sum of signs, sign(Σ_i sign(x_i)) (Bernstein et al., 2018).
 
-    A NaN has no sign and abstains; ±∞ votes as any other number does. So f non-finite workers
-    can move a coordinate only where they could have done so with finite numbers.
+    A NaN has no sign and abstains; ±∞ votes like any other number. So f non-finite workers can move
+    a coordinate only where they could also do so with finite numbers.
 
     Args:
-        zero: what a worker with an exact 0 votes: nothing ("zero", as `jnp.sign`), +1 ("plus"), or
+        zero: the vote of a worker with an exact 0: none ("zero", as in `jnp.sign`), +1 ("plus"), or
             +1 or -1 with even odds ("random").
-        tie: what a tied vote gives: 0 ("zero"), or +1 or -1 with even odds ("random").
+        tie: the result of a tied vote: 0 ("zero"), or +1 or -1 with even odds ("random").
 
     Raises:
-        ValueError: if an option isn't one of these; when called, if one is "random" and there is
-            no key.
+        ValueError: if an option isn't one of these; when called, if one is "random" and no key is
+            given.
 
     >>> print(majority_vote()(jnp.array([[3.0, 1.0], [-1.0, -1.0], [2.0, 0.0]])))
     [1. 0.]
@@ -207,5 +207,6 @@ def majority_vote(
 
 
 def _coin(size: int, key: MaybeKey) -> Float[Array, " d"]:
+    """Draw -1 or 1 with even odds for each coordinate."""
     assert key is not None
     return jnp.where(random_bits(key, size) >> 31, 1, -1).astype(jnp.float32)

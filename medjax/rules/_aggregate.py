@@ -47,18 +47,23 @@ def aggregate(
     [2.]
     """
     built = as_rule(rule)
+
+    def named(rule: Any, *args: Any) -> Any:
+        with jax.named_scope(built.name):  # for profiles, and for errors about streaming
+            return rule(*args)
+
     if isinstance(built, StatefulRule):
         return aggregating.Aggregator(
             init=lambda params: built.init(params),
-            update=lambda updates, state, params=None, **extra_args: built.update(
-                updates, state, params
+            update=lambda updates, state, params=None, **extra_args: named(
+                built.update, updates, state, params
             ),
         )
     if not built.needs_key:
         return aggregating.Aggregator(
             init=lambda params: optax.EmptyState(),
             update=lambda updates, state, params=None, **extra_args: (
-                _restrict(built, **extra_args)(updates),
+                named(_restrict(built, **extra_args), updates),
                 state,
             ),
         )
@@ -76,7 +81,7 @@ def aggregate(
         **extra_args: Any,
     ) -> tuple[Updates, AggregateState]:
         del params, extra_args
-        aggregated = built(updates, jax.random.fold_in(state.key, state.step))
+        aggregated = named(built, updates, jax.random.fold_in(state.key, state.step))
         return aggregated, AggregateState(state.step + 1, state.key)
 
     return aggregating.Aggregator(init=init, update=update)

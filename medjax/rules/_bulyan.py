@@ -1,4 +1,4 @@
-"""Bulyan: a coordinate-wise rule of the vectors that Krum's scores select."""
+"""Bulyan: a coordinate-wise rule applied to the vectors that Krum's scores select."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,18 +56,18 @@ class Selected:
 def bulyan(num_byzantine: int) -> Selected:
     """Bulyan: select n - 2f vectors, then per coordinate average the n - 4f nearest their median.
 
-        (1/(n - 4f)) Σ_{i ∈ T} x_i, T the n - 4f of S nearest median_{j ∈ S} x_j.
+        (1/(n - 4f)) Σ_{i ∈ T} x_i, T = the n - 4f indices in S with x_i nearest median_{j ∈ S} x_j.
 
-    Those with the lowest scores of `krum` are selected, all by the same scores (that of
-    El Mhamdi et al., 2018, computes them anew after each one). A vector with NaN or ±∞ is
-    infinitely far from all, so that none is selected while at most f are non-finite.
+    S contains the n - 2f vectors with the lowest scores of `krum`. The scores are computed once,
+    whereas El Mhamdi et al. (2018) recompute them after each selection. A vector with NaN or ±∞ is
+    infinitely far from all others, so none is selected while at most f are non-finite.
 
     Args:
         num_byzantine: f, with n >= 4f + 3.
 
     Raises:
         TypeError: if f isn't a static integer.
-        ValueError: if f is negative, or, when traced, if n < 4f + 3.
+        ValueError: if f is negative; when called, if n < 4f + 3.
 
     >>> x = jnp.array([[1.0], [2.0], [3.0], [4.0], [5.0], [6.0], [99.0]])
     >>> print(bulyan(1)(x))

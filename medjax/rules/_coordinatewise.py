@@ -11,18 +11,18 @@ from medjax._engine import checks
 from medjax._engine.kernels import order_statistics
 from medjax._engine.kernels.nearest import mean_nearest
 from medjax._engine.lazy import as_lazy
-from medjax._engine.random import Seed
 from medjax._engine.mesh import Axes, from_columns, to_columns
+from medjax._engine.random import Seed
 from medjax._engine.stacked import Stacked, Updates
 
 
 @dataclass(frozen=True)
 class CoordinateWise:
-    """The family of rules that treat every coordinate alike and apart.
+    """The family of rules that apply one function to each coordinate separately.
 
     Attributes:
         name: the rule with its settings.
-        reduce: one number for each column of an (n, d) matrix of float32 or float64. Checks n
+        reduce: an (n, d) matrix of float32 or float64 to one number for each column. Checks n
             where the rule restricts it.
     """
 
@@ -31,7 +31,7 @@ class CoordinateWise:
 
     @property
     def needs_key(self) -> bool:
-        """False: a rule that drew couldn't be cut into blocks of coordinates unnoticed."""
+        """False: draws would depend on how the coordinates are split into blocks."""
         return False
 
     def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
@@ -39,7 +39,7 @@ class CoordinateWise:
 
         Raises:
             ValueError, TypeError: if the updates aren't stacked floating-point arrays, or if the
-                rule can't take so many workers.
+                rule doesn't allow this number of workers.
         """
         del key
         lazy = as_lazy(updates)
@@ -59,27 +59,28 @@ class CoordinateWise:
 
 
 def _groups(leaves: list[Float[Array, "n _"]]) -> list[list[int]]:
-    """Which leaves to reduce as one matrix: a large program is compiled for each.
+    """Return the groups of leaves, by index, that are each reduced as one matrix.
 
-    All of one precision, but for a leaf of more than half of the coordinates: to write it to the
-    matrix costs more than its own program.
+    Every group compiles a large program, so all leaves of one precision are in one group. A leaf
+    with more than half of the coordinates is a group by itself: copying it into a matrix would cost
+    more than its own program.
     """
     groups: dict[object, list[int]] = {}
     for i, leaf in enumerate(leaves):
-        most = 2 * leaf.shape[1] > sum(x.shape[1] for x in leaves)
-        groups.setdefault("most" if most else _working_dtype(leaf), []).append(i)
+        is_largest = 2 * leaf.shape[1] > sum(x.shape[1] for x in leaves)
+        groups.setdefault("largest" if is_largest else _working_dtype(leaf), []).append(i)
     return list(groups.values())
 
 
 def _working_dtype(x: Array) -> jnp.dtype:
-    """Half precision is widened, which is exact."""
+    """Return the dtype to compute in, float32 at least; half precision is widened exactly."""
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def median() -> CoordinateWise:
     """The coordinate-wise median; the midpoint of the middle two for even n (Yin et al., 2018).
 
-        x_((n+1)/2) for odd n, else (x_(n/2) + x_(n/2+1))/2, of x_(1) ≤ ... ≤ x_(n).
+        x_((n+1)/2) for odd n, else (x_(n/2) + x_(n/2+1))/2, where x_(1) ≤ ... ≤ x_(n).
 
     NaN counts as +∞, so the result is finite and within the range of the finite rows while fewer
     than half of the rows are non-finite.
@@ -91,19 +92,19 @@ def median() -> CoordinateWise:
 
 
 def trimmed_mean(num_byzantine: int) -> CoordinateWise:
-    """Per coordinate, drop the f smallest and f largest, average the others (Yin et al., 2018).
+    """The mean per coordinate without the f smallest and f largest values (Yin et al., 2018).
 
-        (x_(f+1) + ... + x_(n-f))/(n - 2f), of x_(1) ≤ ... ≤ x_(n).
+        (x_(f+1) + ... + x_(n-f))/(n - 2f), where x_(1) ≤ ... ≤ x_(n).
 
-    NaN counts as +∞, so the result is finite and within the range of the finite rows while at
-    most f rows are non-finite.
+    NaN counts as +∞, so the result is finite and within the range of the finite rows while at most
+    f rows are non-finite.
 
     Args:
         num_byzantine: f, with 2f < n.
 
     Raises:
         TypeError: if f isn't a static integer.
-        ValueError: if f is negative, or, when traced, if 2f >= n.
+        ValueError: if f is negative; when called, if 2f >= n.
 
     >>> print(trimmed_mean(1)(jnp.array([[1.0], [2.0], [3.0], [100.0]])))
     [2.5]
@@ -119,22 +120,22 @@ def trimmed_mean(num_byzantine: int) -> CoordinateWise:
 
 
 def meamed(num_byzantine: int) -> CoordinateWise:
-    """Per coordinate, average the n - f values nearest the median: mean around median.
+    """Mean around median: per coordinate, the mean of the n - f values nearest the median.
 
-        (1/(n - f)) Σ_{i ∈ S} x_i, S the n - f of smallest |x_i - median_j x_j|.
+        (1/(n - f)) Σ_{i ∈ S} x_i, S = the indices of the n - f smallest |x_i - median_j x_j|.
 
-    (Xie et al., 2018, "Generalized Byzantine-tolerant SGD".) If values on both sides of the median
-    are equally near and not all can be kept, the result is midway between keeping as many of the
-    lower ones as possible and as many of the upper ones. NaN and ±∞ are infinitely far: while at
-    most f rows are non-finite the result is finite, and no farther from the median than the finite
-    row that is farthest from it.
+    The rule is from Xie et al. (2018), "Generalized Byzantine-tolerant SGD". If values on both
+    sides of the median are equally near and not all can be kept, the result is midway between
+    keeping as many of the lower ones as possible and as many of the upper ones. NaN and ±∞ are
+    infinitely far: while at most f rows are non-finite, the result is finite and no farther from
+    the median than the farthest finite row.
 
     Args:
         num_byzantine: f, with 2f < n.
 
     Raises:
         TypeError: if f isn't a static integer.
-        ValueError: if f is negative, or, when traced, if 2f >= n.
+        ValueError: if f is negative; when called, if 2f >= n.
 
     >>> print(meamed(1)(jnp.array([[1.0], [3.0], [4.0], [5.0], [100.0]])))
     [3.25]
@@ -144,18 +145,18 @@ def meamed(num_byzantine: int) -> CoordinateWise:
 
 
 def phocas(num_byzantine: int) -> CoordinateWise:
-    """Per coordinate, average the n - f values nearest the trimmed mean (Xie et al., 2018).
+    """The mean per coordinate of the n - f values nearest the trimmed mean (Xie et al., 2018).
 
-        (1/(n - f)) Σ_{i ∈ S} x_i, S the n - f of smallest |x_i - trimmed_mean_j x_j|.
+        (1/(n - f)) Σ_{i ∈ S} x_i, S = the indices of the n - f smallest |x_i - trimmed_mean_j x_j|.
 
-    Ties, NaN and ±∞ are treated as by `meamed`.
+    Ties, NaN and ±∞ are treated as in `meamed`.
 
     Args:
         num_byzantine: f, with 2f < n.
 
     Raises:
         TypeError: if f isn't a static integer.
-        ValueError: if f is negative, or, when traced, if 2f >= n.
+        ValueError: if f is negative; when called, if 2f >= n.
 
     >>> print(phocas(1)(jnp.array([[1.0], [3.0], [4.0], [5.0], [100.0]])))
     [3.25]
@@ -169,7 +170,7 @@ def phocas(num_byzantine: int) -> CoordinateWise:
 def _mean_around(
     name: str, f: int, center: Callable[[Float[Array, "n d"]], Float[Array, " d"]]
 ) -> CoordinateWise:
-    """The average of the n - f values nearest the centre."""
+    """Build the rule that averages the n - f values nearest the centre."""
 
     def reduce(x: Array) -> Array:
         checks.honest_majority(name, f, len(x))

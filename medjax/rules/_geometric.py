@@ -1,15 +1,14 @@
-"""Geometric rules: a weighted sum of the vectors, with weights from how they lie to each other."""
+"""Geometric rules: a weighted sum of the vectors, with weights from their Gram matrix."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from medjax._engine.lazy import as_lazy
 from medjax._engine.random import MaybeKey, Seed, stage_key
 from medjax._engine.stacked import Stacked, Updates
 from medjax._engine.vectors import Vectors, vectors_of
-
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Geometric:
         name: the rule with its settings.
         weights: (vectors, key) to the weights (n,). Checks n where the rule restricts it. The key
             is None unless `needs_key`.
-        needs_key: whether the weights are drawn.
+        needs_key: whether the weights depend on random numbers.
     """
 
     name: str
@@ -28,21 +27,22 @@ class Geometric:
     needs_key: bool = False
 
     def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
-        """The aggregate of the stacked updates.
+        """Aggregate the stacked updates.
 
         Raises:
             ValueError, TypeError: if the updates aren't stacked floating-point arrays, if the rule
-                can't take so many workers, or if it draws and no key is given.
+                doesn't allow this number of workers, or if it draws and no key is given.
         """
         lazy = as_lazy(updates)
         vectors = vectors_of(lazy)
         return lazy.unflatten(vectors.weighted_sum(self.weigh(vectors, key)))
 
     def weigh(self, vectors: Vectors, key: Seed | None) -> Float[Array, " n"]:
-        """The weights of the vectors.
+        """Return the weights of the vectors.
 
         Raises:
-            ValueError: if the rule can't take so many workers, or draws and no key is given.
+            ValueError: if the rule doesn't allow this number of workers, or if it draws and no key
+                is given.
         """
         if not self.needs_key:
             return self.weights(vectors, None)

@@ -4,12 +4,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from medjax._engine.random import MaybeKey
 from medjax._engine import checks
 from medjax._engine.gram import dot
+from medjax._engine.random import MaybeKey
+from medjax._engine.settings import Real, settings_text
 from medjax._engine.vectors import Vectors
 from medjax.rules._geometric import Geometric
-from medjax._engine.settings import Real, settings_text
 
 
 def geometric_median(nu: Real = 0.1, num_steps: int = 3, tol: Real | None = None) -> Geometric:
@@ -17,17 +17,17 @@ def geometric_median(nu: Real = 0.1, num_steps: int = 3, tol: Real | None = None
 
         z ← Σ_i β_i x_i / Σ_i β_i, β_i = 1/max(ν, ‖x_i - z‖), from z = 0.
 
-    That is `num_steps` times. A vector with NaN or ±∞ is infinitely far: its β is 0.
+    This step is taken `num_steps` times. A vector with NaN or ±∞ is infinitely far, so its β is 0.
 
     Args:
         nu: ν > 0, the distance below which vectors count as equally near; may be traced.
-        num_steps: how often z is moved.
-        tol: stop when z has moved by no more than tol · max(1, ‖z‖); may be traced. None for not
-            before the last step.
+        num_steps: the number of times z is moved.
+        tol: stop once a step moves z by no more than tol · max(1, ‖z‖); may be traced. None takes
+            all steps.
 
     Raises:
-        TypeError: if `nu` or `tol` isn't a real number, or `num_steps` not a static integer.
-        ValueError: if ν isn't positive, `num_steps` below 1, or `tol` negative.
+        TypeError: if `nu` or `tol` isn't a real number, or `num_steps` isn't a static integer.
+        ValueError: if ν isn't positive, `num_steps` is below 1, or `tol` is negative.
 
     >>> x = jnp.array([[0.0, 0.0], [4.0, 0.0], [0.0, 3.0], [1000.0, 1000.0]])
     >>> print(geometric_median(num_steps=100)(x).round(1))
@@ -46,41 +46,42 @@ def geometric_median(nu: Real = 0.1, num_steps: int = 3, tol: Real | None = None
 
         def shares(distances: Array, radius: Array) -> Array:
             radii = jnp.maximum(radius, distances)
-            inverses = radii.min() / radii  # which doesn't underflow
+            inverses = radii.min() / radii  # 1 / radii might underflow
             return jnp.append(inverses / inverses.sum(), 0)
 
         def step(c: Array) -> Array:
             return shares(distances_to(c, gram, known), nu * unit)
 
-        def goes_on(state: tuple[Array, Array, Array]) -> Array:
+        def is_unfinished(state: tuple[Array, Array, Array]) -> Array:
             count, before, c = state
             if tol is None:
                 return count < steps
             moved, length = (_length(x, gram) for x in (c - before, c.at[-1].add(1)))
             return (count < steps) & (moved > tol * jnp.maximum(unit, length))
 
-        # From 0 it takes the norms themselves: a short vector's is lost in those about a pivot.
+        # The first step, from 0, uses the norms directly: if they were computed about the pivot,
+        # a short vector's norm would be lost to rounding.
         norms = jnp.where(known, vectors.norms, jnp.inf)
         start = (jnp.int32(1), zero_about_pivot(gram), shares(norms, jnp.asarray(nu)))
-        return lax.while_loop(goes_on, lambda s: (s[0] + 1, s[2], step(s[2])), start)[2][:-1]
+        return lax.while_loop(is_unfinished, lambda s: (s[0] + 1, s[2], step(s[2])), start)[2][:-1]
 
     return Geometric(name, weights)
 
 
 def zero_about_pivot(gram: Float[Array, "m m"]) -> Float[Array, " m"]:
-    """The point 0 in the form that `distances_to` takes: p - p."""
+    """Return the point 0 = p - p as coefficients for `distances_to`."""
     return jnp.zeros(len(gram), gram.dtype).at[-1].set(-1)
 
 
 def distances_to(
     point: Float[Array, " m"], gram: Float[Array, "m m"], within_range: Bool[Array, " n"]
 ) -> Float[Array, " n"]:
-    """‖x_i - z‖ in the unit of the vectors, from what `Vectors` gives; infinite out of range.
+    """Return ‖x_i - z‖ in the unit of `Vectors`, infinite for vectors out of range.
 
     Args:
-        point: c, for z = p + Σ_j c_j (x_j - p) + c_{n+1} p about the pivot p.
-        gram: that of the vectors about p.
-        within_range: which vectors are.
+        point: the coefficients c of z = p + Σ_j c_j (x_j - p) + c_{n+1} p, for the pivot p.
+        gram: `Vectors.gram`.
+        within_range: `Vectors.within_range`.
     """
     along = dot(gram, point)
     squares = jnp.diagonal(gram) - 2 * along + dot(point, along)
@@ -88,5 +89,5 @@ def distances_to(
 
 
 def _length(point: Float[Array, " m"], gram: Float[Array, "m m"]) -> Float[Array, ""]:
-    """‖Σ_j c_j (x_j - p) + c_{n+1} p‖."""
+    """Return ‖Σ_j c_j (x_j - p) + c_{n+1} p‖."""
     return jnp.sqrt(jnp.maximum(dot(point, dot(gram, point)), 0))

@@ -34,7 +34,7 @@ class Rule(Protocol):
 
 
 PlainRule: TypeAlias = Callable[..., Float[Array, " d"]]
-"""(vectors (n, d)) or (vectors (n, d), key) to their aggregate (d,): any such function is a rule."""
+"""(vectors (n, d)), or (vectors (n, d), key), to their aggregate (d,)."""
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,60 @@
-"""What several rules choose by: the lowest of some numbers, the middle of some, random columns."""
+"""Helpers for rules: the weights of a mean, the median of a few numbers, random coordinates."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from medjax._engine.vectors import Rows
 
 
 def mean_of_lowest(scores: Float[Array, " n"], count: int) -> Float[Array, " n"]:
-    """The weights of the mean of those with the lowest scores; of equal ones the lowest index."""
+    """Return the weights of the mean of the `count` vectors with the lowest scores.
+
+    Args:
+        scores: one floating-point number for each of the n vectors, none of them NaN. Ties go to
+            the lowest index.
+        count: the number of vectors to average, static, from 1 to n.
+
+    Returns:
+        The weights (n,), in the dtype of the scores: 1/count for the chosen vectors, else 0.
+
+    >>> print(mean_of_lowest(jnp.array([3.0, 1.0, 2.0, 1.0]), count=2))
+    [0.  0.5 0.  0.5]
+    """
     chosen = lax.top_k(-scores, count)[1]
     return jnp.zeros(len(scores), scores.dtype).at[chosen].set(1 / count)
 
 
-def mean_of(chosen: Array, dtype: jnp.dtype) -> Float[Array, " n"]:
-    """The weights of the mean of those that are chosen, or 0 for all if none is."""
+def mean_of(chosen: Bool[Array, " n"], dtype: jnp.dtype) -> Float[Array, " n"]:
+    """Return the weights of the mean of the chosen vectors, or 0 for all if none is chosen.
+
+    Args:
+        chosen: the mask (n,) of the chosen vectors.
+        dtype: the dtype of the weights, such as `Vectors.dtype`.
+
+    Returns:
+        The weights (n,): 1/k for the k chosen vectors, else 0.
+
+    >>> print(mean_of(jnp.array([True, False, True]), jnp.float32))
+    [0.5 0.  0.5]
+    """
     return chosen.astype(dtype) / jnp.maximum(chosen.sum(), 1).astype(dtype)
 
 
 def middle(values: Float[Array, " n"]) -> Float[Array, ""]:
-    """The median, the midpoint of two for even n; NaN counts as +∞.
+    """Return the median of n numbers, for even n the midpoint of the middle two.
 
-    A sort: for a single column it is the fastest to compile.
+    Args:
+        values: the numbers (n,); NaN is sorted to the end, like +∞.
+
+    Returns:
+        The median, a scalar; finite if fewer than half of the numbers are non-finite.
+
+    >>> print(middle(jnp.array([4.0, jnp.nan, 1.0])))
+    4.0
     """
+    # For a single column, a sort compiles faster than `order_statistics`.
     n = len(values)
     ordered = jnp.sort(values)
     low, high = ordered[(n - 1) // 2], ordered[n // 2]
@@ -31,14 +62,21 @@ def middle(values: Float[Array, " n"]) -> Float[Array, ""]:
 
 
 def sample_columns(rows: Rows, key: Key[Array, ""], count: int) -> Float[Array, "n _"]:
-    """The vectors at random coordinates, of all leaves together, drawn with replacement.
+    """Return the vectors at random coordinates, drawn with replacement from all leaves together.
 
-    All coordinates, in order, if there are no more than `count`. With replacement, because to draw
-    distinct ones is to sort as many numbers as there are coordinates.
+    Args:
+        rows: the n vectors, a matrix (n, _) for each leaf, such as `Vectors.rows`.
+        key: a JAX key.
+        count: the number of coordinates to draw, static.
+
+    Returns:
+        A matrix (n, count), in the widest dtype of the leaves. If there are no more than `count`
+        coordinates, nothing is drawn: the matrix has each of them once, in order.
     """
     size = sum(x.shape[1] for x in rows)
     if size <= count:
         return jnp.concatenate(rows, axis=1)
+    # With replacement: drawing distinct coordinates would sort as many numbers as there are.
     drawn = jax.random.randint(key, (count,), 0, size)
     sample = jnp.zeros((rows[0].shape[0], count), jnp.result_type(*rows))
     start = 0

@@ -1,7 +1,6 @@
-"""Several steps of each worker's own between two aggregations."""
+"""Several steps of each worker on its own between two aggregations."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,94 +8,64 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from medjax._engine import checks
-from medjax.training.gradients import own_gradients
-from medjax._engine.lazy import Promised
 from medjax._engine.random import stage_key
 from medjax._engine.stacked import Stacked
-from medjax.partition._worker_data import WorkerData
 from medjax.objectives import Objective
+from medjax.training.gradients import Local, local_gradients
 
 
 def local_updates(
     objective: Objective,
     params: PyTree,
-    batches: Callable[[Int[Array, ""]], WorkerData],
+    batches: Callable[[int | Int[Array, ""]], Local],
     num_workers: int,
     *,
     num_steps: int,
     learning_rate: float | Float[Array, ""],
-) -> Stacked:
-    """What each worker sends after K steps of local SGD from the common parameters x.
+) -> tuple[Stacked, PyTree]:
+    """Return what each worker sends after K steps of local SGD from the common parameters x.
 
-    With x_i^0 = x and x_i^{k+1} = x_i^k - γ g_i^k, where g_i^k is worker i's gradient at x_i^k of
-    its k-th batch, it is (x - x_i^K)/γ = Σ_k g_i^k. That sum is what is kept, in float32 at least,
-    and x_i^k = x - γ Σ_{j<k} g_i^j is made from it: nothing is lost by taking a difference, nor by
-    steps too small for half precision.
+    With x_i^0 = x and x_i^{k+1} = x_i^k - γ g_i^k, where g_i^k is worker i's gradient at x_i^k on
+    its k-th batch, it sends (x - x_i^K)/γ = Σ_k g_i^k. For K = 1 that is its gradient.
 
     Args:
-        objective: what to take the gradients of.
+        objective: the objective.
         params: x.
-        batches: k to the workers' examples at their k-th local step.
+        batches: k to the workers' batches at their k-th local step, with the states that they had
+            before the first.
         num_workers: how many workers there are in a batch.
         num_steps: K.
         learning_rate: γ.
 
     Returns:
-        The sums, leaves (num_workers, *shape).
+        The sums, leaves (num_workers, *shape), and the workers' new model states.
     """
+    first = batches(0)
+    if num_steps == 1:
+        gradients = local_gradients(objective, params, first)
+        return gradients.updates, gradients.states
 
-    def step(k: Array, sums: Stacked) -> Stacked:
-        own = jax.tree.map(lambda x, s: (x - learning_rate * s).astype(x.dtype), params, sums)
-        _, gradients = own_gradients(objective, own, batches(k))
-        return jax.tree.map(lambda s, g: s + g.astype(s.dtype), sums, gradients)
+    # The sum is kept, in float32 at least, and x_i^k made from it. Nothing is lost by taking a
+    # difference of models, nor by steps too small for half precision.
+    def step(k: Array, carry: tuple[Stacked, PyTree]) -> tuple[Stacked, PyTree]:
+        sums, states = carry
+        at = jax.tree.map(lambda x, s: (x - learning_rate * s).astype(x.dtype), params, sums)
+        local = batches(k)._replace(states=states)
+        found = local_gradients(objective, at, local, at_own_params=True)
+        return jax.tree.map(lambda s, g: s + g.astype(s.dtype), sums, found.updates), found.states
 
     def zeros(x: Array) -> Array:
         return jnp.zeros((num_workers, *x.shape), jnp.promote_types(x.dtype, jnp.float32))
 
-    sums = lax.fori_loop(0, num_steps, step, jax.tree.map(zeros, params))
-    return jax.tree.map(lambda s, x: s.astype(x.dtype), sums, params)
-
-
-def with_local_steps(
-    promised: Promised,
-    objective: Objective,
-    params: PyTree,
-    batches: Callable[[PyTree, int | Int[Array, ""], int, Int[Array, ""]], WorkerData],
-    *,
-    num_steps: int,
-    learning_rate: float | Float[Array, ""],
-) -> Promised:
-    """Promised gradients as promised sums of K: one local step leaves them as they are.
-
-    Args:
-        promised: the gradients.
-        objective: what to take the gradients of.
-        params: where the workers start.
-        batches: (inputs, first, count, k) to the examples of `count` workers from `first` on at
-            their k-th local step.
-        num_steps: K.
-        learning_rate: γ.
-    """
-    if num_steps == 1:
-        return promised
-
-    def compute(inputs: PyTree, first: int | Array, count: int) -> Stacked:
-        return local_updates(
-            objective,
-            params,
-            lambda k: batches(inputs, first, count, k),
-            count,
-            num_steps=num_steps,
-            learning_rate=learning_rate,
-        )
-
-    return replace(promised, compute=compute, weighted=None)
+    start = (jax.tree.map(zeros, params), first.states)
+    sums, states = lax.fori_loop(0, num_steps, step, start)
+    return jax.tree.map(lambda s, x: s.astype(x.dtype), sums, params), states
 
 
 def batch_key(
     key: Key[Array, ""], step: Int[Array, ""], local_step: int | Int[Array, ""]
 ) -> Key[Array, ""]:
-    """The mini-batches' key at a local step; the first is the same whether or not others follow."""
+    """Return the mini-batches' key at a local step; the first doesn't depend on K."""
     later = jax.random.fold_in(stage_key(key, "local_steps"), step)
     return jnp.where(
         local_step == 0, jax.random.fold_in(key, step), jax.random.fold_in(later, local_step)
@@ -106,7 +75,7 @@ def batch_key(
 def check_local_steps(
     local_steps: int | None, local_lr: float | Float[Array, ""] | None
 ) -> tuple[int, float | Float[Array, ""]]:
-    """K and γ, once checked; 1 step, of any length, where none are asked for.
+    """Check K and γ; one step, of any length, where none are asked for.
 
     Raises:
         ValueError: if one is out of range, or is given without the other.

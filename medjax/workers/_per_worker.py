@@ -8,10 +8,9 @@ import optax
 from jaxtyping import Array, Int
 
 from medjax._engine import checks
-from medjax._engine.stacked import count_workers
-from medjax._engine.participation import check_cohort, put, take
 from medjax._engine.mesh import spread
-from medjax._engine.stacked import Stacked
+from medjax._engine.participation import check_cohort, put, take
+from medjax._engine.stacked import Stacked, count_workers
 
 
 def per_worker(

@@ -4,8 +4,8 @@ import optax
 from jaxtyping import Array, Float
 
 from medjax._engine import checks
-from medjax.workers._per_worker import per_worker
 from medjax._engine.precision import in_float32
+from medjax.workers._per_worker import per_worker
 
 
 def worker_momentum(

@@ -141,7 +141,9 @@ def test_every_method_has_a_formula(kind, name):
 
 def test_formula_that_stands_by_itself_is_shown(capsys):
     what = "The mean of the n - f vectors nearest to x_reference, itself included."
-    formula = "(1/(n - f)) Σ_{i ∈ S} x_i, S the n - f of smallest ‖x_i - x_reference‖."
+    formula = (
+        "(1/(n - f)) Σ_{i ∈ S} x_i, S = the indices of the n - f smallest ‖x_i - x_reference‖."
+    )
     assert row(KINDS["rules"], "monna")[2] == f"{what} {formula}"
     assert f"{what}\n\n    {formula}\n\nIt is a step" in printed(capsys, "monna")
 
