@@ -16,10 +16,11 @@ from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from medjax._engine.plain import accepts_key
 from medjax._engine.random import MaybeKey
+from medjax._engine.stacked import PyTree
 
 Losses: TypeAlias = tuple[Float[Array, " B"], dict[str, Float[Array, " B"]]]
 """The losses of the B examples of a batch, and other metrics of them by name."""

@@ -1,10 +1,12 @@
-"""The server's optimizers: what follows `aggregate` in a chain.
+"""Server optimizers, which follow `aggregate` in a chain.
 
-With local steps they are FedOpt (Reddi et al., 2021). Its workers send how far they went, which is
--γ times what they send here, γ being their `local_lr`. So a step size of 1 in FedOpt, which with
-`sgd` is FedAvg, is one of γ here, with `sgd` and `momentum`; with the others step sizes are the
-same, and FedOpt's τ is γ times `eps`. Any other optax optimizer does as well; these are the usual
-ones, with FedOpt's defaults. They compute in float32 at least.
+These are the usual ones, with the defaults of FedOpt (Reddi et al., 2021), and they compute in
+float32 at least. Any other optax optimizer works as well.
+
+With local steps they are FedOpt. Its workers send the difference of their parameters, which is -γ
+times what they send here, where γ is `local_lr`. A step size of 1 in FedOpt (FedAvg with `sgd`)
+therefore becomes γ here for `sgd` and `momentum`. For the other optimizers step sizes are the same,
+and FedOpt's τ is γ times `eps`.
 
 >>> from medjax import aggregate, rules
 >>> tx = optax.chain(aggregate(rules.median()), adam(1e-2))
@@ -24,7 +26,7 @@ Number = float | Float[Array, ""]
 
 
 def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """x ← x - η u, where u is the aggregate.
+    """Gradient descent, x ← x - η u, where u is the aggregate.
 
     After local steps and a mean it is FedAvg (McMahan et al., 2017).
 
@@ -58,8 +60,8 @@ def adam(
 ) -> optax.GradientTransformation:
     """FedAdam: m ← β₁m + (1 - β₁)u, v ← β₂v + (1 - β₂)u², x ← x - η m̂/(√v̂ + ε).
 
-    Adam as Kingma and Ba (2015) have it, from m = v = 0, with m̂ = m/(1 - β₁ᵗ), v̂ = v/(1 - β₂ᵗ).
-    Reddi et al. (2021) start at v = τ² and leave that correction out.
+    This is Adam as defined by Kingma and Ba (2015): m = v = 0 at the start, m̂ = m/(1 - β₁ᵗ) and
+    v̂ = v/(1 - β₂ᵗ). Reddi et al. (2021) start at v = τ² and omit this bias correction.
 
     Args:
         learning_rate: η, a number (perhaps traced) or an optax schedule.
@@ -77,7 +79,7 @@ def adam(
 def amsgrad(
     learning_rate: optax.ScalarOrSchedule, b1: Number = 0.9, b2: Number = 0.99, eps: Number = 1e-3
 ) -> optax.GradientTransformation:
-    """As `adam`, with the largest v̂ so far in place of v̂ (Reddi et al., 2018).
+    """AMSGrad: `adam` with the largest v̂ so far in place of v̂ (Reddi et al., 2018).
 
         v̂ ← max(v̂, v/(1 - β₂ᵗ)), x ← x - η m̂/(√v̂ + ε).
 
@@ -97,9 +99,9 @@ def amsgrad(
 def yogi(
     learning_rate: optax.ScalarOrSchedule, b1: Number = 0.9, b2: Number = 0.99, eps: Number = 1e-3
 ) -> optax.GradientTransformation:
-    """FedYogi: as `adam`, but v ← v - (1 - β₂) sign(v - u²) u² (Zaheer et al., 2018).
+    """FedYogi: `adam` with v ← v - (1 - β₂) sign(v - u²) u² (Zaheer et al., 2018).
 
-    v shrinks more slowly than Adam's where the aggregates are small. m and v start at 10⁻⁶.
+    Where the aggregates are small, v shrinks more slowly than Adam's. m and v start at 10⁻⁶.
 
     Args:
         learning_rate: η, a number (perhaps traced) or an optax schedule.
@@ -119,7 +121,7 @@ def adagrad(
 ) -> optax.GradientTransformation:
     """FedAdagrad: v ← v + u², x ← x - η u/√v, from v = ε².
 
-    Duchi et al. (2011); Reddi et al. (2021) divide by √v + τ, at most twice as much.
+    Due to Duchi et al. (2011). Reddi et al. (2021) divide by √v + τ, which is at most twice √v.
 
     Args:
         learning_rate: η, a number (perhaps traced) or an optax schedule.
@@ -140,7 +142,7 @@ SERVERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
     "yogi": yogi,
     "adagrad": adagrad,
 }
-"""Every server optimizer's factory by its name; the step size comes first."""
+"""The factory of each server optimizer, by name. Its first parameter is the step size."""
 
 
 def _optimizer(

@@ -111,7 +111,7 @@ _CALLS |= {
         lambda: medjax.aggregate(rules.majority_vote(tie="random")),
         "draws random numbers: give aggregate a key",
     ),
-    "mix of a factory": (lambda: medjax.mix(mixing.nnm), "a mixing must be built"),  # pyright: ignore
+    "mix of a factory": (lambda: medjax.mix(mixing.nnm), "mixing must be built"),  # pyright: ignore
     "mix without a key": (lambda: medjax.mix(mixing.bucketing(2)), "give mix a key"),
     "nnm(3) of 5": (lambda: _update(medjax.mix(mixing.nnm(3))), "needs 2f < n, got f = 3 and n"),
     "compress by a factory": (lambda: medjax.compress(compressors.sign), "compressor must be buil"),  # pyright: ignore
@@ -131,7 +131,7 @@ _CALLS |= {
     "attack by a factory": (lambda: medjax.attack(attacks.alie, 1), "attack must be built"),  # pyright: ignore
     "attack on data in a chain": (
         lambda: medjax.attack(attacks.label_flip(10), 1),  # pyright: ignore
-        "is of the workers' data",
+        "changes the workers' data",
     ),
     "attack by -1": (lambda: medjax.attack(attacks.alie(), -1), "num_byzantine must be at least 0"),
     "attack by True": (lambda: medjax.attack(attacks.alie(), True), "must be an integer, got True"),
@@ -146,10 +146,16 @@ _CALLS |= {
         "names worker 7, got n = 5 workers",
     ),
     "attack by the first": (lambda: medjax.attack(attacks.ipm(), 1, byzantine="first"), "first"),  # pyright: ignore
-    "perturb by -1": (lambda: medjax.perturb(-1.0), "b must be a finite number at least 0, got -1"),
-    "perturb by a factory": (lambda: medjax.perturb(1.0, noise.laplace), "must be a distribution"),  # pyright: ignore
-    "perturb by a name": (lambda: medjax.perturb(1.0, "laplace"), "must be a distribution"),  # pyright: ignore
-    "noisy_sign by NaN": (lambda: medjax.noisy_sign(math.nan), "b must be a finite number"),
+    "perturb by -1": (
+        lambda: medjax.perturb(-1.0, key=0),
+        "b must be a finite number at least 0, got -1",
+    ),
+    "perturb by a factory": (
+        lambda: medjax.perturb(1.0, noise.laplace, key=0),
+        "noise must be built",
+    ),  # pyright: ignore
+    "perturb by a name": (lambda: medjax.perturb(1.0, "laplace", key=0), "noise must be built"),  # pyright: ignore
+    "noisy_sign by NaN": (lambda: medjax.noisy_sign(math.nan, key=0), "b must be a finite number"),
     "adaptive_scale of ∞": (lambda: medjax.adaptive_scale(math.inf), "fraction must be a finite"),
     "worker_momentum of 1": (lambda: medjax.worker_momentum(1.0, 5), "beta must be below 1, got 1"),
     "worker_momentum of 1.5 workers": (
@@ -167,7 +173,10 @@ _CALLS |= {
         lambda: medjax.sign_sgd(0.1, tie="plus"),  # pyright: ignore
         "tie must be one of zero, random; got 'plus'",
     ),
-    "noisy_sign_sgd of b None": (lambda: medjax.noisy_sign_sgd(0.1, None), "b must be a real"),  # pyright: ignore
+    "noisy_sign_sgd of b None": (
+        lambda: medjax.noisy_sign_sgd(0.1, None, key=0),
+        "b must be a real",
+    ),  # pyright: ignore
     "median_sgd of two": (lambda: medjax.median_sgd(np.ones(2)), "must be one number, got shape"),  # pyright: ignore
     "adam of True": (lambda: servers.adam(True), "learning_rate must be a real number, got True"),
     "a key of words": (lambda: medjax.perturb(1.0, key="k").init(_X[0]), "key"),  # pyright: ignore

@@ -1,4 +1,4 @@
-"""Checks of settings when something is built. Traced values pass: they can't be looked at."""
+"""Checks of settings when something is built. Traced values pass, as their values aren't known."""
 
 import math
 import operator
@@ -10,10 +10,10 @@ from jax.core import Tracer
 
 
 def integer(name: str, value: object, *, minimum: int) -> int:
-    """`value` as an int of at least `minimum`.
+    """Return `value` as an int, checked to be at least `minimum`.
 
     Raises:
-        TypeError: if it isn't an integer (a traced one included: it would change shapes or code).
+        TypeError: if it isn't an integer, or is traced: it would change shapes or code.
         ValueError: if it is below the minimum.
     """
     if isinstance(value, Tracer):
@@ -36,19 +36,20 @@ def real(name: str, value: Any, *, minimum: float, exclusive: bool = False, ndim
     """Check that `value`, unless traced, is finite and at least (or above) the minimum.
 
     Args:
-        name: what to call it in an error.
+        name: its name in error messages.
         value: a number or, for ndim = 1, a list of them.
-        minimum: the least that it may be.
-        exclusive: whether the minimum itself is too little.
+        minimum: the lower bound.
+        exclusive: whether the minimum itself is out of range.
         ndim: 0 for a number, 1 for a list.
 
     Raises:
         TypeError: if it isn't a real number.
-        ValueError: if it is NaN, infinite or out of range, or has another number of axes.
+        ValueError: if it is NaN, infinite or out of range, or if it has another number of axes,
+            which is checked even if it is traced.
     """
     if not isinstance(value, Tracer):
         numbers = np.asarray(value)
-        # JAX's issubdtype knows bfloat16.
+        # NumPy's issubdtype doesn't know bfloat16, JAX's does.
         if not any(jnp.issubdtype(numbers.dtype, kind) for kind in (jnp.floating, jnp.integer)):
             raise TypeError(f"{name} must be a real number, got {value!r}")
         numbers = numbers.astype(np.float64)
@@ -59,23 +60,23 @@ def real(name: str, value: Any, *, minimum: float, exclusive: bool = False, ndim
                 f"{name} must be a finite number {bound} {_short(minimum)}, got {_short(value)}"
             )
     if np.ndim(value) != ndim:
-        what = "one number" if ndim == 0 else "a list of numbers"
-        raise ValueError(f"{name} must be {what}, got shape {np.shape(value)}")
+        valid = "one number" if ndim == 0 else "a list of numbers"
+        raise ValueError(f"{name} must be {valid}, got shape {np.shape(value)}")
 
 
 def step_size(name: str, value: Any) -> None:
     """Check that `value`, unless traced or a schedule, is a finite number of at least 0.
 
     Raises:
-        TypeError: if it is no real number.
-        ValueError: if it is out of range, or an array of several.
+        TypeError: if it isn't a real number.
+        ValueError: if it is out of range or has axes.
     """
     if not callable(value):
         real(name, value, minimum=0.0)
 
 
 def fraction(name: str, value: Any, *, below_one: bool = False) -> None:
-    """Check that `value`, unless traced, is a number from 0 to 1, or one below 1.
+    """Check that `value`, unless traced, is in [0, 1], or in [0, 1) for `below_one`.
 
     Raises:
         TypeError: if it isn't a real number.
@@ -91,7 +92,7 @@ def honest_majority(name: str, num_byzantine: int, num_workers: int) -> None:
     """Check that 2f < n.
 
     Raises:
-        ValueError: if not; `name` says what of.
+        ValueError: if not. The message begins with `name`.
     """
     if 2 * num_byzantine >= num_workers:
         raise ValueError(
@@ -110,4 +111,5 @@ def option(name: str, value: object, valid: tuple[str, ...]) -> None:
 
 
 def _short(value: object) -> str:
+    """Format a value for an error message, without needless digits."""
     return f"{value:g}" if isinstance(value, (int, float)) and math.isfinite(value) else str(value)

@@ -14,11 +14,11 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from medjax._engine.kernels.sums import Row, Worker, sum_over_workers
 from medjax._engine.mesh import Axes, local_slice, over_shards, total
-from medjax._engine.stacked import Stacked, Updates, flatten
+from medjax._engine.stacked import PyTree, Stacked, Updates, flatten
 from medjax._engine.vote_exchange import total_sign
 
 RowStage: TypeAlias = Callable[[Row, Worker], Row]
@@ -157,6 +157,8 @@ class LazyUpdates:
         sums = jax.eval_shape(encode, row_like(self.like), Worker.of(jnp.int32(0)))
 
         def encode_local(row: Row, worker: Worker) -> Row:
+            # With 64-bit types enabled, loops count in int64; stages are traced for an int32 index.
+            worker = Worker(jnp.asarray(worker.pair, jnp.int32), worker.second)
             encoded = encode(self._apply_stages(row, worker), worker)
             if isinstance(offset, int):
                 return encoded

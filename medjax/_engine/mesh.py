@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int, PyTree, Shaped
+from jaxtyping import Array, Int, Shaped
+
+from medjax._engine.stacked import PyTree
 
 WORKERS = "workers"
 """The axis of a mesh along which the workers of a run are spread."""
@@ -46,7 +48,7 @@ def _kinds() -> dict[str, AxisType]:
 
 def over_shards(
     f: Callable[[PyTree, Int[Array, ""] | int, Axes], PyTree],
-    inputs: PyTree[Shaped[Array, "n ..."]],
+    inputs: PyTree,
     num_workers: int,
     out: Literal["workers", "all"],
 ) -> PyTree:
@@ -95,7 +97,7 @@ def _first(x: Array, count: int) -> Array:
     return x if len(x) <= count else x[:count]
 
 
-def spread(states: PyTree[Shaped[Array, "n ..."]]) -> PyTree[Shaped[Array, "n ..."]]:
+def spread(states: PyTree) -> PyTree:
     """Place each worker's state on the device that holds the worker."""
     names = axes()
     if not names:

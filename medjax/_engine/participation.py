@@ -1,11 +1,12 @@
-"""Which of the workers take part in a step."""
+"""Partial participation: draw the workers that take part in a step."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key, PyTree
+from jaxtyping import Array, Int, Key
 
 from medjax._engine import checks
 from medjax._engine.random import stage_key
+from medjax._engine.stacked import PyTree
 
 
 def draw_participants(
@@ -15,12 +16,12 @@ def draw_participants(
     participants: int,
     always: int,
 ) -> Int[Array, " m"]:
-    """The indices of m workers in order: the last f of them all, and others drawn at random.
+    """Return the sorted indices of m workers: the last f of all, and others drawn at random.
 
-    Every set of m - f of the first n - f workers is as likely, at every step anew.
+    All sets of m - f of the first n - f workers are equally likely, independently at every step.
 
     Args:
-        key: the run's.
+        key: the run's key.
         step: the draw is a function of the key and the step.
         num_workers: n.
         participants: m.
@@ -39,11 +40,11 @@ def draw_participants(
 
 
 def check_participants(participants: int | None, always: int) -> tuple[int | None, int]:
-    """m and f, once checked.
+    """Return m and f, once checked.
 
     Raises:
-        ValueError: if one is out of range, or f > m.
-        TypeError: if one isn't a static integer.
+        ValueError: if one of them is out of range, or f > m.
+        TypeError: if one of them isn't a static integer.
     """
     always = checks.integer("always", always, minimum=0)
     if participants is None:
@@ -57,22 +58,23 @@ def check_participants(participants: int | None, always: int) -> tuple[int | Non
 
 
 def check_cohort(stage: str, num_workers: int, given: int) -> None:
-    """Check that a stage with a state for each worker has as many as there are.
+    """Check that a stage with a state for each worker is built for the actual number of workers.
 
     Raises:
-        ValueError: if not: an index out of range would be taken for another, without a word.
+        ValueError: if not.
     """
+    # Without this check JAX would silently clamp an index that is out of range.
     if given != num_workers:
         raise ValueError(f"{stage} is built for {num_workers} workers, there are {given}")
 
 
 def take(states: PyTree, workers: Int[Array, " m"] | None) -> PyTree:
-    """The workers' of all workers' states; all of them for None."""
+    """Return the states of the given workers, or of all workers for None."""
     return states if workers is None else jax.tree.map(lambda x: x[workers], states)
 
 
 def put(states: PyTree, workers: Int[Array, " m"] | None, new: PyTree) -> PyTree:
-    """All workers' states, once the workers' are new; the new ones for None."""
+    """Return all workers' states with those of the given workers replaced; None stands for all."""
     if workers is None:
         return new
     return jax.tree.map(lambda x, y: x.at[workers].set(y), states, new)

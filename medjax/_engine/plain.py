@@ -7,7 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
+
+from medjax._engine.stacked import PyTree
 
 
 def check_function(kind: str, value: object, num_arguments: int, example: str) -> None:

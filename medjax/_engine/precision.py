@@ -1,4 +1,4 @@
-"""Optimizers of half-precision numbers that remember in full."""
+"""Optimizers that keep their state in float32 for half-precision updates."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ import optax
 
 
 def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same transform, computing and remembering in float32 at least, of updates of any dtype.
+    """Make a transform compute and keep its state in float32 at least, for updates of any dtype.
 
-    optax's own keeps its averages in the parameters' dtype: in bfloat16 they lose what is below a
-    256th of them, and with a setting that is traced they leave it, which a loop can't have.
+    optax keeps averages in the parameters' dtype. In bfloat16 they lose every change below 1/256 of
+    their value, and with a traced setting they change their dtype, which a loop doesn't allow.
     """
 
     def widen(tree: Any) -> Any:

@@ -1,8 +1,8 @@
 """Keys as a pure function of (key, stage, step, leaf, worker); a draw adds the coordinate.
 
-Every stage that draws folds the name of its kind into the key that it is given, so that the noise
-and the mini-batches, say, are independent though given the same key. Two stages of one kind, such
-as two `perturb` in one chain, need two keys.
+Every stage that draws folds the name of its kind into the key that it is given. So noise and
+mini-batches, for example, are independent even if they are given the same key. Two stages of one
+kind, such as two `perturb` in one chain, need different keys.
 """
 
 import zlib
@@ -14,29 +14,30 @@ import numpy as np
 from jaxtyping import Array, Int, Key, UInt32
 
 Seed: TypeAlias = int | Int[Array, ""] | Key[Array, ""] | UInt32[Array, "2"]
-"""What is taken for a key: a typed key, a raw threefry key, or an integer seed."""
+"""Anything that is accepted as a key: a typed key, a raw threefry key, or an integer seed."""
 
 MaybeKey: TypeAlias = Key[Array, ""] | None
-"""A typed key, or None for a stage that draws nothing."""
+"""A typed key, or None for a stage that doesn't draw anything."""
 
 
 def stage_key(key: Seed, stage: str) -> Key[Array, ""]:
-    """The typed threefry key of a stage, from whatever may stand for a key.
+    """Return the typed threefry key of a stage, from anything that is accepted as a key.
 
     Raises:
-        TypeError: if it is none of these, or of another generator: the draws are threefry's,
-            because only a counter-based generator gives the same numbers however the work is cut
-            up.
+        TypeError: if `key` isn't such a value, or is a key of another generator than threefry. Only
+            a counter-based generator draws the same numbers however the work is divided.
     """
+    # A checksum rather than Python's `hash`, which differs between processes.
     return jax.random.fold_in(_typed(key), zlib.crc32(stage.encode()))
 
 
 def worker_keys(key: Key[Array, ""], num_workers: int) -> Key[Array, " n"]:
-    """One key for each worker."""
+    """Return one key for each worker."""
     return jax.vmap(lambda worker: jax.random.fold_in(key, worker))(jnp.arange(num_workers))
 
 
 def _typed(key: Seed) -> Key[Array, ""]:
+    """Return a typed threefry key."""
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if key.dtype != jax.random.key(0, impl="threefry2x32").dtype:
             raise TypeError(

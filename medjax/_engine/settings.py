@@ -1,4 +1,4 @@
-"""Settings of rules: their text in a name, and those that must be static."""
+"""Settings of rules: formatting for names, and checks of those that must be static."""
 
 import jax
 from jax.core import Tracer
@@ -10,7 +10,10 @@ Real = float | Float[Array, ""]
 
 
 def settings_text(**settings: object) -> str:
-    """'a=1, b=0.5'; of a JAX array, which may be traced, the name alone, and nothing of None."""
+    """Format settings as 'a=1, b=0.5'.
+
+    A JAX array, which may be traced, is given by its name alone. None is left out.
+    """
 
     def text(name: str, value: object) -> str:
         if isinstance(value, jax.Array):
@@ -21,10 +24,10 @@ def settings_text(**settings: object) -> str:
 
 
 def static_real(name: str, value: float) -> float:
-    """`value` as a positive number that isn't traced.
+    """Return `value` as a float, checked to be positive and not traced.
 
     Raises:
-        TypeError: if it is traced, or no real number.
+        TypeError: if it is traced or isn't a real number.
         ValueError: if it isn't positive and finite.
     """
     if isinstance(value, Tracer):

@@ -1,18 +1,30 @@
 """Stacked updates: pytrees whose every leaf has the workers along axis 0."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
-# Looser than it could be, so that `count_workers` reports mistakes in words.
-Stacked = PyTree[Shaped[Array | np.ndarray, "..."]]
-"""The n workers' vectors: leaves (n, *shape) of floating-point numbers."""
+if TYPE_CHECKING:
+    # jaxtyping's PyTree is an unknown type to type checkers, and strict ones report its every use.
+    PyTree: TypeAlias = Any
+    Stacked: TypeAlias = Any
+    Updates: TypeAlias = Any
+    Examples: TypeAlias = Any
+else:
+    from jaxtyping import PyTree as PyTree
 
-Updates = PyTree[Float[Array, "..."]]
-"""One vector: leaves of the parameters' shapes."""
+    # Looser than it could be, so that `count_workers` reports mistakes in words.
+    Stacked = PyTree[Shaped[Array | np.ndarray, "..."]]
+    """The n workers' vectors: leaves (n, *shape) of floating-point numbers."""
+
+    Updates = PyTree[Float[Array, "..."]]
+    """One vector: leaves of the parameters' shapes."""
+
+    Examples = PyTree[Shaped[Array | np.ndarray, "..."]]
+    """Examples of one kind: arrays that share their leading axes."""
 
 
 def count_workers(updates: Stacked, expected: int | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What an attack is, and how forged vectors take their place among the updates."""
+"""The kind of attacks on vectors, and the forging of f workers' vectors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -101,14 +101,14 @@ def attack(
         raise ValueError('byzantine="random" draws the workers: give attack a key')
     who = _who(byzantine, f)
 
-    def init(params: optax.Params) -> AttackState:
+    def init(params: optax.Params) -> Any:
         del params
         start, base = jnp.zeros([], jnp.int32), stage_key(0 if key is None else key, "attack")
         return AttackState(start, base, jnp.zeros(f, bool), who)
 
     def update(
         updates: Stacked, state: Any, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[Stacked, AttackState]:
+    ) -> tuple[Stacked, Any]:
         del params, extra_args
         draw = None if key is None else jax.random.fold_in(state.key, state.step)
         with jax.named_scope(built.name):

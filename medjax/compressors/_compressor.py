@@ -7,17 +7,17 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, Float
 
 from medjax._engine import checks
 from medjax._engine.plain import accepts_key, check_function, name_of
 from medjax._engine.random import MaybeKey, Seed, stage_key
-from medjax._engine.stacked import Updates
+from medjax._engine.stacked import PyTree, Updates
 
 Leaves: TypeAlias = list[Float[Array, "..."]]
 """One worker's update, as the list of its leaves."""
 
-Like: TypeAlias = PyTree[Shaped[Array, "..."] | jax.ShapeDtypeStruct]
+Like: TypeAlias = Updates | PyTree
 """One worker's update, or its shapes and dtypes."""
 
 SCALE_BITS = 32

@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Int, Key
 
 from medjax._engine import checks
 from medjax._engine.kernels.sums import Row, Worker
 from medjax._engine.lazy import as_lazy
+from medjax._engine.marks import apply_stage
 from medjax._engine.mesh import over_shards, spread
 from medjax._engine.participation import check_cohort, put, take
 from medjax._engine.random import Seed, stage_key, worker_keys
 from medjax._engine.stacked import Stacked, Updates, count_workers
-from medjax._engine.streaming import apply_stage
 from medjax.compressors._compressor import Compressor, PlainCompressor, as_compressor
 
 
@@ -32,7 +32,7 @@ class ErrorFeedbackState(NamedTuple):
 
     step: Int[Array, ""]
     key: Key[Array, ""]
-    error: PyTree[Float[Array, "n ..."]]
+    error: Stacked
 
 
 def compress(

@@ -34,7 +34,7 @@ class Premixed:
 
     @property
     def needs_key(self) -> bool:
-        """Whether a mixing or the rule draws random numbers."""
+        """True if a mixing or the rule draws random numbers."""
         return any(x.needs_key for x in (*self.mixings, self.rule))
 
     def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
@@ -49,7 +49,8 @@ class Premixed:
         if isinstance(self.rule, Geometric):
             # The mixed vectors are never written: the rule looks at their Gram matrix alone.
             return lazy.unflatten(given.weighted_sum(dot(self.rule.weigh(mixed, key), matrix)))
-        return self.rule(lazy.unflatten(mixed.rows, matrix.shape[0]), key)
+        # By the product of the matrices: one pass over the vectors, however many mixings.
+        return self.rule(lazy.unflatten(given.mixed(matrix).rows, matrix.shape[0]), key)
 
 
 def premixed(rule: Rule | PlainRule, *mixings: Mixing | PlainMixing) -> Rule:

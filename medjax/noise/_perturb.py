@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from medjax._engine import checks
 from medjax._engine.kernels.sums import Row, Worker
+from medjax._engine.marks import apply_stage
 from medjax._engine.random import Seed, stage_key, worker_keys
 from medjax._engine.stacked import Stacked, count_workers
-from medjax._engine.streaming import apply_stage
 from medjax.noise._distributions import Noise, Sample, as_noise
 
 

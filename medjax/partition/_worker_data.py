@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree, Shaped
+from jaxtyping import Array, Int
+
+from medjax._engine.stacked import Examples
 
 
 @jax.tree_util.register_dataclass
@@ -29,7 +31,7 @@ class WorkerData:
             leave them out. Static.
     """
 
-    examples: PyTree[Shaped[Array, "n m ..."]]
+    examples: Examples
     sizes: Int[Array, " n"]
     padding: int = field(default=0, metadata={"static": True})
     num_byzantine: int = field(default=0, metadata={"static": True})
@@ -41,7 +43,7 @@ class WorkerData:
 
 
 def stack_workers(
-    examples: PyTree[Shaped[np.ndarray, "N ..."]],
+    examples: Examples,
     parts: Sequence[Int[np.ndarray, " _"] | Sequence[int]],
 ) -> WorkerData:
     """Give each worker its part of the examples.

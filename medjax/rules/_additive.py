@@ -14,10 +14,10 @@ from medjax._engine import checks
 from medjax._engine.kernels.sums import Row, Worker
 from medjax._engine.kernels.threefry import random_bits
 from medjax._engine.lazy import as_lazy
+from medjax._engine.marks import sum_rule
 from medjax._engine.participation import check_cohort
 from medjax._engine.random import MaybeKey, Seed, stage_key, worker_keys
 from medjax._engine.stacked import Stacked, Updates
-from medjax._engine.streaming import sum_rule
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Additive:
             raise ValueError(f"{self.name} draws random numbers: give it a key")
         lazy = as_lazy(updates)
         n, leaves = lazy.num_workers, jax.tree.leaves(lazy.like)
-        keys: list[MaybeKey] = [None] * len(leaves)
-        server_keys = keys
+        keys: list[Any] = [None] * len(leaves)
+        server_keys: list[MaybeKey] = [None] * len(leaves)
         if self.needs_key and key is not None:
             base = stage_key(key, "rule")
             # The server's key is that of a worker after the last.

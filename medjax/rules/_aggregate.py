@@ -23,7 +23,7 @@ class AggregateState(NamedTuple):
 
 def aggregate(
     rule: Rule | StatefulRule | PlainRule, key: Seed | None = None
-) -> aggregating.Aggregator:
+) -> optax.GradientTransformationExtraArgs:
     """Apply a rule: stacked updates, leaves (n, *shape), to one update, leaves (*shape).
 
     In an `optax.chain`, stages before it see the workers' vectors, and stages after it see the
@@ -36,7 +36,7 @@ def aggregate(
         key: a JAX key or an integer seed, for a rule that draws random numbers.
 
     Returns:
-        An optax `Aggregator`, which is a `GradientTransformationExtraArgs`.
+        An optax `Aggregator`.
 
     Raises:
         ValueError: if the rule draws random numbers and no key is given.

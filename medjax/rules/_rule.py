@@ -1,4 +1,4 @@
-"""What a rule is: a pure function of the stacked updates, built or plain."""
+"""The kind of rules: pure functions of the stacked updates, built or plain."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Rule(Protocol):
 
     @property
     def needs_key(self) -> bool:
-        """Whether the rule draws random numbers and so must be given a key."""
+        """True if the rule draws random numbers and so must be given a key."""
         ...
 
     def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:
@@ -83,7 +83,7 @@ class FromFunction:
 
     @property
     def needs_key(self) -> bool:
-        """Whether the function has an argument called `key`."""
+        """True if the function has an argument called `key`."""
         return accepts_key(self.function)
 
     def __call__(self, updates: Stacked, key: Seed | None = None) -> Updates:

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
+from jaxtyping import Array, Float, Int, Key
 
 from medjax._engine.mesh import over_shards
 from medjax._engine.plain import accepts_key
 from medjax._engine.random import MaybeKey
-from medjax._engine.stacked import Updates
+from medjax._engine.stacked import Examples, PyTree, Updates
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData
 
@@ -26,7 +26,7 @@ _NUMBERS_PER_CHUNK = 1 << 24
 
 
 class Local(NamedTuple):
-    """What workers compute a gradient from; stacked, with an axis of workers in front, or of one.
+    """One worker's batch, or several workers' batches, stacked with the workers along axis 0.
 
     Attributes:
         examples: a batch of examples, leaves (m, ...).
@@ -35,7 +35,7 @@ class Local(NamedTuple):
         states: the worker's model state, if the objective has one.
     """
 
-    examples: PyTree[Shaped[Array, "..."]]
+    examples: Examples
     sizes: Int[Array, "..."]
     keys: Key[Array, "..."] | None = None
     states: PyTree = None

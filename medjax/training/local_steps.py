@@ -5,11 +5,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key
 
 from medjax._engine import checks
 from medjax._engine.random import stage_key
-from medjax._engine.stacked import Stacked
+from medjax._engine.stacked import PyTree, Stacked
 from medjax.objectives import Objective
 from medjax.training.gradients import Local, local_gradients
 

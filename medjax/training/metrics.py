@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
-from medjax._engine.stacked import nonfinite_rows
+from medjax._engine.stacked import PyTree, nonfinite_rows
 from medjax.attacks import AttackState
 from medjax.objectives import Objective
 from medjax.partition import WorkerData

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from medjax._engine import checks
 from medjax._engine.random import Seed, stage_key
-from medjax._engine.stacked import Stacked
+from medjax._engine.stacked import PyTree, Stacked
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData
 from medjax.rules import mean

@@ -9,13 +9,13 @@ import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from medjax._engine import checks
 from medjax._engine.mesh import cut, on_mesh, spread
 from medjax._engine.participation import check_participants, draw_participants
 from medjax._engine.random import Seed, stage_key
-from medjax._engine.stacked import Stacked, Updates
+from medjax._engine.stacked import PyTree, Stacked, Updates
 from medjax._engine.streaming import Streaming, apply_optimizer
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key
 
 from medjax._engine.lazy import LazyUpdates, as_lazy
 from medjax._engine.mesh import axes, over_shards
 from medjax._engine.participation import put, take
 from medjax._engine.random import stage_key
-from medjax._engine.stacked import Stacked, Updates
+from medjax._engine.stacked import PyTree, Stacked, Updates
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData
 from medjax.training.gradients import (

@@ -1,4 +1,4 @@
-"""What a worker does to its gradients before it sends them.
+"""Worker stages: transforms of each worker's gradient, before it sends anything.
 
 `per_worker` runs any optax transform with a state for each worker; `worker_momentum` is the usual
 one. Noise (`medjax.noise`) and compression (`medjax.compressors`) come after it in a chain.

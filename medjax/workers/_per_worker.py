@@ -1,4 +1,4 @@
-"""The worker stage: any optax transform, once per worker."""
+"""Worker stage that runs any optax transform once per worker."""
 
 from typing import Any
 
@@ -16,27 +16,28 @@ from medjax._engine.stacked import Stacked, count_workers
 def per_worker(
     inner: optax.GradientTransformation, num_workers: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Run an optax transform on each worker's updates, with a state of its own for each worker.
+    """Run an optax transform on each worker's updates, with a separate state for each worker.
 
-    Needed for whatever has a state before the aggregation (`trace`, `scale_by_adam`): optax
-    initialises a chain from the unstacked parameters, so a bare transform would start with a state
-    of the wrong shape. Typed random keys in the inner state are folded with the worker's index, so
-    that workers draw independently; raw uint32 keys can't be told from numbers, and are not.
+    Every transform with a state (`trace`, `scale_by_adam`) needs this before the aggregation: optax
+    initialises a chain from the unstacked parameters, so that a bare transform would start with a
+    state of the wrong shape. Typed random keys in the inner state are folded with the worker's
+    index, so that workers draw independently. Raw uint32 keys aren't, because they can't be told
+    from numbers.
 
     Where only some workers take part in a step (`participants` of `simulate`), the extra argument
-    `workers` says which, by their indices (m,), and the updates are theirs alone: the state of
-    those who are away stays as it is.
+    `workers` has their indices (m,), and the updates are those of these workers only. The states of
+    the others don't change.
 
     Args:
         inner: any optax transform; it sees one worker's updates and the common parameters.
-        num_workers: n, of all workers, present or not.
+        num_workers: n, the number of all workers, present or not.
 
     Returns:
         A transform of stacked updates, leaves (n, *shape) to (n, *shape).
 
     Raises:
-        ValueError: if `num_workers` is below 1 or, when traced, isn't that of the updates, or of
-            the data where only some take part.
+        ValueError: if `num_workers` is below 1. While tracing, if it isn't the number of workers in
+            the updates or, where only some take part, in the data.
         TypeError: if `num_workers` isn't a static integer.
     """
     n = checks.integer("num_workers", num_workers, minimum=1)
@@ -44,11 +45,11 @@ def per_worker(
 
     def init(params: optax.Params) -> optax.OptState:
         def init_worker(worker: Array) -> optax.OptState:
-            def own(leaf: Any) -> Any:
+            def fold_key(leaf: Any) -> Any:
                 is_key = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
                 return jax.random.fold_in(leaf, worker) if is_key else leaf
 
-            return jax.tree.map(own, inner.init(params))
+            return jax.tree.map(fold_key, inner.init(params))
 
         return spread(jax.vmap(init_worker)(jnp.arange(n)))
 
@@ -69,7 +70,7 @@ def per_worker(
         ) -> tuple[optax.Updates, optax.OptState]:
             return inner_update(worker_updates, worker_state, params, **extra_args)
 
-        sent, present = jax.vmap(update_worker)(updates, take(state, workers))
-        return sent, put(state, workers, present)
+        sent, new_states = jax.vmap(update_worker)(updates, take(state, workers))
+        return sent, put(state, workers, new_states)
 
     return optax.GradientTransformationExtraArgs(init, update)

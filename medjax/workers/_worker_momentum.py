@@ -1,4 +1,4 @@
-"""Momentum that each worker keeps, before it sends anything."""
+"""Momentum that each worker keeps and sends in place of its gradient."""
 
 import optax
 from jaxtyping import Array, Float
@@ -11,25 +11,25 @@ from medjax.workers._per_worker import per_worker
 def worker_momentum(
     beta: float | Float[Array, ""], num_workers: int, *, damped: bool = True
 ) -> optax.GradientTransformationExtraArgs:
-    """Each worker sends its momentum, m_i ← β m_i + (1 - β) g_i, in place of its gradient.
+    """Replace each worker's gradient by its momentum, m_i ← β m_i + (1 - β) g_i.
 
-    It averages a worker's mini-batch noise away over about 1/(1 - β) steps, so that honest workers
-    lie close together and a robust rule can tell who doesn't (Karimireddy et al., 2021). Undamped
-    it is m_i ← β m_i + g_i (El Mhamdi et al., 2021), which is 1/(1 - β) times as long. All m_i
-    start at 0. A worker's NaN or ±∞ stays in its own momentum for good.
+    Momentum averages mini-batch noise over about 1/(1 - β) steps. Honest workers then lie close
+    together, and a robust rule can tell which ones don't (Karimireddy et al., 2021). Undamped
+    momentum is m_i ← β m_i + g_i (El Mhamdi et al., 2021), which is 1/(1 - β) times as long. All
+    m_i start at 0. A worker's NaN or ±∞ stays in its momentum forever, but in no other worker's.
 
     Args:
-        beta: β in [0, 1), a number, perhaps traced.
+        beta: β in [0, 1), a number; may be traced.
         num_workers: n.
-        damped: whether the gradient is multiplied by 1 - β.
+        damped: whether to multiply the gradient by 1 - β.
 
     Returns:
         A transform of stacked updates, leaves (n, *shape) to (n, *shape). Momenta are kept in
         float32 at least, and sent in the updates' dtypes.
 
     Raises:
-        ValueError: if β is out of range, if `num_workers` is below 1 or, when traced, isn't that of
-            the updates.
+        ValueError: if β is out of range, or `num_workers` is below 1. While tracing, if it isn't
+            the number of workers in the updates.
         TypeError: if β isn't a number or `num_workers` isn't a static integer.
 
     >>> import jax.numpy as jnp

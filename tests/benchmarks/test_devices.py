@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_difference_is_seen(monkeypatch):
             return data
         images, labels = data.examples
         labels = labels.at[0].set((labels[0] + 1) % workload.CLASSES)
-        return place(data._replace(examples=(images, labels)), mesh)
+        return place(replace(data, examples=(images, labels)), mesh)
 
     monkeypatch.setattr(workload.sharding, "place_workers", wrong)
     assert workload.difference(work, "mean", 8, mesh) > 100 * devices.TOLERANCE

@@ -1,1 +1,1 @@
-"""The hot path. Nothing here is public: use `medjax.rules`, `medjax.noise` and the transforms."""
+"""Hot loops. Nothing here is public: use `medjax.rules`, `medjax.noise` and the transforms."""

@@ -1,7 +1,8 @@
-"""The k-th smallest integer of each column, for more rows than a sorting network can have.
+"""Select the k-th smallest integer of each column, for more rows than a sorting network can take.
 
-Sixteen bits at a time, from the top, by bisection: 16 passes that count what is at or below the
-middle. Half the width is twice the numbers in a vector register, and half the memory to read.
+Bisection finds the integer 16 bits at a time, from the top. Each of 16 passes counts the entries at
+or below the middle of the bounds. All 32 bits at once would take as many passes, but 16-bit numbers
+fill a vector register with twice as many entries and take half the memory traffic.
 """
 
 from collections.abc import Callable
@@ -12,23 +13,23 @@ from jaxtyping import Array, Int, Int16, Shaped
 
 from medjax._engine.kernels.rows import fold_rows
 
-_ROWS_AT_ONCE = 64
+_UNROLLED_ROWS = 64  # counting a row is little work beside reading and writing the counters
 _LOWEST, _HIGHEST = -(2**15), 2**15 - 1
 
 
 def select(x: Int[Array, "n d"], rank: int) -> Int[Array, " d"]:
-    """The value of the given rank (0 is the smallest) of each column.
+    """Return the value of the given rank (0 is the smallest) of each column.
 
     Args:
-        x: int32 or int64, better not an array yet but an elementwise expression of one: it is
-            fused into what is made of it.
+        x: int32 or int64. Pass an elementwise expression of an array rather than a stored array:
+            XLA fuses it into the computation of the 16-bit digits.
         rank: static, in [0, n).
     """
     bits = jnp.iinfo(x.dtype).bits
     found = _select_16_bits((x >> (bits - 16)).astype(jnp.int16), rank).astype(x.dtype)
     for shift in range(bits - 32, -1, -16):
-        # Of the columns' numbers that begin with what has been found, the next 16 bits, in order;
-        # the smaller and the greater ones stay so.
+        # Compare the next 16 bits of the numbers whose upper bits are those found so far. Smaller
+        # numbers become the lowest digit and greater ones the highest, so that ranks don't change.
         digits = ((x >> shift) & 0xFFFF) + _LOWEST
         upper = x >> (shift + 16)
         digits = jnp.where(upper == found, digits, jnp.where(upper < found, _LOWEST, _HIGHEST))
@@ -43,28 +44,31 @@ def successor(
     value: Int[Array, " d"],
     rank: int,
 ) -> Int[Array, " d"]:
-    """The value of rank + 1, from that of the rank: the same if it is tied, else the next above.
+    """Return the value of rank + 1, given that of the rank: the same if tied, else the next above.
+
+    One pass over the rows in place of a second bisection.
 
     Args:
         x: a matrix.
-        ordered: a row of it to the integers that are compared.
+        ordered: maps a row of it to the integers that are compared.
         value: the integer of the given rank.
-        rank: which rank that is.
+        rank: the rank of `value`.
     """
 
-    def look(carry: tuple[Array, Array], row: list[Array], *_: object) -> tuple[Array, Array]:
+    def visit(carry: tuple[Array, Array], row: list[Array], *_: object) -> tuple[Array, Array]:
         at_most, above = carry
         integers = ordered(row[0])
         greater = integers > value
         return at_most + ~greater, jnp.where(greater, jnp.minimum(above, integers), above)
 
     start = (jnp.zeros(value.shape, jnp.int32), jnp.full_like(value, jnp.iinfo(value.dtype).max))
-    at_most, above = fold_rows(look, [x], start, unroll=_ROWS_AT_ONCE)
+    at_most, above = fold_rows(visit, [x], start, unroll=_UNROLLED_ROWS)
     return jnp.where(at_most > rank + 1, value, above)
 
 
 def _select_16_bits(x: Int16[Array, "n d"], rank: int) -> Int16[Array, " d"]:
-    """The smallest integer with more than `rank` entries at or below it is the order statistic."""
+    """Return the order statistic: the smallest integer with more than `rank` entries up to it."""
+    # A 16-bit counter fills a vector register with as many numbers as the entries do.
     counter = jnp.int16 if x.shape[0] <= _HIGHEST else jnp.int32
 
     def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -74,7 +78,7 @@ def _select_16_bits(x: Int16[Array, "n d"], rank: int) -> Int16[Array, " d"]:
         def count(total: Array, row: list[Array], *_: object) -> Array:
             return total + (row[0] <= middle).astype(counter)
 
-        at_most = fold_rows(count, [x], jnp.zeros(low.shape, counter), unroll=_ROWS_AT_ONCE)
+        at_most = fold_rows(count, [x], jnp.zeros(low.shape, counter), unroll=_UNROLLED_ROWS)
         enough = at_most > rank
         return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
 

@@ -1,4 +1,4 @@
-"""The mean of the values of each column that are nearest to a centre."""
+"""Mean of the values of each column that are nearest to a centre."""
 
 import functools
 from collections.abc import Callable
@@ -11,33 +11,33 @@ from jaxtyping import Array, Float
 from medjax._engine.kernels.order_statistics import NETWORK_MAX_ROWS, order_statistics
 from medjax._engine.kernels.rows import fold_rows
 
-_ROWS_AT_ONCE = 16
+_UNROLLED_ROWS = 16
 
 
 def mean_nearest(x: Float[Array, "n d"], center: Float[Array, " d"], keep: int) -> Array:
-    """Mean of the `keep` values of each column nearest to its centre.
+    """Return the mean of the `keep` values of each column nearest to its centre.
 
-    In sorted order they are a window. If several windows are equally near, the result is midway
-    between those of the lowest and the highest: then it depends neither on the order of the rows
-    nor on which side of the centre comes first. NaN and ±∞ are infinitely far.
+    In sorted order these values are a window. If several windows are equally near, the result is
+    midway between the means of the lowest and the highest, so that it depends neither on the order
+    of the rows nor on which side of the centre comes first. NaN and ±∞ are infinitely far.
 
     Args:
         x: float32 or float64.
         center: one number for each column.
-        keep: how many to average, static, from 1 to n.
+        keep: the number of values to average, static, from 1 to n.
 
     Returns:
         The means; ±∞ or NaN where fewer than `keep` values are finite, or the centre isn't.
     """
-    # By a power of two, so that no difference, nor the sum of all, overflows. The barrier keeps
-    # XLA from multiplying the difference instead.
+    # Scaled down by a power of two, neither a difference nor the sum of them all overflows. The
+    # barrier keeps XLA from subtracting first and scaling the difference.
     scale = 2.0 ** -(2 * keep).bit_length()
     scaled_center = lax.optimization_barrier(center * scale)
 
     def deviation(x: Array) -> Array:
         return x * scale - scaled_center
 
-    # What all values have in common isn't rounded: their deviations are summed.
+    # Deviations are summed, not values, so that what the values have in common isn't rounded.
     if x.shape[0] <= NETWORK_MAX_ROWS:
         ordered = order_statistics(x, tuple(range(x.shape[0])))
         total = _sum_nearest([deviation(values) for values in ordered], keep)
@@ -48,10 +48,15 @@ def mean_nearest(x: Float[Array, "n d"], center: Float[Array, " d"], keep: int) 
 
 
 def _sum_nearest(deviations: list[Float[Array, " d"]], keep: int) -> Float[Array, " d"]:
-    """From all in order: a window of `keep` has one of every keep-th of them, the nearest."""
+    """Return the sum of the `keep` nearest deviations, given all of them in order.
+
+    A window of `keep` has one member of each residue class of ranks modulo `keep`. The nearest
+    window has the nearest member of each class.
+    """
 
     def nearer(a: Array, b: Array) -> Array:
-        # Equally far on both sides: midway is the centre, 0, but NaN if they aren't finite.
+        # Midway between two that are equally far on either side is 0, the centre. If they aren't
+        # finite, their sum is NaN, as it has to be.
         return jnp.where(jnp.abs(a) < jnp.abs(b), a, jnp.where(a == -b, a + b, b))
 
     nearest = [functools.reduce(nearer, deviations[i::keep]) for i in range(keep)]
@@ -64,22 +69,26 @@ def _sum_within(
     x: Float[Array, "n d"],
     keep: int,
 ) -> Float[Array, " d"]:
-    """From the distance of the farthest to be kept."""
+    """Return the sum of the `keep` nearest deviations, given `limit`, the largest distance kept.
 
-    def look(carry: tuple[Array, ...], row: list[Array], *_: object) -> Any:
+    The deviations are computed again in one pass over the rows, so that they needn't be stored.
+    """
+
+    def visit(carry: tuple[Array, ...], row: list[Array], *_: object) -> Any:
         total, inside, at_low, at_high = carry
-        apart = deviation(row[0])
-        nearer = jnp.abs(apart) < limit
+        difference = deviation(row[0])
+        nearer = jnp.abs(difference) < limit
         return (
-            total + jnp.where(nearer, apart, 0),
+            total + jnp.where(nearer, difference, 0),
             inside + nearer,
-            at_low + (apart == -limit),
-            at_high + (apart == limit),
+            at_low + (difference == -limit),
+            at_high + (difference == limit),
         )
 
     zero, none = jnp.zeros_like(limit), jnp.zeros(limit.shape, jnp.int32)
     start = (zero, none, none, none)
-    total, inside, at_low, at_high = fold_rows(look, [x], start, unroll=_ROWS_AT_ONCE)
+    total, inside, at_low, at_high = fold_rows(visit, [x], start, unroll=_UNROLLED_ROWS)
     places = keep - inside
-    # The lowest window fills them from the lower limit first, the highest from the upper.
+    # The lowest window fills the places with values at the lower limit first, the highest window
+    # with values at the upper limit first. This is the midpoint of their sums.
     return total + (jnp.minimum(at_high, places) - jnp.minimum(at_low, places)) * limit

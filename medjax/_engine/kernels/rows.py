@@ -1,4 +1,4 @@
-"""Passes over the rows of a matrix, which are the workers, that XLA vectorises on the CPU."""
+"""Passes over the rows of a matrix (the workers) that XLA vectorises on the CPU."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,18 +17,18 @@ def fold_rows(
     *,
     unroll: int,
 ) -> Carry:
-    """f(... f(f(init, row 0), row 1) ..., row n - 1), for elementwise f.
+    """Return f(... f(f(init, row 0), row 1) ..., row n - 1), for elementwise f.
 
-    A reduction over the leading axis is slow on the CPU, and so is a loop that slices several rows
-    at once and then splits them: what follows is left scalar. Single rows, sliced in the loop, are
-    fused into f and vectorised.
+    On the CPU, XLA fuses and vectorises f where the loop slices single rows. A reduction over the
+    leading axis is slow there, and so is a loop that slices several rows together and then splits
+    them, because XLA leaves the code after the split scalar.
 
     Args:
-        f: (carry, row, start, offset) to the next carry; the row's index is start + offset, where
-            start is a multiple of `unroll` and the offset is static.
+        f: maps (carry, row, start, offset) to the next carry. The row's index is start + offset,
+            where start is a multiple of `unroll` and the offset is static.
         rows: matrices of n rows each; f gets one row of each.
         init: the carry before the first row.
-        unroll: rows to a turn of the loop: the carry is read and written once a turn.
+        unroll: rows in each turn of the loop, which reads and writes the carry once.
     """
     n = rows[0].shape[0]
 
@@ -37,13 +37,15 @@ def fold_rows(
         return f(carry, row, start, offset)
 
     def turn(k: Array, carry: Carry) -> Carry:
-        # XLA from JAX 0.12 on compiles a loop of elementwise work alone as one function, which
-        # one thread then runs. A sort, of the counter with itself, keeps the loop from that.
+        # From JAX 0.12 on, XLA on the CPU compiles a loop of nothing but elementwise work into one
+        # function, which runs on a single thread. Sorting the counter with itself prevents that.
         k = lax.sort(jnp.stack([k, k]))[0]
         for offset in range(unroll):
             carry = step(k * unroll, offset, carry)
         return carry
 
+    # On GPUs one reduction would be better. On an H100 (JAX 0.11.2), a step with a vote of 100
+    # workers takes 102 kernels with this loop, and twice as long as with `jnp.sign(x).sum(0)`.
     turns, rest = divmod(n, unroll)
     carry = lax.fori_loop(0, turns, turn, init) if turns else init
     for offset in range(rest):

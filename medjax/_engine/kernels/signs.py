@@ -1,4 +1,4 @@
-"""The sign of a noisy value drawn directly: no noise is drawn, added or looked at."""
+"""Draw the sign of a noisy value directly, without drawing and adding the noise itself."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +9,13 @@ from jaxtyping import Array, Float, UInt32
 def draw_sign(
     mean: Float[Array, " d"], word: UInt32[Array, " d"], undecided: Float[Array, " d"]
 ) -> Float[Array, " d"]:
-    """+1 with probability (1 + mean)/2, else -1; `undecided` where the mean is NaN.
+    """Return +1 with probability (1 + mean)/2, else -1; `undecided` where the mean is NaN.
 
-    The word is compared as a signed integer, so that probabilities near 1/2, where a small
-    gradient differs from none, are resolved to 2⁻³², and 1/2 itself is exact.
+    The word is compared as a signed integer, which float32 represents most finely around 0. So
+    probabilities near 1/2, where a small gradient differs from a zero one, are resolved to 2⁻³²,
+    and 1/2 itself is exact.
     """
-    # A little more than 2³¹, so that ±1 is certain though the word's conversion rounds.
+    # A little more than 2³¹, so that means of ±1 are certain although converting the word rounds.
     threshold = mean * np.float32(2**31 * (1 + 2**-22))
     signed = lax.bitcast_convert_type(word, jnp.int32).astype(mean.dtype)
     sign = jnp.where(signed < threshold, 1, -1).astype(undecided.dtype)

@@ -9,7 +9,6 @@ import pytest
 
 import medjax
 from medjax import aggregate, attacks, rules
-from medjax._engine.lazy import promise
 
 N, F = 7, 2
 X = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)
@@ -104,17 +103,30 @@ def test_scan_and_vmap_equal_steps_by_hand(byzantine: Any):
             np.testing.assert_allclose(out, step(tx, X, i + 1), rtol=1e-6)
 
 
-def test_no_attackers_change_nothing_and_leave_a_promise_unkept():
+def descend(tx: optax.GradientTransformation, **settings: Any) -> Any:
+    """One step from 0 down f_i(w) = ‖w - x_i‖²/2, whose gradients are -x_i there."""
+    objective = lambda w, x: (jnp.sum((w - x) ** 2, axis=1) / 2, {})  # noqa: E731
+    data = medjax.stack_workers(X, np.arange(N)[:, None])
+    run = medjax.simulation(objective, tx, **settings)
+    return run.advance(run.init(jnp.zeros(3), 0), data, 1).params
+
+
+def test_no_attackers_change_nothing_and_leave_gradients_to_be_streamed():
     for byzantine in ("last", "random", []):
         tx = medjax.attack(attacks.fang(), 0, 0, byzantine=byzantine)
         assert step(tx, X) is X
-    promised = promise(X)
-    assert tx.update(promised, tx.init(X[0]))[0] is promised
+        chain = optax.chain(tx, medjax.sign_sgd(0.5))
+        sent = descend(chain, worker_chunk=2, streaming="require")
+        np.testing.assert_array_equal(sent, 0.5 * np.sign(np.sign(X).sum(axis=0)))
 
 
-def test_promised_updates_are_attacked_as_stacked_ones():
+def test_gradients_that_could_be_streamed_are_attacked_as_stacked_ones():
     tx = medjax.attack(attacks.alie(), F)
-    np.testing.assert_array_equal(tx.update(promise(X), tx.init(X[0]))[0], step(tx, X))
+    mean = np.mean(step(tx, -X), axis=0)
+    chain = optax.chain(tx, medjax.mean_sgd(0.5))
+    np.testing.assert_allclose(descend(chain, worker_chunk=2), -0.5 * mean, rtol=1e-6)
+    with pytest.raises(ValueError, match="streaming isn't possible: alie.* needs all workers'"):
+        descend(chain, worker_chunk=2, streaming="require")
 
 
 @pytest.mark.parametrize("name", ["mean", "median", "krum"])
@@ -142,7 +154,7 @@ def test_simulation_with_the_stage():
 
     data = medjax.stack_workers(X, [[i] for i in range(N)])
     tx = optax.chain(
-        medjax.perturb(0.1),
+        medjax.perturb(0.1, key=0),
         medjax.attack(attacks.mimic(), F),
         aggregate(rules.mean()),
         optax.sgd(0.1),
@@ -161,7 +173,11 @@ def test_simulation_with_the_stage():
     [
         (lambda: medjax.attack(attacks.alie, 1), TypeError, "must be built, such as .*alie"),
         (lambda: medjax.attack(rules.mean(), 1), TypeError, "attack must be built"),
-        (lambda: medjax.attack(attacks.label_flip(2), 1), TypeError, "of the workers' data: call"),
+        (
+            lambda: medjax.attack(attacks.label_flip(2), 1),
+            TypeError,
+            "changes the workers' data: call",
+        ),
         (lambda: medjax.attack(attacks.alie(), -1), ValueError, "num_byzantine must be at least 0"),
         (lambda: medjax.attack(attacks.alie(), 0.5), TypeError, "num_byzantine must be an integer"),
         (lambda: medjax.attack(attacks.fang(), 1), ValueError, "draws random numbers: give attack"),

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -111,12 +112,12 @@ def flat() -> WorkerData:
         (lambda: attacks.backdoor(0, size=5)(DATA, 1), ValueError, "a trigger of 5×5 pixels needs"),
         (lambda: attacks.add_trigger(IMAGES[0, 0]), ValueError, r"that size, got shape \(5, 2\)"),
         (
-            lambda: attacks.label_flip(2)(DATA._replace(examples=IMAGES[None]), 1),
+            lambda: attacks.label_flip(2)(replace(DATA, examples=IMAGES[None]), 1),
             TypeError,
             r"label_flip\(num_classes=2\) needs examples that are a pair \(inputs, labels\)",
         ),
         (
-            lambda: attacks.label_flip(2)(DATA._replace(examples=DATA.examples[::-1]), 1),
+            lambda: attacks.label_flip(2)(replace(DATA, examples=DATA.examples[::-1]), 1),
             TypeError,
             r"needs integer labels \(n, m\), got float32 of shape \(4, 5, 4, 5, 2\)",
         ),

@@ -10,7 +10,8 @@ import pytest
 from jax import lax
 
 from medjax import aggregate, compress, compressors, perturb, rules, simulate, stack_workers
-from medjax._engine.lazy import Promised
+from medjax._engine.lazy import LazyUpdates
+from medjax._engine.streaming import apply_optimizer
 
 QSGD = compressors.qsgd(2)
 
@@ -23,14 +24,15 @@ def gradients(n: int) -> dict[str, Any]:
     }
 
 
-def promised(stacked: Any, at_once: int) -> Promised:
+def lazy(stacked: Any, chunk_size: int) -> LazyUpdates:
+    """Updates that are sliced when they are asked for."""
     n = len(jax.tree.leaves(stacked)[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stacked)
 
     def compute(inputs: Any, first: Any, count: int) -> Any:
         return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, count), inputs)
 
-    return Promised(like, n, at_once, stacked, compute)
+    return LazyUpdates(like, n, chunk_size, stacked, compute)
 
 
 def equal(a: Any, b: Any) -> None:
@@ -71,26 +73,21 @@ def test_draws_depend_on_worker_step_and_key_alone():
     np.testing.assert_array_equal(two_steps(stacked[:2], jax.random.key(0)), sent[[0, 1, 6, 7]])
 
 
-@pytest.mark.parametrize(("n", "at_once"), [(5, 2), (4, 1), (4, 4)])
-def test_streamed_equals_stacked(n: int, at_once: int):
+@pytest.mark.parametrize(("n", "chunk_size"), [(5, 2), (4, 1), (4, 4)])
+def test_streamed_equals_stacked(n: int, chunk_size: int):
     # Noise before it and a vote behind it: no sums but those of whole numbers.
     tx = optax.chain(perturb(0.5, key=1), compress(QSGD, key=2), aggregate(rules.majority_vote()))
 
     @jax.jit
     def both(stacked: Any) -> Any:
-        state = tx.init(None)
-        return [tx.update(x, state)[0] for x in (promised(stacked, at_once), stacked)]
+        def aggregated(x: Any) -> Any:
+            return tx.update(x, tx.init(None))[0]
+
+        return apply_optimizer(aggregated, lazy(stacked, chunk_size), "require"), aggregated(
+            stacked
+        )
 
     equal(*both(gradients(n)))
-
-
-def test_a_promise_stays_one():
-    tx = compress(compressors.sign())
-    given = promised(gradients(5), 2)
-    sent, _ = tx.update(given, tx.init(None))
-    assert isinstance(sent, Promised)
-    assert sent.at_once == 2
-    equal(sent.stacked(), tx.update(gradients(5), tx.init(None))[0])
 
 
 def test_compressed_gradients_are_unbiased_in_training():
@@ -107,9 +104,9 @@ def test_compressed_gradients_are_unbiased_in_training():
         optax.sgd(lambda t: 1 / (t + 1)),
     )
 
-    def run(at_once: int) -> Any:
+    def run(chunk: int) -> Any:
         return simulate(
-            objective, jnp.zeros(2), data, optimizer, num_steps=5000, key=0, worker_chunk=at_once
+            objective, jnp.zeros(2), data, optimizer, num_steps=5000, key=0, worker_chunk=chunk
         ).params
 
     x = jax.jit(run, static_argnums=0)(2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medjax import mixing, rules
-from medjax._engine.lazy import promise
+from medjax._engine.lazy import as_lazy
 from medjax._engine.vectors import vectors_of
 
 N, F, D = 10, 2, 10_000  # of which one in 157 coordinates is looked at for the first pivot
@@ -32,7 +32,7 @@ def looked_at() -> Any:
     """Squared distances, norms and units of the vectors, plain and mixed."""
 
     def look(x: Any) -> Any:
-        plain = vectors_of(promise(x))
+        plain = vectors_of(as_lazy(x))
         clipped = plain.mixed(mixing.clip(10.0).matrix(plain, None))
         near = plain.mixed(mixing.nnm(F).matrix(plain, None))
         return [(v.squared_distances, v.norms, v.unit) for v in (plain, clipped, near)]
@@ -55,7 +55,7 @@ def test_a_common_offset_does_not_blur_distances():
 
 def test_multi_krum_tells_workers_apart_that_differ_by_little():
     rule = rules.multi_krum(F)
-    weights = jax.jit(lambda x: rule.weigh(vectors_of(promise(x)), None))(offset())
+    weights = jax.jit(lambda x: rule.weigh(vectors_of(as_lazy(x)), None))(offset())
     np.testing.assert_allclose(weights, [1 / 8] * 8 + [0] * 2)
 
 

@@ -42,17 +42,17 @@ MEAN, VOTE = aggregate(rules.mean()), aggregate(rules.majority_vote())
 OPTIMIZERS = {
     "mean": medjax.mean_sgd(0.1),
     "mean(weights)": chain(aggregate(rules.mean(1 + np.arange(N)))),
-    "sign": medjax.sign_sgd(0.1, zero="random", tie="random"),
-    "noisy_sign": medjax.noisy_sign_sgd(0.1, 0.5),
-    "exact": medjax.noisy_sign_sgd(0.1, 0.5, noise.laplace(), exact=True),
-    "noisy_mean": chain(perturb(0.1), MEAN),
-    "mean_of_signs": chain(noisy_sign(lambda t: 0.1 * t), MEAN),
+    "sign": medjax.sign_sgd(0.1, zero="random", tie="random", key=0),
+    "noisy_sign": medjax.noisy_sign_sgd(0.1, 0.5, key=0),
+    "exact": medjax.noisy_sign_sgd(0.1, 0.5, noise.laplace(), exact=True, key=0),
+    "noisy_mean": chain(perturb(0.1, key=0), MEAN),
+    "mean_of_signs": chain(noisy_sign(lambda t: 0.1 * t, key=0), MEAN),
 }
 WHOLE = {"median": medjax.median_sgd(0.1), "clip": chain(optax.clip(0.1), VOTE)}
 
 
 def shapes(jaxpr: Any) -> Iterator[tuple[int, ...]]:
-    """Of whatever is computed, in all programs within the program."""
+    """Yield the shapes of everything that is computed, in all programs within the program."""
     for equation in jaxpr.eqns:
         yield from (out.aval.shape for out in equation.outvars)
         for value in jax.tree.leaves(list(equation.params.values())):
@@ -85,14 +85,14 @@ def test_the_mean_computes_no_workers_gradient(name: str):
 
 
 def test_the_test_finds_what_is_computed():
-    for optimizer in (*WHOLE.values(), chain(perturb(0.1), aggregate(rules.trimmed_mean(3)))):
+    for optimizer in (*WHOLE.values(), chain(perturb(0.1, key=0), aggregate(rules.trimmed_mean(3)))):
         assert (N, 3, 50) in computed(optimizer, CHUNK)
     assert (N, 3, 50) in computed(OPTIMIZERS["sign"], N)
     assert (N, 3, 50) in computed(OPTIMIZERS["sign"], None)  # all fit into the memory
 
 
 def local_gradients(params: Any) -> Any:
-    """By the definition, one worker's after another."""
+    """Compute the gradients by their definition, one worker's after another."""
 
     def gradient(part: np.ndarray) -> Any:
         batch = jax.tree.map(lambda x: jnp.asarray(x[part]), EXAMPLES)
@@ -109,11 +109,11 @@ TRACE = per_worker(optax.trace(0.9), N)
     "optimizer",
     [
         chain(optax.clip(0.01), MEAN),
-        chain(TRACE, perturb(0.1), aggregate(rules.mean(1 + np.arange(N)))),
-        chain(perturb(medjax.adaptive_scale(0.1)), MEAN),
+        chain(TRACE, perturb(0.1, key=0), aggregate(rules.mean(1 + np.arange(N)))),
+        chain(perturb(medjax.adaptive_scale(0.1), key=0), MEAN),
         chain(MEAN, optax.clip(0.01), optax.trace(0.9)),
         optax.inject_hyperparams(medjax.mean_sgd)(0.1),
-        optax.inject_hyperparams(medjax.noisy_sign_sgd)(0.1, b=0.1),
+        optax.inject_hyperparams(medjax.noisy_sign_sgd)(0.1, b=0.1, key=0),
     ],
     ids=["clip", "trace", "adaptive", "server", "inject", "inject_noisy"],
 )
@@ -141,7 +141,7 @@ def final(objective: Any, params: Any, data: Any, optimizer: Any, **settings: An
     ("optimizer", "batch_size"),
     [
         *[(medjax.mean_sgd(0.1), None), (medjax.mean_sgd(0.1), 2)],
-        *[(medjax.noisy_median_sgd(0.1, 0.1), None), (OPTIMIZERS["noisy_mean"], 2)],
+        *[(medjax.noisy_median_sgd(0.1, 0.1, key=0), None), (OPTIMIZERS["noisy_mean"], 2)],
     ],
     ids=["sgd", "sgd_of_batches", "noisy_median", "noisy_mean_of_batches"],
 )
@@ -167,10 +167,10 @@ def test_a_run_of_exact_gradients_does_not_depend_on_the_chunks(name: str):
     data = medjax.stack_workers(centres, np.arange(8)[:, None])
     quadratic = lambda x, a: (jnp.sum((x - a) ** 2, axis=-1) / 2, {})  # noqa: E731
     optimizer = {
-        "sign": medjax.sign_sgd(1 / 16, zero="random", tie="random"),
+        "sign": medjax.sign_sgd(1 / 16, zero="random", tie="random", key=0),
         "noisy_sign": medjax.noisy_sign_sgd(1 / 16, 1.0, key=3),
         "exact": medjax.noisy_sign_sgd(1 / 16, 1.0, key=3, exact=True),
-        "mean_of_signs": optax.chain(noisy_sign(1.0), medjax.mean_sgd(1 / 16)),
+        "mean_of_signs": optax.chain(noisy_sign(1.0, key=0), medjax.mean_sgd(1 / 16)),
     }[name]
     whole = final(quadratic, jnp.zeros(30), data, optimizer, worker_chunk=8)
     assert np.any(whole != 0)

@@ -13,7 +13,7 @@ import pytest
 
 import medjax
 from medjax import aggregate, mixing, rules
-from medjax._engine.lazy import promise
+from medjax._engine.lazy import as_lazy
 from medjax._engine.vectors import vectors_of
 
 NAN, INF = math.nan, math.inf
@@ -88,7 +88,7 @@ def test_by_hand(stage: mixing.Mixing, x: np.ndarray, expected: list[float]):
 
 @pytest.mark.parametrize(("n", "s"), [(7, 3), (6, 2), (4, 1), (5, 5)])
 def test_bucketing_averages_groups_of_a_random_order(n: int, s: int):
-    stage, vectors = mixing.bucketing(s), vectors_of(promise(normals(n, 2)))
+    stage, vectors = mixing.bucketing(s), vectors_of(as_lazy(normals(n, 2)))
     draw = jax.jit(lambda seed: stage.matrix(vectors, jax.random.key(seed)))
     matrices = np.stack([draw(seed) for seed in range(60)])
     sizes = [s] * (n // s) + [n % s] * (n % s > 0)
@@ -103,7 +103,7 @@ def test_bucketing_averages_groups_of_a_random_order(n: int, s: int):
 @pytest.mark.parametrize(("n", "s"), [(7, 3), (6, 2)])
 def test_bucketing_equals_reference_given_its_order(n: int, s: int):
     x, stage = normals(n, 2), mixing.bucketing(s)
-    draw = jax.jit(lambda key: stage.matrix(vectors_of(promise(x)), key))
+    draw = jax.jit(lambda key: stage.matrix(vectors_of(as_lazy(x)), key))
     for seed in range(5):
         key = jax.random.key(seed)
         order = np.asarray(jax.random.permutation(key, n))
@@ -232,7 +232,7 @@ def use(stage: mixing.Mixing) -> Any:
         (
             lambda: mixing.premixed(rules.median(), mixing.arc),
             TypeError,
-            "a mixing must be built, ",
+            "mixing must be built, ",
         ),
         (
             lambda: mixing.premixed(rules.median(), mixing.bucketing(2))(X),

@@ -10,7 +10,7 @@ import pytest
 from scipy import special, stats
 
 from medjax import noise
-from medjax.noise import NOISES
+from medjax.noise import NOISES, _distributions
 
 pytestmark = pytest.mark.optimized
 
@@ -104,7 +104,7 @@ def test_draws_are_finite(name: str, monkeypatch: pytest.MonkeyPatch):
     # And at the ends of what the random bits can be.
     ends = jnp.array([0, 0, 2**32 - 1, 2**32 - 1, 1, 0], jnp.uint32)
     others = jnp.array([0, 2**32 - 1, 0, 2**32 - 1, 0, 1], jnp.uint32)
-    monkeypatch.setattr(noise, "random_words", lambda key, size: (ends, others))
+    monkeypatch.setattr(_distributions, "random_words", lambda key, size: (ends, others))
     assert np.all(np.isfinite(NOISES[name]().sample(KEY, (6,))))
     with jax.enable_x64(True):
         assert np.all(np.isfinite(NOISES[name]().sample(KEY, (6,), jnp.float64)))

@@ -12,9 +12,10 @@ import pytest
 from scipy import special, stats
 
 import medjax
-from medjax import noise, noisy_sign, perturb
+from medjax import aggregate, noise, noisy_sign, perturb, rules
 from medjax._engine.kernels.threefry import pair_words
-from medjax._engine.lazy import Promised
+from medjax._engine.lazy import LazyUpdates
+from medjax._engine.streaming import apply_optimizer
 from medjax.noise import NOISES
 
 pytestmark = pytest.mark.optimized
@@ -86,7 +87,7 @@ def test_distributed_as_the_sign_of_the_noisy_gradient(name: str):
     n, d = 7, 30_000
     worker = np.linspace(-1, 1.2, n)[:, None, None] * np.array([1.0, 0.3])[:, None]
     g = jnp.broadcast_to(jnp.float32(worker), (n, 2, d))
-    signs = [steps(stage(1.0, NOISES[name](), 5), g)[0] for stage in (noisy_sign, perturb)]
+    signs = [steps(stage(1.0, NOISES[name](), key=5), g)[0] for stage in (noisy_sign, perturb)]
     signs = np.sign(np.asarray(signs))
     # Worker by worker, and the votes of all, -7, -5, ..., 7.
     for i in range(n):
@@ -102,7 +103,7 @@ def test_distributed_as_the_sign_of_the_noisy_gradient(name: str):
 def test_draws_are_independent():
     # Even odds everywhere: the product of any two signs has mean 0, and variance 1.
     d = 1 << 18
-    outs = steps(noisy_sign(1.0), {"a": jnp.zeros((5, d)), "b": jnp.zeros((5, d))}, 2)
+    outs = steps(noisy_sign(1.0, key=0), {"a": jnp.zeros((5, d)), "b": jnp.zeros((5, d))}, 2)
     x = np.concatenate([out[leaf] for out in outs for leaf in "ab"])  # steps, leaves, workers
     products = x @ x.T / d - np.eye(20)
     assert np.abs(products).max() < SIGMAS / math.sqrt(d)
@@ -120,14 +121,14 @@ SPECIAL = np.float32([[0, -0.0, np.nan, np.inf, -np.inf, 1e-30, -3e38, 2]] * 3)
 def test_without_noise_it_is_the_sign(dtype: Any):
     with jax.enable_x64(dtype == jnp.float64):
         g = jnp.asarray(np.concatenate([SPECIAL, G[:3]], axis=1), dtype)
-        (out,) = steps(noisy_sign(0.0), g)
+        (out,) = steps(noisy_sign(0.0, key=0), g)
         assert out.dtype == dtype
         np.testing.assert_array_equal(*(x.astype(jnp.float32) for x in (out, jnp.sign(g))))
 
 
 @each_noise
 def test_nan_stays_and_infinity_is_certain(name: str):
-    (out,) = steps(noisy_sign(0.5, NOISES[name]()), jnp.asarray(SPECIAL))
+    (out,) = steps(noisy_sign(0.5, NOISES[name](), key=0), jnp.asarray(SPECIAL))
     np.testing.assert_array_equal(out[:, 2:5], [[np.nan, 1, -1]] * 3)
     np.testing.assert_array_equal(out[:, 6], [-1] * 3)
     assert np.all(np.abs(np.asarray(out)[:, [0, 1, 5, 7]]) == 1)
@@ -137,48 +138,51 @@ def test_nan_stays_and_infinity_is_certain(name: str):
 def test_other_precisions(dtype: Any):
     with jax.enable_x64(dtype == jnp.float64):
         g = jnp.asarray(G, dtype)
-        (out,) = steps(noisy_sign(0.5), g)
+        (out,) = steps(noisy_sign(0.5, key=0), g)
         assert out.dtype == dtype
     np.testing.assert_array_equal(out.astype(np.float32), by_hand(np.asarray(g, np.float64), 0.5))
 
 
 def test_b_may_be_a_schedule_or_traced_or_adaptive():
-    for step, out in enumerate(steps(noisy_sign(lambda t: 0.5 * (t + 1)), G, 3)):
+    for step, out in enumerate(steps(noisy_sign(lambda t: 0.5 * (t + 1), key=0), G, 3)):
         np.testing.assert_array_equal(out, by_hand(G, 0.5 * (step + 1), step=step))
     bs = np.float32([0, 0.1, 1, 10])
-    swept = jax.jit(jax.vmap(lambda b: steps(noisy_sign(b), G)[0]))(bs)
+    swept = jax.jit(jax.vmap(lambda b: steps(noisy_sign(b, key=0), G)[0]))(bs)
     np.testing.assert_array_equal(swept[0], np.sign(G))
     for b, out in zip(bs[1:], swept[1:], strict=True):
         np.testing.assert_array_equal(out, by_hand(G, b))
     g = {"a": G.copy(), "b": -10 * G}
     g["a"][0, 0] = np.inf  # left out of the largest
-    (out,) = steps(noisy_sign(medjax.adaptive_scale(0.2)), g)
+    (out,) = steps(noisy_sign(medjax.adaptive_scale(0.2), key=0), g)
     for leaf, name in enumerate("ab"):
         b = 0.2 * np.abs(g[name][np.isfinite(g[name])]).max()
         np.testing.assert_array_equal(out[name], by_hand(g[name], b, leaf=leaf))
 
 
-def streamed(tx: optax.GradientTransformation, g: np.ndarray, at_once: int) -> jax.Array:
-    """All signs, though summed a few workers at a time: each in a place of its own."""
-    n, d = g.shape
-    index = jnp.arange(n)[:, None]
-    like, rows = jax.ShapeDtypeStruct((d,), g.dtype), jnp.asarray(g)
-    compute = jax.lax.dynamic_slice_in_dim
-    signs, _ = tx.update(Promised(like, n, at_once, rows, compute), tx.init(None))
-    own_place = lambda row, worker: [jnp.where(index == worker.index, row[0], 0)]  # noqa: E731
-    return signs.sum(own_place)[0]
+POWERS = 3.0 ** np.arange(len(G))
+
+
+def streamed(tx: optax.GradientTransformation, g: np.ndarray, chunk_size: int) -> jax.Array:
+    """Σ_i 3ⁱ sign_i, summed a few workers at a time: the sign of each worker is a digit of it."""
+    rule = rules.Additive("digits", lambda x, i, _: jnp.float32(POWERS)[i] * x, lambda x, *_: x)
+    chain = optax.chain(tx, aggregate(rule))
+    like, rows = jax.ShapeDtypeStruct(g.shape[1:], g.dtype), jnp.asarray(g)
+    lazy = LazyUpdates(like, len(g), chunk_size, rows, jax.lax.dynamic_slice_in_dim)
+    return apply_optimizer(lambda x: chain.update(x, chain.init(None))[0], lazy, "require")
 
 
 @pytest.mark.slow
 def test_the_signs_of_a_worker_do_not_depend_on_how_the_work_is_cut_up():
-    tx = noisy_sign(0.5, noise.logistic())
+    tx = noisy_sign(0.5, noise.logistic(), key=0)
     (whole,) = steps(tx, G)
     np.testing.assert_array_equal(tx.update(G, tx.init(None))[0], whole)  # not jitted
     for n in (1, 2, 4, 6):
         np.testing.assert_array_equal(steps(tx, G[:n])[0], whole[:n])
-    for at_once in (1, 2, 3, 4, 5, 7):
-        np.testing.assert_array_equal(jax.jit(lambda k=at_once: streamed(tx, G, k))(), whole)
-    np.testing.assert_array_equal(streamed(tx, G, 3), whole)
+    digits = POWERS @ whole
+    for chunk_size in (1, 2, 3, 4, 5, 7):
+        chunked = jax.jit(lambda k=chunk_size: streamed(tx, G, k))()
+        np.testing.assert_array_equal(chunked, digits)
+    np.testing.assert_array_equal(streamed(tx, G, 3), digits)
 
 
 @pytest.mark.parametrize("inject", [False, True])
@@ -196,12 +200,24 @@ def test_the_alias_is_the_vote_of_noisy_signs(inject: bool):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: noisy_sign(-1.0), ValueError, "b must be a finite number at least 0, got -1"),
-        (lambda: noisy_sign(math.nan), ValueError, "b must be a finite number .*, got nan"),
-        (lambda: noisy_sign("x"), TypeError, "b must be a real number, got 'x'"),
-        (lambda: noisy_sign(1.0, noise.normal), TypeError, r"such as .*normal\(\), got <func"),
+        (
+            lambda: noisy_sign(-1.0, key=0),
+            ValueError,
+            "b must be a finite number at least 0, got -1",
+        ),
+        (lambda: noisy_sign(math.nan, key=0), ValueError, "b must be a finite number .*, got nan"),
+        (lambda: noisy_sign("x", key=0), TypeError, "b must be a real number, got 'x'"),
+        (
+            lambda: noisy_sign(1.0, noise.normal, key=0),
+            TypeError,
+            r"such as .*normal\(\), or a plain f",
+        ),
         (lambda: noisy_sign(1.0, key=RBG).init(0), TypeError, "threefry2x32 key, got key<rbg>"),
-        (lambda: steps(noisy_sign(1.0), np.ones((2, 2), int)), TypeError, "be floating point"),
+        (
+            lambda: steps(noisy_sign(1.0, key=0), np.ones((2, 2), int)),
+            TypeError,
+            "be floating point",
+        ),
     ],
 )
 def test_errors(make: Callable[[], Any], error: type[Exception], message: str):

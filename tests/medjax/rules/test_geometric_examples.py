@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from medjax import rules
-from medjax._engine.lazy import promise
+from medjax._engine.lazy import as_lazy
 from medjax._engine.vectors import vectors_of
-from medjax.rules._selection import middle, sample_columns
+from medjax.rules import middle, sample_columns
 
 NAN = math.nan
 
@@ -173,7 +173,7 @@ def test_dnc_takes_what_no_iteration_drops_or_else_what_the_last_keeps():
     np.testing.assert_allclose(jax.jit(rules.dnc(1, 30, 1))(x, 0), 0, atol=1e-6)
     # 1.1 · 10 is 11, though not in floating point.
     rule, x = rules.dnc(10, filter_fraction=1.1), np.random.default_rng(0).normal(size=23)
-    kept = jax.jit(lambda x: rule.weigh(vectors_of(promise(x)), 0))(x.astype(np.float32))
+    kept = jax.jit(lambda x: rule.weigh(vectors_of(as_lazy(x)), 0))(x.astype(np.float32))
     assert np.sum(kept > 0) == 12
 
 

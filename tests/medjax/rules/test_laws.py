@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medjax import attacks, mixing, rules
-from medjax._engine.lazy import promise
+from medjax._engine.lazy import as_lazy
 from medjax._engine.vectors import vectors_of
 
 N, F, D, NUM_STEPS = 8, 2, 3, 4
@@ -40,7 +40,7 @@ def mixers() -> Callable[..., dict[str, jax.Array]]:
 
     def mix(x: jax.Array, length: float) -> dict[str, jax.Array]:
         stages = {"nnm": mixing.nnm(F), "arc": mixing.arc(F), "clip": mixing.clip(length)}
-        vectors = vectors_of(promise(x))
+        vectors = vectors_of(as_lazy(x))
         return {name: stage.matrix(vectors, None) @ x for name, stage in stages.items()}
 
     return jax.jit(mix)
@@ -60,7 +60,7 @@ def test_symmetries_of_mixing(x: np.ndarray, order: np.ndarray, shift: np.ndarra
 @functools.cache
 def bucket_means() -> Callable[..., dict[int, jax.Array]]:
     def means(x: jax.Array, seed: int) -> dict[int, jax.Array]:
-        vectors, key = vectors_of(promise(x)), jax.random.key(seed)
+        vectors, key = vectors_of(as_lazy(x)), jax.random.key(seed)
         return {s: (mixing.bucketing(s).matrix(vectors, key) @ x).mean(axis=0) for s in (1, 2, 4)}
 
     return jax.jit(means)

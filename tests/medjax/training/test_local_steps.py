@@ -110,7 +110,7 @@ def test_mini_batches_are_new_at_each_local_step():
 @pytest.mark.parametrize("batch_size", [None, 2])
 @pytest.mark.parametrize(
     "optimizer",
-    [medjax.mean_sgd(0.1), medjax.noisy_sign_sgd(0.1, 0.5)],
+    [medjax.mean_sgd(0.1), medjax.noisy_sign_sgd(0.1, 0.5, key=0)],
     ids=["mean", "noisy_sign"],
 )
 def test_one_local_step_is_the_gradient_bit_for_bit(optimizer: Any, batch_size: int | None):
@@ -150,7 +150,7 @@ def final(optimizer: Any, num_steps: int, chunk: int | None, **settings: Any) ->
     ("optimizer", "num_steps"),
     [
         (medjax.mean_sgd(0.25), 1),
-        (medjax.sign_sgd(1 / 16, zero="random", tie="random"), 20),
+        (medjax.sign_sgd(1 / 16, zero="random", tie="random", key=0), 20),
         (medjax.noisy_sign_sgd(1 / 16, 1.0, key=3), 20),
         (medjax.noisy_sign_sgd(1 / 16, 1.0, key=3, exact=True), 20),
         (medjax.median_sgd(0.25), 1),
@@ -180,7 +180,7 @@ def test_only_so_many_updates_exist_at_a_time():
         state = parts.init(jnp.zeros((DIM, 7)), 0)
         return str(jax.make_jaxpr(parts.advance)(state, data, 2))
 
-    for optimizer in (medjax.mean_sgd(0.1), medjax.noisy_sign_sgd(0.1, 0.5)):
+    for optimizer in (medjax.mean_sgd(0.1), medjax.noisy_sign_sgd(0.1, 0.5, key=0)):
         text = program(optimizer, 2)
         assert f"f32[2,{DIM},7]" in text
         assert f"f32[{N},{DIM}" not in text.replace(f"f32[{N},1,{DIM}]", "")
@@ -189,7 +189,7 @@ def test_only_so_many_updates_exist_at_a_time():
 
 def test_a_few_workers_at_a_time_where_there_are_many_examples(monkeypatch: pytest.MonkeyPatch):
     whole = run(medjax.median_sgd(0.1), local_steps=2, local_lr=0.1).params
-    monkeypatch.setattr("medjax.training.gradients._EXAMPLES_AT_ONCE", 8)  # 2 workers of 4
+    monkeypatch.setattr("medjax.training.gradients._EXAMPLES_PER_CHUNK", 8)  # 2 workers of 4
     cut = run(medjax.median_sgd(0.1), local_steps=2, local_lr=0.1).params
     np.testing.assert_allclose(flat(cut), flat(whole), rtol=1e-6)
 

@@ -143,7 +143,7 @@ def test_a_run_with_mini_batches_is_that_of_the_cohorts_batches():
 
 
 def test_all_participants_are_all_workers():
-    optimizer = optax.chain(medjax.worker_momentum(0.5, N), perturb(0.1), medjax.median_sgd(0.2))
+    optimizer = optax.chain(medjax.worker_momentum(0.5, N), perturb(0.1, key=0), medjax.median_sgd(0.2))
     plain, named = final(optimizer), final(optimizer, participants=N)
     np.testing.assert_array_equal(named.params, plain.params)
     jax.tree.map(np.testing.assert_array_equal, named.opt_state[0], plain.opt_state[0])

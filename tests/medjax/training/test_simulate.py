@@ -147,7 +147,7 @@ def test_a_sweep_of_learning_rates():
 
 
 MEDIAN = medjax.aggregate(medjax.rules.median())
-OPTIMIZER = optax.chain(medjax.perturb(0.1), MEDIAN, optax.adam(0.1))
+OPTIMIZER = optax.chain(medjax.perturb(0.1, key=0), MEDIAN, optax.adam(0.1))
 DRIVEN = medjax.simulation(quadratic, OPTIMIZER, batch_size=2)
 
 
@@ -185,7 +185,7 @@ def test_python_floats_as_params_do_not_compile_advance_twice():
     assert advance._cache_size() == 1
 
 
-@pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.adam(0.1), medjax.perturb(0.1)])
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.adam(0.1), medjax.perturb(0.1, key=0)])
 def test_an_optimizer_must_aggregate(optimizer):
     with pytest.raises(ValueError, match="must drop the worker axis"):
         run_toy(X0, toy(), optimizer, num_steps=1)

@@ -49,11 +49,25 @@ def test_first_may_be_known_when_compiled(first: int):
 
 
 def test_a_worker_is_the_first_or_second_of_a_pair():
-    for even, offset in itertools.product((0, 2, 8), range(5)):
-        worker = Worker(jnp.int32(even), offset)
-        index = even + offset
+    for index in (0, 1, 2, 5, 8, 11):
+        worker = Worker.of(jnp.int32(index))
         assert (worker.index, worker.pair, worker.second) == (index, index // 2, index % 2 == 1)
-        assert isinstance(worker.second, bool)  # known when compiled
+        assert Worker(worker.pair, np.bool_(index % 2)).index == index
+
+
+@pytest.mark.parametrize("first", [0, 6])
+def test_which_of_a_pair_is_known_when_compiled(first: int):
+    given = []
+
+    def look(row: Row, worker: Worker) -> Row:
+        given.append(worker.second)
+        return row
+
+    # 9 rows are added 4 at a time, and the last one alone.
+    rows, total = [jnp.ones((9, 2))], [jnp.zeros(2)]
+    add = functools.partial(sum_over_workers, look, paired=True)
+    jax.eval_shape(add, rows, jnp.int32(first), total)
+    assert [bool(x) for x in given if isinstance(x, np.bool_)][:4] == [False, True, False, True]
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
