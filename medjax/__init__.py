@@ -17,6 +17,8 @@ from medjax import sharding as sharding
 from medjax import theory as theory
 from medjax import training as training
 from medjax import workers as workers
+from medjax._engine.random import MaybeKey as MaybeKey
+from medjax._engine.random import Seed as Seed
 from medjax.attacks import AttackState as AttackState
 from medjax.attacks import attack as attack
 from medjax.compressors import compress as compress

@@ -116,8 +116,9 @@ def place_workers(data: WorkerData, mesh: Mesh | None) -> WorkerData:
 
         def rows(index: Any) -> np.ndarray:
             start, stop, _ = index[0].indices(padded)
-            own = np.asarray(x[start : min(stop, n)])
-            return np.pad(own, ((0, stop - start - len(own)), *[(0, 0)] * (own.ndim - 1)))
+            local = np.asarray(x[start : min(stop, n)])
+            missing = stop - start - len(local)
+            return np.pad(local, ((0, missing), *[(0, 0)] * (local.ndim - 1)))
 
         return jax.make_array_from_callback((padded, *x.shape[1:]), where, rows)
 

@@ -1,7 +1,7 @@
 """Results of Chen et al. (2020) as numbers: the exact median of noisy values, and the settings.
 
-One coordinate of Noisy medianSGD moves by Y = median_i(u_i + b ξ_i), and one of Noisy signSGD by
-the sign of Y. As b grows, E[Y] goes to the mean of the u_i (theorems 3 and 4):
+One coordinate of Noisy medianSGD moves by Y = median_i(u_i + b ξ_i), one of Noisy signSGD by the
+sign of Y. As b grows, E[Y] goes to the mean of the u_i (theorems 3 and 4):
 
 >>> from medjax import theory
 >>> [round(theory.median_gap([1, 2, 10], b), 4) for b in (0, 3, 10, 30)]
@@ -16,7 +16,7 @@ the host, in float64, by Gauss-Legendre quadrature of that function between its 
 
 import math
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +31,7 @@ from medjax.noise._distributions import Noise, as_noise
 Vector = Float[np.ndarray, " n"]
 """The workers' numbers."""
 
-_FEW, _MANY = (np.polynomial.legendre.leggauss(order) for order in (5, 16))
+_RULES = [np.polynomial.legendre.leggauss(order) for order in (5, 8, 16)]
 _CHUNK_SIZE = 4096
 _TABLE_SIZE = 2**15  # 256 KiB, so that the recursion stays in the processor's cache
 
@@ -73,7 +73,7 @@ def theorem5(T: int, d: int) -> Rates:
 
 
 def theorem6(T: int, d: int) -> Rates:
-    """Return b = (T d)^(1/6) and δ = (T d)^(-2/3) for Noisy medianSGD: O(d^(2/3) / T^(1/3)).
+    """Return b = (T d)^(1/6), δ = (T d)^(-2/3) for Noisy medianSGD: the rate O(d^(2/3) / T^(1/3)).
 
     Chen et al. (2020), theorem 6. Arguments and errors are those of `theorem5`.
     """
@@ -86,21 +86,20 @@ def median_gap(u: ArrayLike, b: float, noise: Noise | None = None) -> float:
 
     For any number c, with G the median's distribution function, it is
     c - mean_i(u_i) + ∫_0^∞ [1 - G(c + t) - G(c - t)] dt. For large b, c is the mean, so that no
-    digits are lost: the error is about 1e-15 (b + max_i |u_i|), or up to 1e-10 b if n is above 200
-    and the noise's density has kinks. For three values the gap falls as
-    -(9/2) (∫ f³) Π_i (u_i - mean) / b², where f is the noise's density.
+    digits are lost: the error is about 1e-15 (b + max_i |u_i|), or up to 1e-9 b if n is above 200
+    and the noise's density f has kinks. A thousand values take about a second, or a few with kinks.
+    For three values the gap falls as -(9/2) (∫ f³) Π_i (u_i - mean) / b².
 
     Chen et al. (2020), theorems 3 and 4; b = 0 gives the gap that stops the algorithms without
     noise.
 
     Args:
-        u: (n,), the workers' values, n odd as in the paper. A thousand take about a second.
+        u: (n,), the workers' values, n odd as in the paper.
         b: the standard deviation of the noise.
         noise: the distribution of ξ; standard normal by default.
 
     Raises:
-        ValueError: if n is even or 0, b is negative, a number isn't finite, or the noise has no
-            `cdf`.
+        ValueError: if n is even or 0, b is negative, a number isn't finite, or `noise.cdf` is None.
         TypeError: if u or b isn't made of real numbers or is traced, or `noise` isn't a `Noise`.
     """
     return median_moments(u, b, noise).gap
@@ -129,18 +128,10 @@ def median_moments(u: ArrayLike, b: float, noise: Noise | None = None) -> Moment
 def median_cdf(
     u: ArrayLike, b: float, y: ArrayLike, noise: Noise | None = None
 ) -> Float[np.ndarray, "..."]:
-    """Return P(median_i(u_i + b ξ_i) <= y), elementwise in y.
+    """Return P(median_i(u_i + b ξ_i) <= y), elementwise for numbers y of any shape.
 
     At y = 0 it gives the direction of Noisy signSGD: E[sign(median)] = 1 - 2 P(median <= 0).
-
-    Args:
-        u: (n,), the workers' values, n odd.
-        b: the standard deviation of the noise.
-        y: numbers, of any shape.
-        noise: the distribution of ξ; standard normal by default.
-
-    Raises:
-        ValueError, TypeError: as `median_gap`.
+    The other arguments and the errors are those of `median_gap`.
     """
     u, b, noise = _check(u, b, noise)
     y = np.asarray(y, np.float64)
@@ -150,17 +141,8 @@ def median_cdf(
 def median_quantile(u: ArrayLike, b: float, q: float = 0.5, noise: Noise | None = None) -> float:
     """Return the least y with P(median_i(u_i + b ξ_i) <= y) >= q.
 
-    The default, the median of the median, is where Noisy signSGD is at rest.
-
-    Args:
-        u: (n,), the workers' values, n odd.
-        b: the standard deviation of the noise.
-        q: a probability, between 0 and 1.
-        noise: the distribution of ξ; standard normal by default.
-
-    Raises:
-        ValueError: if q isn't between 0 and 1, or as `median_gap`.
-        TypeError: as `median_gap`.
+    The default, the median of the median, is where Noisy signSGD is at rest. q must be above 0 and
+    below 1, or a ValueError is raised. Other arguments and errors are those of `median_gap`.
 
     >>> round(median_quantile([1, 2, 10], 10.0), 3)
     4.173
@@ -175,16 +157,14 @@ def median_quantile(u: ArrayLike, b: float, q: float = 0.5, noise: Noise | None 
 
 
 def _quantile(u: Vector, b: float, q: float, noise: Noise) -> float:
-    # Above all u_i every event has probability 1/2 or more. Below all of them by x b they have at
-    # most 1/(2x²), by Chebyshev, and half of them happen with at most twice that, by Markov.
-    low = u[0] - b * min(1 / math.sqrt(q), noise.support)
-    high = u[-1]
-    cells = 128 if len(u) < 100 else 8
-    for _ in range(70 // int(math.log2(cells))):
-        y = np.linspace(low, high, cells + 1)
-        # By the above it holds at the last, where rounding may say otherwise.
-        reached = np.append(_below(u, y[:-1], b, noise) >= q, True)
-        first = int(np.argmax(reached))
+    # Above all u_i every event has probability 1/2 or more. At x b below all of them each has at
+    # most 1/(2x²), by Chebyshev, so half of them happen with at most twice that, by Markov.
+    low, high = u[0] - b * min(1 / math.sqrt(q), noise.support), u[-1]
+    halvings = 7 if len(u) < 100 else 3  # a call's cost is mostly fixed for few workers only
+    for _ in range(70 // halvings):
+        y = np.linspace(low, high, 2**halvings + 1)
+        # The last point counts as reached even if rounding says otherwise.
+        first = int(np.argmax(np.append(_below(u, y[:-1], b, noise) >= q, True)))
         low, high = y[max(first - 1, 0)], y[first]
     return float(high)
 
@@ -196,15 +176,15 @@ def _moments(v: Vector, b: float, noise: Noise) -> tuple[float, float]:
         return float(np.median(v)), b * b  # one worker's tails may be too heavy for the quadrature
     mean = square = 0.0
     steps = _steps(np.abs(v), b, noise)
-    # Few at a time for large n, since the sum stops early; many for small n, as JAX's calls cost.
+    # As many at a time as fill a chunk of `_cdf`, since the sum may stop after each.
     while some := list(islice(steps, min(max(_CHUNK_SIZE // (16 * n), 1), 32))):
         t, weights = np.concatenate([_nodes(edges) for edges in some], axis=1)
         # By symmetry, P(Y > t) is the probability that the median of the -v_i + b ξ_i is below -t.
         above, below = _below(-v, -t, b, noise), _below(v, -t, b, noise)
         mean += float(weights @ (above - below))
         square += float(weights @ (2 * t * (above + below)))
-        # About t² P(|Y| > t) is left of E[Y²], and Var[Y] is about b²/n or more.
-        if (above[-1] + below[-1]) * (t[-1] / b) ** 2 < 1e-20 / n:
+        # About t² P(|Y| > t) of E[Y²] remains, and Var[Y] is about b²/n or more.
+        if not (above[-1] + below[-1]) * (t[-1] / b) ** 2 > 1e-20 / n:
             break
     return mean, square - mean**2
 
@@ -212,10 +192,10 @@ def _moments(v: Vector, b: float, noise: Noise) -> tuple[float, float]:
 def _below(
     u: Vector, y: Float[np.ndarray, " k"], b: float, noise: Noise
 ) -> Float[np.ndarray, " k"]:
-    """Return P(median_i(u_i + b ξ_i) <= y), by adding one event u_i + b ξ_i <= y after another.
+    """Return P(median_i(u_i + b ξ_i) <= y), that at least half of the n events happen.
 
-    It has n²/4 multiplications for each y, of positive numbers, so that tails keep their digits. By
-    Fourier transforms it would be no faster for a thousand values, and tails would be lost.
+    The recursion over the events takes n²/4 multiplications for each y and keeps the digits of the
+    tails. Fourier transforms lose these, and would be no faster for a thousand values.
     """
     if b == 0:
         return np.where(np.median(u) <= y, 1.0, 0.0)
@@ -224,11 +204,11 @@ def _below(
     for some in np.array_split(y, len(y) * half // _TABLE_SIZE + 1):
         with np.errstate(over="ignore"):
             p = _cdf(noise, (some - u[:, None]) / b)
-        # counts[j] is the probability that j have happened, the last that `half` or more have.
+        # counts[j] is the probability that j have happened, the last one that `half` or more have.
         counts = np.zeros((half + 1, len(some)))
         counts[0] = 1
         for i in range(n):
-            # After i events no more than i have happened, and the last n - i must make up `half`.
+            # Before event i at most i have happened; fewer than `low` can't become `half` any more.
             low, high = max(half - (n - i), 0), min(i + 1, half)
             moved = counts[low:high] * p[i]
             counts[low:high] -= moved
@@ -238,36 +218,38 @@ def _below(
 
 
 def _cdf(noise: Noise, x: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-    """Return F(x) in float64, computed in chunks of one size: JAX compiles anew for every shape."""
+    """Return F(x) in float64, in chunks of one size, as JAX compiles anew for every shape."""
+    assert noise.cdf is not None  # `_check` has seen to it
     chunks = np.zeros((x.size // _CHUNK_SIZE + 1, _CHUNK_SIZE))
     chunks.ravel()[: x.size] = x.ravel()
-    # Within someone's jit too these are numbers, now.
+    # Inside a caller's jit, too, these must be numbers at once.
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
         values = [np.asarray(noise.cdf(chunk), np.float64) for chunk in chunks]
     return np.concatenate(values)[: x.size].reshape(x.shape)
 
 
 def _steps(centres: Vector, b: float, noise: Noise) -> Iterator[Float[np.ndarray, " edges"]]:
-    """Yield the edges of panels, a step at a time, from 0 outwards and without end.
+    """Yield the edges of panels, one step at a time, from 0 outwards and without end.
 
-    At a distance x from the nearest centre the workers' distribution functions change over lengths
-    of about max(b, x). Near it that of the median changes over b/√n, or over b/n where bounded
-    noise ends. 16 nodes suffice for several such lengths.
+    With m centres within 6b the median's distribution function changes over b/√m, or over b/m where
+    bounded noise ends; far from all, over the distance to the nearest. 16 nodes suffice for several
+    such lengths, between the kinks that the workers' functions have at their centres and ends.
     """
-    n, far = len(centres), b * noise.support
+    bounded, far = math.isfinite(noise.support), b * noise.support
     density, kinked = _shape(noise)
     ends = [np.abs(centres - far), centres + far]
     kinks = np.unique([centres, *ends] if kinked else ends)
-    most = max(3 * 10**7 // n**2, 8)
-    step = b * min(0.5 / density, 1) * min((3 if far == math.inf else 1) / math.sqrt(n), 0.6)
+    most = max(3 * 10**7 // len(centres) ** 2, 8)
     low = 0.0
     while True:
-        away = float(np.min(np.abs(low - centres)))
-        # The last two so that rounding doesn't stop it where b is next to nothing.
-        high = low + max(step, away / 2, 1e-15 * low, 1e-300)
+        distances = np.abs(low - centres)
+        near, away = np.count_nonzero(distances < 6 * b), float(np.min(distances))
+        step = b * min(0.5 / density, 1) * min((1 if bounded else 3) / math.sqrt(max(near, 1)), 0.6)
+        # The last two keep it going where b is so small that it would be lost to rounding.
+        high = low + max(step, min(away / 2, away - 4 * b), 1e-15 * low, 1e-300)
         inside = kinks[np.searchsorted(kinks, low, "right") : np.searchsorted(kinks, high)]
         if len(inside) > most:
-            # For the time: all kinks that are far from the one before, of the others every k-th.
+            # To bound the time, keep the kinks far from the one before and every k-th of the rest.
             keep = np.diff(inside, prepend=-math.inf) > (inside[-1] - inside[0]) / most
             keep[:: len(inside) // most + 1] = keep[-1] = True
             inside = inside[keep]
@@ -278,23 +260,22 @@ def _steps(centres: Vector, b: float, noise: Noise) -> Iterator[Float[np.ndarray
 def _shape(noise: Noise) -> tuple[float, bool]:
     """Return the density f(0), at least 0.5, and whether f has a kink there."""
     linear, *others = _cdf(noise, np.array([[1e-3, 2e-3, 4e-3]]))[0] - 0.5
-    # What isn't linear in F grows as x³ by symmetry, but as x² if f has a kink.
+    # By symmetry, what isn't linear in F grows as x³, but as x² if f has a kink.
     first, second = others[0] - 2 * linear, others[1] - 2 * others[0]
     return max(linear / 1e-3, 0.5), abs(first) > 1e-12 and abs(second) < 6 * abs(first)
 
 
 def _nodes(edges: Float[np.ndarray, " edges"]) -> Float[np.ndarray, "2 k"]:
-    """Return the nodes and weights of the panels; panels between close kinks need only few."""
-    close = (edges[-1] - edges[0]) / 16
-    found = []
-    for low, high in pairwise(edges):
-        x, weights = _FEW if high - low < close else _MANY
-        found.append([low + (high - low) / 2 * (1 + x), (high - low) / 2 * weights])
-    return np.concatenate(found, axis=1)
+    """Return the nodes and weights of a step's panels; narrow panels need only few nodes."""
+    widths = np.diff(edges)
+    rules = [_RULES[k] for k in np.searchsorted((1 / 16, 1 / 2), widths / np.sum(widths))]
+    nodes = [low + w / 2 * (1 + x) for low, w, (x, _) in zip(edges, widths, rules, strict=False)]
+    weights = [w / 2 * weights for w, (_, weights) in zip(widths, rules, strict=True)]
+    return np.stack([np.concatenate(nodes), np.concatenate(weights)])
 
 
 def _check(u: Any, b: Any, noise: Noise | None) -> tuple[Vector, float, Noise]:
-    """Return the values in order, b and the distribution, once they are checked."""
+    """Return the sorted values, b and the distribution after checking them."""
     if isinstance(u, Tracer) or isinstance(b, Tracer):
         raise TypeError("u and b must be numbers, not traced: medjax.theory computes on the host")
     checks.real("b", b, minimum=0.0)

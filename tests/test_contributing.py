@@ -1,4 +1,4 @@
-"""CONTRIBUTING's examples do what it says: a line in its table each, and all commands have them."""
+"""The files of docs/write-your-own: a line in its table each, and all commands have them."""
 
 import doctest
 import json
@@ -11,25 +11,48 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import medjax
 from experiments import algorithms
 from experiments import list as listing
 from experiments.run import main
 from experiments.sweep.__main__ import main as sweep
-from medjax import attacks, compressors, mixing, rules
+from medjax import attacks, compressors, mixing, noise, rules
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGES = {
+    "medoid": "rule",
+    "silent": "attack",
+    "normalize": "mixing",
+    "half": "compressor",
+    "irwin_hall": "noise",
+}
 (COMMAND,) = re.findall(r"^python -m experiments\.run (.*)$", TEXT, re.MULTILINE)
+NEW_FILES = {
+    "medoid": "rules",
+    "silent": "attacks",
+    "normalize": "mixing",
+    "half": "compressors",
+    "irwin_hall": "noise",
+}
 QUICK = ["--dataset", "digits", "--model", "logistic", "--partition", "iid"]
+
+
+def page(name: str) -> str:
+    return (ROOT / f"docs/write-your-own/{PAGES[name]}.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def examples():
-    """What the snippets define, one after the other."""
-    names = {"__name__": "examples"}
-    for snippet in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
-        exec(snippet, names)
-    return names
+    """The functions of the pages, each from the block that is to be a file."""
+    found = {}
+    for name in PAGES:
+        blocks = re.findall(r"```python\n(.*?)```", page(name), re.DOTALL)
+        (file,) = (block for block in blocks if f"def {name}() ->" in block)
+        names = {"__name__": "examples"}
+        exec(file, names)
+        found[name] = names[name]
+    return found
 
 
 @pytest.fixture
@@ -41,6 +64,7 @@ def added(examples, monkeypatch):
         (mixing.MIXINGS, "normalize"),
         (attacks.ATTACKS, "silent"),
         (compressors.COMPRESSORS, "half"),
+        (noise.NOISES, "irwin_hall"),
     ):
         monkeypatch.setitem(table, kind, examples[kind])
     monkeypatch.setitem(algorithms.RULE_TABLE, "noisy_medoid", examples["medoid"])
@@ -81,9 +105,28 @@ def test_others_are_what_they_say(examples):
     assert compressor.bits(x) == 16 * 6
 
 
+def test_noise_is_what_it_says(examples):
+    irwin_hall = examples["irwin_hall"]()
+    x = np.float32([-np.inf, -4, -3, -2, -1, -0.5, 0, 1, 2, 3, np.inf])
+    expected = [0, 0, 0, 1 / 48, 1 / 6, 0.5 - 4.375 / 24, 0.5, 5 / 6, 47 / 48, 1, 1]
+    np.testing.assert_allclose(irwin_hall.cdf(x), expected, atol=1e-7)
+    np.testing.assert_allclose(irwin_hall.mean_sign(x), 2 * np.array(expected) - 1, atol=2e-7)
+    assert irwin_hall.mean_sign(1e-12) == pytest.approx(0.75e-12)
+    assert np.isnan(irwin_hall.cdf(np.nan))
+    sample, key = irwin_hall.sample, jax.random.key(0)
+    draws = np.sort(sample(key, (100_000,)))
+    # The variance of ξ² is E ξ⁴ - 1 = 1.6; 5 standard deviations.
+    assert (draws**2).mean() == pytest.approx(1, abs=5 * (1.6 / 100_000) ** 0.5)
+    steps = np.arange(100_000) / 100_000
+    assert abs(irwin_hall.cdf(draws) - steps).max() < 2.5 / 100_000**0.5
+    np.testing.assert_array_equal(sample(key, (2, 3)).ravel(), sample(key, (9,))[:6])
+    half = sample(key, (6,), jnp.bfloat16)
+    np.testing.assert_array_equal(half, sample(key, (6,)).astype(jnp.bfloat16))
+
+
 def test_doctests(examples):
-    finder = doctest.DocTestFinder()
-    (test,) = (t for t in finder.find(examples["medoid"], "medoid", globs=examples) if t.examples)
+    finder, names = doctest.DocTestFinder(), {**examples, "jnp": jnp}
+    (test,) = (t for t in finder.find(examples["medoid"], "medoid", globs=names) if t.examples)
     assert doctest.DocTestRunner(verbose=False).run(test) == (0, 1)
 
 
@@ -97,7 +140,8 @@ def test_command(added, tmp_path):
     assert summary["bits_down_per_step"] == 20 * 650 * 32
     assert summary["train_loss"] < 2.4
     config = json.loads((out / "config.json").read_text())["config"]
-    assert (config["rule"], config["byzantine"]) == ("medoid", 2)
+    assert (config["rule"], config["noise"]) == ("noisy_medoid", "irwin_hall")
+    assert config["byzantine"] == 2
 
 
 def test_sweep_of_the_noisy_rule(added, tmp_path):
@@ -120,12 +164,23 @@ def test_list(added):
         *("Geometric", "The vector nearest to all, x_k with k = argmin_i Σ_j ‖x_i - x_j‖."),
         *("", "", "Kaufman and Rousseeuw, 1987"),
     )
-    for name in ("silent", "normalize", "half"):
+    for name in PAGES:
         assert found[name][-1]
 
 
 def test_places_exist():
-    for place in re.findall(r"`((?:medjax|tests|experiments)/[\w/.]*)`", TEXT):
-        assert (ROOT / place).exists(), place
+    new = {f"medjax/{folder}/_{name}.py" for name, folder in NEW_FILES.items()}
+    for text in (TEXT, *map(page, PAGES)):
+        for place in re.findall(r"`((?:medjax|tests|experiments)/[\w/.]*)`", text):
+            assert place in new or (ROOT / place).exists(), place
     for name in ("KNOWN", "SETTINGS", "test_every_rule_has_a_reference"):
         assert name in TEXT
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_say_where_it_goes(name):
+    text, folder = page(name), NEW_FILES[name]
+    assert f"`medjax/{folder}/_{name}.py`" in text
+    assert f'```text\n    "{name}": {name},\n```' in text
+    (table,) = re.findall(r"to\s+the table `(\w+)`", text)
+    assert isinstance(vars(getattr(medjax, folder))[table], dict)

@@ -14,10 +14,12 @@ import jax
 from jax.core import ShapedArray, Tracer
 from jax.extend import core as jex
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import AbstractMesh
 from jaxtyping import Array, Float
 
 from medjax._engine.kernels.sums import Row, Worker
 from medjax._engine.lazy import LazyUpdates, RowStage, as_lazy, row_like
+from medjax._engine.mesh import inside_shards
 from medjax._engine.stacked import PyTree, Stacked, Updates
 
 
@@ -33,9 +35,12 @@ class _Code:
         return jax.tree.unflatten(self.structure, f(*jax.tree.leaves(args)))
 
 
-def _trace(f: Callable[..., PyTree], *like: PyTree) -> tuple[_Code, list[Array], PyTree]:
+def _trace(
+    f: Callable[..., PyTree], *like: PyTree, mesh: AbstractMesh
+) -> tuple[_Code, list[Array], PyTree]:
     """Trace f; return its code, the arrays that it closes over, and the shapes that it returns."""
-    closed, shape = jax.make_jaxpr(f, return_shape=True)(*like)
+    with jax.sharding.use_abstract_mesh(mesh):
+        closed, shape = jax.make_jaxpr(f, return_shape=True)(*like)
     return _Code(closed.jaxpr, jax.tree.structure(shape)), list(closed.consts), shape
 
 
@@ -106,7 +111,7 @@ def apply_stage(name: str, stage: RowStage, updates: Stacked, *, in_turn: bool =
     leaves, treedef = jax.tree.flatten(lazy.inputs)
     if not _is_traced(leaves):
         return (lazy.then_in_turn(stage) if in_turn else lazy.then(stage)).stacked()
-    code, captured, _ = _trace(stage, row_like(lazy.like), _SOME_WORKER)
+    code, captured, _ = _trace(stage, row_like(lazy.like), _SOME_WORKER, mesh=inside_shards())
     mark = StageMark(name, code, in_turn)
     return jax.tree.unflatten(treedef, _bind(mark, captured, leaves, code.jaxpr.effects))
 
@@ -136,9 +141,10 @@ def sum_rule(
     leaves = jax.tree.leaves(lazy.inputs)
     if not _is_traced(leaves):
         return lazy.unflatten(decode(lazy.sum(encode, votes=votes, coins=coins)))
-    encoding, of_encode, sums = _trace(encode, row_like(lazy.like), _SOME_WORKER)
-    decoding, of_decode, _ = _trace(decode, sums)
-    coin, of_coins, _ = (None, [], None) if coins is None else _trace(coins)
+    local = inside_shards()
+    encoding, of_encode, sums = _trace(encode, row_like(lazy.like), _SOME_WORKER, mesh=local)
+    decoding, of_decode, _ = _trace(decode, sums, mesh=jax.sharding.get_abstract_mesh())
+    coin, of_coins, _ = (None, [], None) if coins is None else _trace(coins, mesh=local)
     sizes = (len(of_encode), len(of_decode), len(of_coins))
     mark = SumMark(name, encoding, decoding, coin, votes, sizes, weights is not None)
     captured = [*of_encode, *of_decode, *of_coins, *([] if weights is None else [weights])]

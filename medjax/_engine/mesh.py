@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Shaped
 
 from medjax._engine.stacked import PyTree
@@ -81,13 +81,12 @@ def over_shards(
         return f(inputs, lax.axis_index(names) * each, names)
 
     # In a vmap with `spmd_axis_name=GRID` each device has runs of its own.
-    grid = {GRID} if _kinds().get(GRID) == AxisType.Auto else set()
     by_worker = PartitionSpec(names)
     result = jax.shard_map(
         local,
         in_specs=(by_worker,),
         out_specs=by_worker if out == "workers" else PartitionSpec(),
-        axis_names={*names, *grid},
+        axis_names={*names, *_grid_axis()},
         check_vma=False,  # it can't know that what all_gather returns is the same everywhere
     )(jax.tree.map(pad, inputs))
     return jax.tree.map(lambda x: x[:num_workers], result) if out == "workers" else result
@@ -95,6 +94,23 @@ def over_shards(
 
 def _first(x: Array, count: int) -> Array:
     return x if len(x) <= count else x[:count]
+
+
+def inside_shards() -> AbstractMesh:
+    """Return the ambient mesh as functions see it that `over_shards` maps over devices.
+
+    A jaxpr is tied to the mesh that it was traced under: it can only be evaluated in such a
+    function if it was traced under this one.
+    """
+    mesh, names = jax.sharding.get_abstract_mesh(), axes()
+    if not names:
+        return mesh
+    manual = {*names, *_grid_axis()}
+    return mesh.update_axis_types({name: AxisType.Manual for name in manual})
+
+
+def _grid_axis() -> set[str]:
+    return {GRID} if _kinds().get(GRID) == AxisType.Auto else set()
 
 
 def spread(states: PyTree) -> PyTree:

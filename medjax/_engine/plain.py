@@ -31,15 +31,25 @@ def check_function(kind: str, value: object, num_arguments: int, example: str) -
         raise TypeError(
             f"{kind} must be built, such as {example}, or a plain function; got {value!r}"
         )
-    try:
-        inspect.signature(value).bind(*[None] * num_arguments)
-    except TypeError:
+    if not takes(value, num_arguments):
+        count = "1 argument" if num_arguments == 1 else f"{num_arguments} arguments"
         raise TypeError(
-            f"{kind} {name_of(value)} must take {num_arguments} arguments, "
-            f"it takes {inspect.signature(value)}"
-        ) from None
+            f"{kind} {name_of(value)} must take {count}, it takes {inspect.signature(value)}"
+        )
+
+
+def takes(function: Callable[..., Any], num_arguments: int) -> bool:
+    """Tell whether a function takes so many positional arguments, and a `key` if it names one."""
+    try:
+        signature = inspect.signature(function)
     except ValueError:  # the signature of some compiled functions can't be read
-        return
+        return True
+    others = list(signature.parameters)[num_arguments:]
+    try:
+        signature.bind(*[None] * num_arguments, **{"key": None for name in others if name == "key"})
+    except TypeError:
+        return False
+    return True
 
 
 def accepts_key(function: Callable[..., Any]) -> bool:

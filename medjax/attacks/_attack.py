@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from medjax._engine import checks
 from medjax._engine.lazy import as_lazy
-from medjax._engine.plain import check_function, joined, name_of, parted
+from medjax._engine.plain import check_function, joined, name_of, parted, takes
 from medjax._engine.random import MaybeKey, Seed, stage_key
 from medjax._engine.stacked import Stacked
 
@@ -32,7 +32,7 @@ Workers: TypeAlias = slice | Int[Array | np.ndarray, " _"]
 """Some of the workers, in order: a slice, which needs no gathering, or their indices."""
 
 PlainAttack: TypeAlias = Callable[..., Float[Array, "*f d"]]
-"""(honest (h, d), byzantine (f, d), key) to what is sent, (f, d) or (d,): any such function."""
+"""(honest (h, d), byzantine (f, d)), perhaps with a key, to what is sent, (f, d) or (d,)."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,15 @@ def as_attack(attack: object) -> Attack:
     """
     if isinstance(attack, Attack):
         return attack
-    check_function("attack", attack, 3, "medjax.attacks.alie()")
+    with_key = not callable(attack) or takes(attack, 3)
+    check_function("attack", attack, 3 if with_key else 2, "medjax.attacks.alie()")
     assert callable(attack)
     name = name_of(attack)
 
     def forge(honest: Honest, byzantine: Byzantine, key: MaybeKey) -> Sent:
         would_send = joined(byzantine)
-        sent = jnp.asarray(attack(joined(honest), would_send, key))
+        vectors = (joined(honest), would_send)
+        sent = jnp.asarray(attack(*vectors, key) if with_key else attack(*vectors))
         if sent.shape not in (would_send.shape, would_send.shape[1:]):
             raise ValueError(
                 f"attack {name} must return vectors of shape {would_send.shape} or "

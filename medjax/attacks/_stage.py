@@ -69,8 +69,9 @@ def attack(
 
     Args:
         attack: an attack of `medjax.attacks`, such as `attacks.alie()`; or any function (honest
-            vectors (h, d), the Byzantine workers' own (f, d), key) to what they send, (f, d) or
-            one vector (d,) for all. Its key is None if none is given here.
+            vectors (h, d), those that the Byzantine workers would have sent (f, d), key) to what
+            they send, (f, d) or one vector (d,) for all. The function may leave out the key; it is
+            None if none is given here.
         num_byzantine: f, the number of workers who attack, whatever number the rule expects.
         key: a JAX key or an integer seed, for an attack that draws random numbers or Byzantine
             workers that are drawn. A second `attack` in the same chain needs another key.

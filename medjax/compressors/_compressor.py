@@ -135,20 +135,26 @@ class Bits(NamedTuple):
 
 
 def communication(
-    like: Like, num_workers: int, *, up: Compressor | None = None, down: Compressor | None = None
+    like: Like,
+    num_workers: int,
+    *,
+    up: Compressor | PlainCompressor | None = None,
+    down: Compressor | PlainCompressor | None = None,
 ) -> Bits:
     """Return the exact number of bits that n workers and the server exchange in one step.
 
     Args:
         like: one worker's update, or its shapes and dtypes.
         num_workers: n.
-        up: the workers' compressor; None if every number is sent in full, 32 bits in float32.
+        up: the workers' compressor, built or a plain function as in `compress`; None if every
+            number is sent in full, 32 bits in float32.
         down: the same for the message from the server to each worker. For a majority vote, use
             `sign()`, one bit per coordinate: as `down` if no vote can be tied or `tie="random"`,
             and as `up` if no worker abstains.
 
     Raises:
-        ValueError, TypeError: if n isn't a positive integer, or as for `Compressor.bits`.
+        ValueError, TypeError: if n isn't a positive integer, if `up` or `down` isn't a compressor,
+            or as for `Compressor.bits`.
 
     >>> from medjax.compressors import sign, top_k
     >>> communication(jnp.zeros(1000), 10, up=sign(), down=sign())
@@ -158,10 +164,10 @@ def communication(
     """
     n = checks.integer("num_workers", num_workers, minimum=1)
 
-    def message(compressor: Compressor | None) -> int:
+    def message(compressor: Compressor | PlainCompressor | None) -> int:
         if compressor is None:
             return sum(x.size * value_bits(x.dtype) for x in _structs(like))
-        return compressor.bits(like)
+        return as_compressor(compressor).bits(like)
 
     return Bits(n * message(up), n * message(down))
 

@@ -12,6 +12,7 @@ A factory builds a stage and rejects impossible settings. `medjax.mix` puts it i
 
 from collections.abc import Callable, Mapping
 
+from medjax._engine.vectors import Vectors as Vectors
 from medjax.mixing._mixings import Mixing as Mixing
 from medjax.mixing._mixings import PlainMixing as PlainMixing
 from medjax.mixing._mixings import arc as arc

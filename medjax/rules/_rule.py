@@ -64,8 +64,8 @@ class FromFunction:
 
     Attributes:
         function: (vectors (n, d)) to their aggregate (d,); or (vectors, key), if it has an argument
-            called `key`. The leaves of an update are joined to one vector of d numbers, in the
-            dtype of the widest leaf.
+            called `key`. The leaves of an update are joined to one vector of d numbers, in float32
+            at least.
         flat: False for a function of the stacked updates as they are, leaves (n, *shape), to an
             update, leaves (*shape).
 
@@ -99,11 +99,15 @@ class FromFunction:
             if key is None:
                 raise ValueError(f"{self.name} draws random numbers: give it a key")
             draw = {"key": stage_key(key, "rule")}
-        given = joined(lazy.rows()) if self.flat else lazy.stacked()
+        given: Any = lazy.stacked()
+        if self.flat:
+            given = joined(lazy.rows())
+            given = given.astype(jnp.promote_types(given.dtype, jnp.float32))
         aggregate = jax.tree.map(jnp.asarray, self.function(given, **draw))
         found = jax.tree.map(jnp.shape, aggregate)
         wanted = jax.tree.map(lambda x: x.shape[1:], given)
-        if found != wanted:
+        # Equal dictionaries may still differ in the order of their leaves.
+        if found != wanted or jax.tree.structure(aggregate) != jax.tree.structure(given):
             raise ValueError(
                 f"rule {self.name} must drop the worker axis and return shape {wanted}, got {found}"
             )
@@ -117,7 +121,8 @@ def as_rule(rule: object) -> Rule | StatefulRule:
     Raises:
         TypeError: if it is neither (`rules.median` in place of `rules.median()`).
     """
-    if isinstance(rule, Rule | StatefulRule):
+    # The class `FromFunction` has all that a rule has, too.
+    if isinstance(rule, Rule | StatefulRule) and not isinstance(rule, type):
         return rule
     check_function("rule", rule, 1, "medjax.rules.median()")
     return FromFunction(rule)  # pyright: ignore[reportArgumentType]

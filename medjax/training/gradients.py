@@ -55,11 +55,6 @@ class LocalGradients(NamedTuple):
     states: PyTree
 
 
-def everything(data: WorkerData, states: PyTree = None) -> Local:
-    """Return all examples of all workers, to be measured."""
-    return Local(data.examples, data.sizes, None, states)
-
-
 def local_gradients(
     objective: Objective,
     params: PyTree,

@@ -17,7 +17,6 @@ from medjax.rules import mean, median
 from medjax.training.gradients import (
     Local,
     chunk_limit,
-    everything,
     map_workers,
     worker_gradient,
 )
@@ -93,11 +92,8 @@ def measure_workers(
         honest workers whose gradient has a NaN or ±∞ and the Byzantine ones who sent such numbers.
     """
     n = data.num_workers
-    local = everything(data, states)
-    if split.honest != slice(n):
-        local = jax.tree.map(lambda x: x[split.honest], local)
-    elif data.padding:
-        local = Local(*(jax.tree.map(lambda x: x[:n], part) for part in local))
+    every = Local(data.examples, data.sizes, None, states)
+    local = jax.tree.map(lambda x: x[split.honest], every)
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     parts = max(1, -(-len(local.sizes) * size // _MEDIAN_NUMBERS))
     width = -(-size // parts)

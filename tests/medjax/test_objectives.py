@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 import medjax
-from medjax.training.gradients import local_gradients, sample_batches
 from medjax.objectives import classification
+from medjax.training.gradients import Local, local_gradients, sample_batches
 
 
 def linear(params, inputs):
@@ -127,12 +127,14 @@ def all_workers(params):
     return {"loss": np.array(losses), "accuracy": np.array(accuracies)}, stacked
 
 
-# 7 rows each: 5 workers in one piece; one by one; in pieces of 2, 2, 1; and of 3, 2.
-@pytest.mark.parametrize("at_once", [35, 1, 7, 14, 21])
-def test_local_gradients_are_those_of_own_examples(at_once, monkeypatch):
-    monkeypatch.setattr("medjax.training.gradients._EXAMPLES_AT_ONCE", at_once)
-    got = jax.jit(partial(local_gradients, softmax))(start(), unequal())
-    for tree, expected in zip(got, all_workers(PARAMS), strict=True):
+# 7 rows each: 5 workers in one chunk; in chunks of 1; of 2, 2 and 1; and of 3 and 2.
+@pytest.mark.parametrize("examples_per_chunk", [35, 1, 7, 14, 21])
+def test_local_gradients_are_those_of_own_examples(examples_per_chunk, monkeypatch):
+    monkeypatch.setattr("medjax.training.gradients._EXAMPLES_PER_CHUNK", examples_per_chunk)
+    local = Local(unequal().examples, unequal().sizes)
+    got = jax.jit(partial(local_gradients, softmax))(start(), local)
+    assert got.states is None
+    for tree, expected in zip(got[:2], all_workers(PARAMS), strict=True):
         assert set(tree) == set(expected)
         for name in tree:
             np.testing.assert_allclose(tree[name], expected[name], rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The median of noisy values: against densities summed over all subsets, and closed forms."""
+"""The median of noisy values against densities summed over all subsets, and closed forms."""
 
 import itertools
 import math
@@ -32,9 +32,10 @@ each_n = pytest.mark.parametrize("n", SKEWED)
 
 
 def brute_force(u: Any, b: float, xi: Any) -> tuple[float, float]:
-    """Gap and variance from the density of the median.
+    """Return the gap and the variance from the density of the median.
 
-    One of the values is at y, half of the others are below and half above: the sum over which.
+    One of the values is at y, half of the others are below it and half above. The density is the
+    sum over all ways to choose them.
     """
     half = len(u) // 2
 
@@ -76,7 +77,7 @@ def test_three_workers_against_the_density(name: str):
 @pytest.mark.parametrize("name", ["normal", "laplace", "uniform"])
 @pytest.mark.parametrize("n", [5, 7])
 def test_more_workers_against_the_density(name: str, n: int):
-    # scipy's distributions check their arguments at every call, which is most of the time.
+    # scipy's distributions would spend most of the time on checks of their arguments.
     gap, variance = brute_force(SKEWED[n], 2.0, Plain(name))
     assert theory.median_gap(SKEWED[n], 2.0, NOISES[name]()) == pytest.approx(gap, abs=1e-8)
     actual = theory.median_variance(SKEWED[n], 2.0, NOISES[name]())
@@ -84,7 +85,7 @@ def test_more_workers_against_the_density(name: str, n: int):
 
 
 class Plain:
-    """Three of the distributions by their formulas."""
+    """Three of the distributions, given by their formulas."""
 
     def __init__(self, name: str):
         end = math.sqrt(3)
@@ -104,7 +105,7 @@ class Plain:
 
 @pytest.mark.parametrize("df", [2.1, 3.0, 100.0])
 def test_heavy_tails(df: float):
-    # P(|Y| > y) falls as y^(-2 df), so that with df = 2.1 half of the variance is quite far out.
+    # P(|Y| > y) falls as y^(-2 df), so with df = 2.1 half of the variance is quite far out.
     expected = brute_force((0.0, 0.0, 0.0), 1.0, stats.t(df, scale=math.sqrt((df - 2) / df)))[1]
     actual = theory.median_variance((0.0, 0.0, 0.0), 1.0, noise.student_t(df))
     # From 30 degrees of freedom on F is Hill's expansion, good to about 1e-8.
@@ -112,7 +113,7 @@ def test_heavy_tails(df: float):
 
 
 def test_published_gaps():
-    # To the three digits of the paper's toy, u = (1, 2, 10), with Gaussian noise.
+    # The paper's toy, u = (1, 2, 10) with Gaussian noise, to its three digits.
     for b, gap in ((3, -1.16), (10, -0.172), (30, -0.0201), (100, -0.00182)):
         assert float(f"{theory.median_gap(TOY, b):.3g}") == gap
 
@@ -122,10 +123,10 @@ def test_published_gaps():
 def test_gap_for_large_b(name: str, n: int):
     """b² times the gap goes to n²/12 Σ (u_i - m)³ ∫ f(x)³ h(F(x)) dx.
 
-    In powers of v = u - m, E[median] has no terms of second order, by symmetry, and of the third
-    order A Σ v_i³ + B Σ v_i² v_j + C Σ v_i v_j v_k = (A - B + C/3) Σ v_i³, as Σ v_i = 0. That
-    E[median] moves with the v_i, if all move, gives A = (n-1)(n-2) C/12 and B = -(n-2) C/4, so that
-    it is n² C/12; and C = ∫ f³ h(F), where h(p), the third mixed difference of P(at least half
+    In powers of v = u - m, E[median] has no terms of second order, by symmetry. Its terms of third
+    order are A Σ v_i³ + B Σ v_i² v_j + C Σ v_i v_j v_k = (A - B + C/3) Σ v_i³, as Σ v_i = 0. If all
+    v_i move, E[median] moves with them, which gives A = (n-1)(n-2) C/12 and B = -(n-2) C/4, so the
+    sum is n² C/12. And C = ∫ f³ h(F), where h(p), the third mixed difference of P(at least half
     happen), is the second difference of the binomial probabilities of n - 3.
     """
     u = np.array(TOY) if n == 3 else np.random.default_rng(n).exponential(size=n)
@@ -138,8 +139,8 @@ def test_gap_for_large_b(name: str, n: int):
     integral = 2 * integrate.quad(lambda x: xi.pdf(x) ** 3 * h(xi.cdf(x)), 0, 30, points=[1, 2])[0]
     expected = n**2 / 12 * np.sum((u - u.mean()) ** 3) * integral
     b = 2000.0
-    # Relatively by O(1/b²), or O(1/b) where the density ends in a jump. For uniform noise and
-    # n >= 5 the integral is 0: the gap falls faster yet.
+    # The relative difference is O(1/b²), or O(1/b) where the density ends in a jump. For uniform
+    # noise and n >= 5 the integral is 0, as the gap falls even faster.
     actual = b**2 * theory.median_gap(u, b, NOISES[name]())
     assert actual == pytest.approx(expected, rel=2e-3 if name == "uniform" else 1e-4, abs=1e-2)
     if n == 3:
@@ -150,8 +151,8 @@ def test_gap_for_large_b(name: str, n: int):
 
 @pytest.mark.parametrize(("n", "order"), [(3, 2), (5, 3), (7, 4)])
 def test_gap_with_uniform_noise(n: int, order: int):
-    # Inside, the distribution function of the median is a polynomial whose integral has no gap;
-    # what remains is of the ends, where half of the values must be within max |v_i| of them.
+    # Inside, the distribution function of the median is a polynomial whose integral has no gap.
+    # The rest comes from the ends, where half of the values must be within max |v_i| of them.
     gaps = [theory.median_gap(SKEWED[n], b, noise.uniform()) for b in (500.0, 1000.0)]
     assert math.log2(gaps[0] / gaps[1]) == pytest.approx(order, abs=0.05)
 
@@ -180,10 +181,96 @@ def test_equal_values(name: str, n: int):
     assert theory.median_quantile(u, 2.0, noise=NOISES[name]()) == pytest.approx(7.5, rel=1e-13)
 
 
-def test_many_workers_are_asymptotically_normal():
-    # Var ≈ 1/(4 n f(0)²), f(0)² = 1/(2π): π/2 times that of the mean, to O(1/n).
-    variance = theory.median_variance(np.zeros(501), 1.0)
-    assert variance == pytest.approx(math.pi / (2 * 501), rel=5e-3)
+@each_noise
+def test_a_thousand_equal_values(name: str):
+    n, xi = 1001, EXPECTED[name]
+    u = np.full(n, 7.5)
+    gap, variance = theory.median_moments(u, 2.0, NOISES[name]())
+    assert gap == pytest.approx(0, abs=1e-14)
+    # F(Y) has the distribution Beta(half, half), whose deviation is 1/√(4n + 8).
+    beta, width = stats.beta(n // 2 + 1, n // 2 + 1), 1 / math.sqrt(4 * n + 8)
+    expected = (
+        2
+        * integrate.quad(
+            lambda p: xi.ppf(p) ** 2 * beta.pdf(p), 0.5, 0.5 + 12 * width, epsabs=0, epsrel=1e-11
+        )[0]
+    )
+    # F of Student's t-distribution itself is good to about 1e-14.
+    assert variance / 4 == pytest.approx(expected, rel=1e-11)
+    if name == "uniform":
+        assert variance / 4 == pytest.approx(3 / (n + 2), rel=1e-12)
+    # David and Johnson (1954), to O(1/n²).
+    if name == "normal":
+        leading = math.pi / (2 * n) * (1 - (4 - math.pi) / (2 * n))
+        assert variance / 4 == pytest.approx(leading, rel=2e-6)
+
+
+def test_a_thousand_values_that_are_symmetric():
+    half = np.random.default_rng(0).exponential(size=500)
+    for b in (0.1, 1.0, 30.0):
+        gap, _ = theory.median_moments(np.concatenate([-half, [0], half]), b)
+        assert gap == pytest.approx(0, abs=1e-15 * (b + np.max(half)))
+
+
+def test_a_thousand_values_in_two_groups():
+    # The number of events is a sum of two binomials.
+    n, k, b = 1001, 430, 2.0
+    u = np.repeat([-1.0, 1.5], [k, n - k])
+    y = np.linspace(-0.6, 1.6, 23)
+    first, second = stats.norm.cdf((y + 1) / b), stats.norm.cdf((y - 1.5) / b)
+    j = np.arange(k + 1)[:, None]
+    cdf = np.sum(stats.binom.pmf(j, k, first) * stats.binom.sf(n // 2 - j, n - k, second), axis=0)
+    assert cdf[0] < 1e-40
+    np.testing.assert_allclose(theory.median_cdf(u, b, y), cdf, rtol=1e-10)
+    assert theory.median_cdf(u, b, theory.median_quantile(u, b, 0.3)) == pytest.approx(0.3)
+    # E[Y] = y_0 + ∫ (1 - G) from far below it, and E[(Y - y_0)²] likewise.
+    gap, variance = theory.median_moments(u, b)
+    y = np.linspace(-0.6, 1.6, 2001)  # equal steps are exact where the function is smooth and ends
+    above = 1 - theory.median_cdf(u, b, y)
+    mean = np.trapezoid(above, y)
+    assert gap == pytest.approx(y[0] + mean - np.mean(u), rel=1e-6)
+    square = np.trapezoid(2 * (y - y[0]) * above, y)
+    assert variance == pytest.approx(square - mean**2, rel=1e-4)
+
+
+@pytest.mark.parametrize(("n", "close"), [(101, 1e-12), (1001, 1e-9)])
+def test_lowest_of_many_with_uniform_noise(n: int, close: float):
+    # Half of the values are far below, so Y is the lowest of the other k: 2√3 times Beta(1, k) above
+    # the end of their noise.
+    k = n // 2 + 1
+    u = np.repeat([-100.0, 100.0], [n - k, k])
+    gap, variance = theory.median_moments(u, 1.0, noise.uniform())
+    expected = 100 - math.sqrt(3) + 2 * math.sqrt(3) / (k + 1)
+    assert gap + np.mean(u) == pytest.approx(expected, rel=1e-14)
+    assert variance == pytest.approx(12 * k / ((k + 1) ** 2 * (k + 2)), rel=close)
+
+
+@pytest.mark.parametrize("name", ["laplace", "uniform", "triangular"])
+def test_kinks_that_are_left_out(name: str, monkeypatch: pytest.MonkeyPatch):
+    # The same with all of them, in smaller steps.
+    u = np.random.default_rng(0).exponential(size=401)
+    gap, variance = theory.median_moments(u, 1.0, NOISES[name]())
+    steps, kept = theory._steps, []
+
+    def all_kinks(centres: Any, b: float, xi: noise.Noise) -> Any:
+        far = b * xi.support
+        kinks = np.unique([centres, np.abs(centres - far), centres + far])
+        for edges in steps(centres, b, xi):
+            inside = kinks[(kinks > edges[0]) & (kinks < edges[-1])]
+            kept.append((len(edges), len(inside)))
+            yield np.unique([*np.linspace(edges[0], edges[-1], 3), *inside])
+
+    monkeypatch.setattr(theory, "_steps", all_kinks)
+    expected = theory.median_moments(u, 1.0, NOISES[name]())
+    assert gap == pytest.approx(expected.gap, abs=1e-10)
+    assert variance == pytest.approx(expected.variance, rel=1e-8)
+
+
+@each_noise
+def test_shape(name: str):
+    density, kinked = theory._shape(NOISES[name]())
+    assert density == pytest.approx(max(EXPECTED[name].pdf(0), 0.5), rel=2e-3)
+    assert kinked == (name in ("laplace", "triangular"))
 
 
 @each_n
@@ -195,7 +282,7 @@ def test_without_noise(n: int):
     assert theory.median_quantile(u, 0, 0.3) == np.median(u)
     around = np.median(u) + np.array([-1e-9, 0, 1e-9])
     np.testing.assert_array_equal(theory.median_cdf(u, 0, around), [0, 1, 1])
-    # And with next to nothing the middle value is alone with its own noise.
+    # With tiny b the middle value is alone with its own noise.
     for b in (1e-3, 1e-9):
         assert theory.median_gap(u, b) == pytest.approx(gap, rel=1e-14)
         assert theory.median_variance(u, b) == pytest.approx(b**2, rel=1e-5)
@@ -209,7 +296,7 @@ def test_distribution_function_and_quantiles(name: str, n: int):
     u, b, xi = np.array(SKEWED[n]), 3.0, NOISES[name]()
     y = np.linspace(-6, 20, 27)
     below = EXPECTED[name].cdf((y - u[:, None]) / b)
-    # The sum over all subsets of which are below.
+    # The sum over all subsets of the values that may be below.
     cdf = np.zeros(len(y))
     for which in itertools.product((False, True), repeat=n):
         if sum(which) > n // 2:

@@ -125,7 +125,7 @@ def test_gradients_that_could_be_streamed_are_attacked_as_stacked_ones():
     mean = np.mean(step(tx, -X), axis=0)
     chain = optax.chain(tx, medjax.mean_sgd(0.5))
     np.testing.assert_allclose(descend(chain, worker_chunk=2), -0.5 * mean, rtol=1e-6)
-    with pytest.raises(ValueError, match="streaming isn't possible: alie.* needs all workers'"):
+    with pytest.raises(ValueError, match=r"streaming isn't possible: alie.* needs all workers'"):
         descend(chain, worker_chunk=2, streaming="require")
 
 

@@ -221,7 +221,7 @@ def use(stage: mixing.Mixing) -> Any:
         (
             lambda: medjax.mix(mixing.arc),
             TypeError,
-            r"be built, such as medjax.mixing.nnm\(1\); g",
+            r"be built, such as medjax.mixing.nnm\(1\), or",
         ),
         (lambda: mixing.premixed(rules.median), TypeError, "rule must be built, such as medjax.ru"),
         (

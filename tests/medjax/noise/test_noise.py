@@ -185,6 +185,16 @@ def test_a_draw_depends_on_key_and_position_only(name: str):
 
 
 @each_noise
+def test_draws_do_not_depend_on_how_the_program_is_cut(name: str):
+    # Large enough for the compiler to vectorise them, in different ways.
+    sample, keys = NOISES[name]().sample, jax.random.split(jax.random.key(0), 3)
+    draw = jax.jit(sample, static_argnums=1)
+    whole = jax.jit(jax.vmap(lambda key: sample(key, (10_007,))))(keys)
+    np.testing.assert_array_equal(whole, [draw(key, (10_007,)) for key in keys])
+    np.testing.assert_array_equal(whole[:, :10_000], [draw(key, (10_000,)) for key in keys])
+
+
+@each_noise
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_is_float32_rounded(name: str, dtype: Any):
     sample = NOISES[name]().sample

@@ -185,6 +185,15 @@ def test_the_signs_of_a_worker_do_not_depend_on_how_the_work_is_cut_up():
     np.testing.assert_array_equal(streamed(tx, G, 3), digits)
 
 
+@pytest.mark.parametrize("b", [-0.0, optax.constant_schedule(-1e-9)], ids=["-0", "schedule"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_sign_of_the_scale_does_not_matter(b: Any, exact: bool):
+    # The noise is symmetric, so b and -b are the same, and no check sees a schedule's values.
+    tx = medjax.noisy_sign_sgd(1.0, b, exact=exact, key=0)
+    updates, _ = tx.update(jnp.ones((5, 20)), tx.init(jnp.zeros(20)))
+    np.testing.assert_array_equal(updates, -1)
+
+
 @pytest.mark.parametrize("inject", [False, True])
 def test_the_alias_is_the_vote_of_noisy_signs(inject: bool):
     make = medjax.noisy_sign_sgd

@@ -1,4 +1,4 @@
-"""The gradient of the workers' mean, in one piece or several, and how the workers are cut up."""
+"""The workers' gradients: of their mean, in one piece or several; in chunks; as updates."""
 
 from typing import Any
 
@@ -10,14 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import medjax
-from medjax.training.gradients import (
-    _even_parts,
-    local_gradients,
-    promised_gradients,
-    take_workers,
-    weighted_gradient,
-)
+from medjax._engine.lazy import LazyUpdates
+from medjax._engine.streaming import apply_optimizer
 from medjax.objectives import classification
+from medjax.training import gradients
+from medjax.training.gradients import Local, fastest_chunk, local_gradients, weighted_gradient
+from medjax.training.step import worker_updates
 
 # Workers of 1, 3, 7, 2, 5 and 6 examples: 7 rows each, 42 in all, some of them padding.
 RNG = np.random.default_rng(0)
@@ -34,6 +32,7 @@ objective = classification(network)
 shapes = {"w": (4, 8), "v": (8, 3), "c": (3,)}
 PARAMS = {k: jnp.asarray(RNG.normal(size=shape), jnp.float32) for k, shape in shapes.items()}
 DATA = medjax.stack_workers((INPUTS.astype(np.float32), LABELS.astype(np.int32)), PARTS)
+LOCAL = Local(DATA.examples, DATA.sizes)
 
 
 def worker_gradient(part: np.ndarray) -> dict[str, np.ndarray]:
@@ -58,61 +57,114 @@ def assert_close(actual: Any, wanted: Any) -> None:
         np.testing.assert_allclose(actual[name], x, rtol=0, atol=1e-6 * size, err_msg=name)
 
 
-# All at once, in two ways; in pieces that don't divide the 42 rows.
-@pytest.mark.parametrize("at_once", [8192, 42, 41, 8])
-def test_the_gradient_of_the_mean(at_once: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("medjax.training.gradients._EXAMPLES_AT_ONCE", at_once)
-    gradient = jax.jit(lambda data, weights: weighted_gradient(objective, PARAMS, data, weights))
+# All examples in one chunk, in two ways; chunks that don't divide the 42 rows.
+@pytest.mark.parametrize("examples_per_chunk", [8192, 42, 41, 8])
+def test_the_gradient_of_the_mean(examples_per_chunk: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gradients, "_EXAMPLES_PER_CHUNK", examples_per_chunk)
+    gradient = jax.jit(lambda local, weights: weighted_gradient(objective, PARAMS, local, weights))
     for weights in (np.full(N, 1 / N, np.float32), WEIGHTS):
-        assert_close(gradient(DATA, weights), expected(weights))
+        assert_close(gradient(LOCAL, weights), expected(weights))
 
 
-@pytest.mark.parametrize("at_once", [None, 1, 4, 100])
-def test_promised_gradients_are_the_local_ones(at_once: int | None):
-    def promise() -> Any:
-        return promised_gradients(objective, PARAMS, DATA, take_workers, at_once)
+def test_half_precision_gradients_are_rounded_once(monkeypatch: pytest.MonkeyPatch):
+    # 600 chunks of 8 equal examples, each with 1/600 of the whole gradient. In bfloat16, with its
+    # 8 bits, their sum would stop growing where 1/600 is below half a unit in the last place.
+    monkeypatch.setattr(gradients, "_EXAMPLES_PER_CHUNK", 8)
+    data = medjax.stack_workers(np.ones(4800, np.float32), [np.arange(4800)])
+    gradient = weighted_gradient(
+        lambda w, x: (w.astype(jnp.float32) * x, {}),
+        jnp.bfloat16(0),
+        Local(data.examples, data.sizes),
+        jnp.ones(1),
+    )
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_allclose(float(gradient), 1, rtol=2**-8)
 
-    _, local = local_gradients(objective, PARAMS, DATA)
-    jax.tree.map(np.testing.assert_array_equal, promise().stacked(), local)
-    assert promise().at_once == min(at_once or N, N)
+
+def updates(worker_chunk: int | None) -> LazyUpdates:
+    """Return the lazy gradients of a run's first step."""
+    state = medjax.simulation(objective, medjax.mean_sgd(0.1)).init(PARAMS, 0)
+    settings: Any = dict(batch_size=None, worker_chunk=worker_chunk, num_local=1, learning_rate=1.0)
+    found, states = worker_updates(objective, state, DATA, None, **settings)
+    assert states is None
+    return found
+
+
+@pytest.mark.parametrize("worker_chunk", [None, 1, 4, 100])
+def test_lazy_gradients_are_the_local_ones(worker_chunk: int | None):
+    local = local_gradients(objective, PARAMS, LOCAL).updates
+    lazy = updates(worker_chunk)
+    jax.tree.map(np.testing.assert_array_equal, lazy.stacked(), local)
+    assert lazy.chunk_size == min(worker_chunk or N, N)
     for weights in (None, WEIGHTS):
         wanted = expected(np.full(N, 1 / N) if weights is None else WEIGHTS)
         mean = medjax.rules.mean(weights)
-        for actual in (mean(local), mean(promise()), mean(promise().then(lambda row, _: row))):
-            assert_close(actual, wanted)
+        assert_close(mean(local), wanted)
+        for streamed in (lazy, lazy.then(lambda row, _: row)):
+            assert_close(apply_optimizer(mean, streamed, "require"), wanted)
 
 
-def test_as_many_at_once_as_fit(monkeypatch: pytest.MonkeyPatch):
-    def at_once(examples: int, numbers: int) -> int:
-        monkeypatch.setattr("medjax.training.gradients._EXAMPLES_AT_ONCE", examples)
-        monkeypatch.setattr("medjax.training.gradients._NUMBERS_AT_ONCE", numbers)
-        return promised_gradients(objective, PARAMS, DATA, take_workers, None).at_once
+def test_a_chunk_has_as_many_workers_as_fit(monkeypatch: pytest.MonkeyPatch):
+    def chunk(examples: int, numbers: int) -> int:
+        monkeypatch.setattr(gradients, "_EXAMPLES_PER_CHUNK", examples)
+        monkeypatch.setattr(gradients, "_NUMBERS_PER_CHUNK", numbers)
+        return updates(None).chunk_size
 
     # Of 7 examples and 32 + 24 + 3 = 59 numbers each; 2 at least, so that pairs share words.
-    assert at_once(42, 6 * 59) == 6
-    assert at_once(42, 6 * 59 - 1) == 4  # 5 fit: 4, an even number, though it doesn't divide 6
-    assert at_once(41, 10**6) == 4
-    assert at_once(10**6, 3 * 59) == 2
-    assert at_once(1, 1) == 2
+    assert chunk(42, 6 * 59) == 6
+    assert chunk(42, 6 * 59 - 1) == 4  # 5 fit: 4, an even number, though it doesn't divide 6
+    assert chunk(41, 10**6) == 4
+    assert chunk(10**6, 3 * 59) == 2
+    assert chunk(1, 1) == 2
+
+
+def chunk_of(n: int, limit: int) -> int:
+    """Return how many of n workers, each with one example, are in a chunk of at most `limit`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradients, "_EXAMPLES_PER_CHUNK", limit)
+        return fastest_chunk(np.zeros(1), np.zeros((n, 1)), n)
 
 
 @given(n=st.integers(1, 2000), limit=st.integers(0, 2500))
-def test_even_parts(n: int, limit: int):
-    part = _even_parts(n, limit)
+def test_chunks_are_even(n: int, limit: int):
+    chunk = chunk_of(n, limit)
     if limit >= n:
-        assert part == n
+        assert chunk == n
         return
-    assert part % 2 == 0
-    assert 2 <= part <= max(limit, 2)
+    assert chunk % 2 == 0
+    assert 2 <= chunk <= max(limit, 2)
     # The largest divisor of more than half of the largest even number allowed, if there is one.
     most = max(limit - limit % 2, 2)
     divisors = [d for d in range(most // 2 + 1, most + 1) if d % 2 == 0 and n % d == 0]
-    assert part == max(divisors, default=most)
+    assert chunk == max(divisors, default=most)
 
 
 @pytest.mark.parametrize(
-    ("n", "limit", "part"),
+    ("n", "limit", "chunk"),
     [(100, 64, 50), (100, 99, 50), (64, 40, 32), (97, 40, 40), (7, 7, 7), (7, 0, 2), (10, 5, 4)],
 )
-def test_even_parts_by_hand(n: int, limit: int, part: int):
-    assert _even_parts(n, limit) == part
+def test_chunks_by_hand(n: int, limit: int, chunk: int):
+    assert chunk_of(n, limit) == chunk
+
+
+def wrong_loss(params: Any, batch: Any) -> Any:
+    return objective(params, batch)[0][:, None], {}
+
+
+def wrong_metric(params: Any, batch: Any) -> Any:
+    return objective(params, batch)[0], {"mean": jnp.zeros(())}
+
+
+# The mean takes the gradient of a joined batch, the median each worker's own.
+@pytest.mark.parametrize("optimizer", [medjax.mean_sgd(0.1), medjax.median_sgd(0.1)])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (wrong_loss, r'"loss" must have shape \((\d+),\), got \(\1, 1\)'),
+        (wrong_metric, r'"mean" must have shape \(\d+,\), got \(\)'),
+    ],
+)
+def test_an_objective_gives_one_number_for_each_example(wrong: Any, message: str, optimizer: Any):
+    driven = medjax.simulation(wrong, optimizer)
+    with pytest.raises(ValueError, match=message):
+        driven.advance(driven.init(PARAMS, 0), DATA, 1)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import medjax
-from medjax.training.gradients import local_gradients
 from medjax.objectives import classification
+from medjax.training.gradients import Local, local_gradients
 
 # Softmax regression on workers of 1, 3, 7, 2 and 5 examples: 5 gradients of 12 + 3 numbers.
 RNG = np.random.default_rng(0)
@@ -21,7 +21,7 @@ objective = classification(lambda p, x: x @ p["w"] + p["c"])
 
 @functools.cache
 def expected() -> dict[str, float]:
-    metrics, gradients = local_gradients(objective, PARAMS, DATA)
+    metrics, gradients, _ = local_gradients(objective, PARAMS, Local(DATA.examples, DATA.sizes))
     leaves = [np.asarray(x, np.float64).reshape(5, -1) for x in jax.tree.leaves(gradients)]
     g = np.concatenate(leaves, axis=1)
     gap = np.median(g, axis=0) - g.mean(axis=0)
@@ -29,12 +29,17 @@ def expected() -> dict[str, float]:
     return norms | {f"train_{k}": np.asarray(v, np.float64).mean() for k, v in metrics.items()}
 
 
+def measure(objective: Any, params: Any, data: medjax.WorkerData) -> dict[str, jax.Array]:
+    """Return the metrics at these parameters, before the first step."""
+    parts = medjax.simulation(objective, medjax.mean_sgd(0.1))
+    return jax.jit(parts.evaluate)(parts.init(params, 0), data, {})
+
+
 # Parts of 15, 8 and 7, 5, 4, 4, 4 and 3, 2, and single columns; and more parts than columns.
 @pytest.mark.parametrize("numbers", [75, 74, 25, 20, 10, 7, 5, 1])
 def test_measured_in_parts_as_in_one(numbers: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("medjax.training.metrics._NUMBERS_AT_ONCE", numbers)
-    measure = jax.jit(medjax.simulation(objective, medjax.mean_sgd(0.1)).evaluate)
-    actual = measure(PARAMS, DATA, {})
+    monkeypatch.setattr("medjax.training.metrics._MEDIAN_NUMBERS", numbers)
+    actual = measure(objective, PARAMS, DATA)
     assert set(actual) == {*expected(), "nonfinite_workers"}
     assert not actual["nonfinite_workers"].any()
     for name, value in expected().items():
@@ -48,10 +53,9 @@ def test_half_precision_is_measured_in_float32():
     def linear(x: Any, a: jax.Array) -> Any:
         return sum(leaf.sum() * a.astype(leaf.dtype) for leaf in jax.tree.leaves(x)), {}
 
-    evaluate = medjax.simulation(linear, medjax.mean_sgd(0.1)).evaluate
     half = jnp.zeros((3, 1), jnp.float16)
     for params in (jnp.zeros(4, jnp.float16), {"a": half, "b": jnp.zeros(1)}):
-        metrics = evaluate(params, slopes, {})
+        metrics = measure(linear, params, slopes)
         np.testing.assert_allclose(metrics["grad_norm"], 2 * (1 + 1 / 512), rtol=1e-6)
         assert metrics["median_mean_gap"] == 0  # the median of two is their mean
 
@@ -62,11 +66,10 @@ def test_workers_whose_gradients_are_not_finite_are_named(
     numbers: int, value: float, monkeypatch: pytest.MonkeyPatch
 ):
     # Worker 2 has examples 4 to 10 of the shuffled ones, worker 4 the last five.
-    monkeypatch.setattr("medjax.training.metrics._NUMBERS_AT_ONCE", numbers)
+    monkeypatch.setattr("medjax.training.metrics._MEDIAN_NUMBERS", numbers)
     order = np.arange(18)
     inputs = INPUTS.copy()
     inputs[[6, 17], 3] = value
     data = medjax.stack_workers((inputs, LABELS), np.split(order, [1, 4, 11, 13]))
-    measured = medjax.simulation(objective, medjax.mean_sgd(0.1)).evaluate(PARAMS, data, {})
-    named = measured["nonfinite_workers"]
+    named = measure(objective, PARAMS, data)["nonfinite_workers"]
     np.testing.assert_array_equal(named, [False, False, True, False, True])
