@@ -32,7 +32,7 @@ Vector = Float[np.ndarray, " n"]
 """The workers' numbers."""
 
 _RULES = [np.polynomial.legendre.leggauss(order) for order in (5, 8, 16)]
-_CHUNK_SIZE = 4096
+_CHUNK_SIZE = 2048
 _TABLE_SIZE = 2**15  # 256 KiB, so that the recursion stays in the processor's cache
 
 
@@ -68,7 +68,7 @@ def theorem5(T: int, d: int) -> Rates:
         TypeError: if T or d isn't an integer.
         ValueError: if T or d is below 1.
     """
-    size = _size(T, d)
+    size = checks.integer("T", T, minimum=1) * checks.integer("d", d, minimum=1)
     return Rates(b=size**0.25, lr=size**-0.5)
 
 
@@ -77,7 +77,7 @@ def theorem6(T: int, d: int) -> Rates:
 
     Chen et al. (2020), theorem 6. Arguments and errors are those of `theorem5`.
     """
-    size = _size(T, d)
+    size = checks.integer("T", T, minimum=1) * checks.integer("d", d, minimum=1)
     return Rates(b=size ** (1 / 6), lr=size ** (-2 / 3))
 
 
@@ -90,8 +90,7 @@ def median_gap(u: ArrayLike, b: float, noise: Noise | None = None) -> float:
     and the noise's density f has kinks. A thousand values take about a second, or a few with kinks.
     For three values the gap falls as -(9/2) (∫ f³) Π_i (u_i - mean) / b².
 
-    Chen et al. (2020), theorems 3 and 4; b = 0 gives the gap that stops the algorithms without
-    noise.
+    Chen et al. (2020), theorems 3 and 4. b = 0 gives the gap that stops the noiseless algorithms.
 
     Args:
         u: (n,), the workers' values, n odd as in the paper.
@@ -157,6 +156,7 @@ def median_quantile(u: ArrayLike, b: float, q: float = 0.5, noise: Noise | None 
 
 
 def _quantile(u: Vector, b: float, q: float, noise: Noise) -> float:
+    """Return the quantile for q up to 0.5, from a bracket that shrinks 2^70 times."""
     # Above all u_i every event has probability 1/2 or more. At x b below all of them each has at
     # most 1/(2x²), by Chebyshev, so half of them happen with at most twice that, by Markov.
     low, high = u[0] - b * min(1 / math.sqrt(q), noise.support), u[-1]
@@ -176,9 +176,10 @@ def _moments(v: Vector, b: float, noise: Noise) -> tuple[float, float]:
         return float(np.median(v)), b * b  # one worker's tails may be too heavy for the quadrature
     mean = square = 0.0
     steps = _steps(np.abs(v), b, noise)
-    # As many at a time as fill a chunk of `_cdf`, since the sum may stop after each.
-    while some := list(islice(steps, min(max(_CHUNK_SIZE // (16 * n), 1), 32))):
-        t, weights = np.concatenate([_nodes(edges) for edges in some], axis=1)
+    # As many at a time as fill a chunk of `_cdf`: more would go too far beyond the end.
+    steps_per_turn = min(max(_CHUNK_SIZE // (16 * n), 1), 32)
+    while True:
+        t, weights = np.concatenate([_nodes(e) for e in islice(steps, steps_per_turn)], axis=1)
         # By symmetry, P(Y > t) is the probability that the median of the -v_i + b ξ_i is below -t.
         above, below = _below(-v, -t, b, noise), _below(v, -t, b, noise)
         mean += float(weights @ (above - below))
@@ -262,7 +263,8 @@ def _shape(noise: Noise) -> tuple[float, bool]:
     linear, *others = _cdf(noise, np.array([[1e-3, 2e-3, 4e-3]]))[0] - 0.5
     # By symmetry, what isn't linear in F grows as x³, but as x² if f has a kink.
     first, second = others[0] - 2 * linear, others[1] - 2 * others[0]
-    return max(linear / 1e-3, 0.5), abs(first) > 1e-12 and abs(second) < 6 * abs(first)
+    kinked = abs(first) > 1e-12 and abs(second) < 6 * abs(first)
+    return max(float(linear) / 1e-3, 0.5), bool(kinked)
 
 
 def _nodes(edges: Float[np.ndarray, " edges"]) -> Float[np.ndarray, "2 k"]:
@@ -293,7 +295,3 @@ def _check(u: Any, b: Any, noise: Noise | None) -> tuple[Vector, float, Noise]:
     if noise.cdf is None:
         raise ValueError(f"theory needs the noise's distribution function: {noise.name} has no cdf")
     return np.sort(values.astype(np.float64)), float(b), noise
-
-
-def _size(T: int, d: int) -> int:
-    return checks.integer("T", T, minimum=1) * checks.integer("d", d, minimum=1)

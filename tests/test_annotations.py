@@ -23,7 +23,8 @@ import optax
 jax.config.update("jax_num_cpu_devices", 2)
 
 # Traced, which is what calls the functions: to compile them too would take minutes.
-trace = jax.eval_shape
+def trace(f, *args):
+    jax.make_jaxpr(f)(*args)  # unlike eval_shape, it puts no shapes where arrays belong
 
 SETTINGS = dict(
     num_byzantine=1, num_workers=7, num_classes=5, rule=medjax.rules.krum(1), learning_rate=0.1,
@@ -50,7 +51,6 @@ mesh = medjax.sharding.make_mesh(workers=2)
 for name in ("mean", "majority_vote", "median", "krum"):  # one of each family, and a vote
     tx = medjax.sharding.sharded(medjax.aggregate(build(medjax.rules.RULES[name])), mesh)
     trace(tx.update, tree, tx.init(None))
-medjax.sharding.place_workers(array, mesh)
 medjax.rules.majority_vote(zero="random", tie="random")(tree, jax.random.key(0))
 medjax.rules.mean([1, 2, 3, 4, 5, 6, 7])(tree)
 medjax.rules.dnc(1, num_iterations=2, sub_dim=3)(tree, 0)
@@ -80,7 +80,11 @@ for factory in medjax.compressors.COMPRESSORS.values():
     for tx in (medjax.compress(compressor, 0), medjax.error_feedback(compressor, 7, 0)):
         trace(tx.update, tree, tx.init(one))
 medjax.compressors.top_k(1).compress(jnp.asarray(array[0]))
-medjax.compressors.communication(one, 7, up=medjax.compressors.sign())
+medjax.compressors.communication(one, 7, up=medjax.compressors.sign(), down=lambda x: (x, 3))
+for flat in (True, False):
+    for updates in (tree, array):
+        last = lambda x: jax.tree.map(lambda leaf: leaf[-1], x)
+        medjax.mixing.premixed(medjax.rules.FromFunction(last, flat), lambda x: np.eye(7))(updates)
 
 for factory in medjax.servers.SERVERS.values():
     tx = build(factory)
@@ -98,21 +102,23 @@ for factory in medjax.partition.PARTITIONS.values():
 
 images = np.ones((20, 3), np.float32)
 data = medjax.stack_workers((images, labels.astype(np.int32)), parts)
+medjax.sharding.place_workers(data, mesh)
 medjax.attacks.label_flip(5)(data, 2)
 pictures = medjax.stack_workers((np.ones((20, 4, 4, 1), np.float32), labels), parts)
 medjax.attacks.backdoor(1)(pictures, 2)
 objective = medjax.objectives.classification(lambda w, x: x @ w)
 schedule = optax.linear_schedule(1.0, 0.1, 5)
+draw = lambda key, shape, dtype: jax.random.normal(key, shape, dtype)
 for optimizer in (
     medjax.mean_sgd(0.1),
     medjax.sign_sgd(schedule, tie="random", key=jax.random.key(1)),
     medjax.noisy_sign_sgd(0.1, schedule, medjax.noise.laplace(), key=jax.random.PRNGKey(1)),
-    medjax.noisy_sign_sgd(0.1, 0.5, zero="random", exact=True),
+    medjax.noisy_sign_sgd(0.1, 0.5, zero="random", exact=True, key=0),
     medjax.median_sgd(jnp.float32(0.1)),
     medjax.noisy_median_sgd(0.1, medjax.adaptive_scale(), key=3),
     optax.chain(
         medjax.per_worker(optax.trace(0.9), 5),
-        medjax.perturb(jnp.float32(0.1)),
+        medjax.perturb(jnp.float32(0.1), key=0),
         medjax.aggregate(medjax.rules.trimmed_mean(1)),
         optax.adam(0.1),
     ),
@@ -125,7 +131,16 @@ for optimizer in (
         medjax.servers.adam(0.1),
     ),
     optax.chain(
-        medjax.noisy_sign(medjax.adaptive_scale()),
+        medjax.perturb(np.ones(5, np.float32), draw, key=0),
+        medjax.compress(lambda vector, key: (vector, 32 * vector.size), 1),
+        medjax.attack(lambda honest, byzantine, key: -byzantine, 1),
+        medjax.mix(lambda vectors: jnp.eye(5)),
+        medjax.aggregate(lambda vectors: vectors.mean(axis=0)),
+        optax.sgd(0.1),
+    ),
+    medjax.noisy_sign_sgd(0.1, jnp.ones(5), draw, key=0),
+    optax.chain(
+        medjax.noisy_sign(medjax.adaptive_scale(), key=0),
         medjax.aggregate(medjax.rules.mean([1, 2, 3, 4, 5])),
     ),
 ):

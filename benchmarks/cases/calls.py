@@ -151,9 +151,9 @@ _CALLS |= {
         "b must be a finite number at least 0, got -1",
     ),
     "perturb by a factory": (
-        lambda: medjax.perturb(1.0, noise.laplace, key=0),
+        lambda: medjax.perturb(1.0, noise.laplace, key=0),  # pyright: ignore
         "noise must be built",
-    ),  # pyright: ignore
+    ),
     "perturb by a name": (lambda: medjax.perturb(1.0, "laplace", key=0), "noise must be built"),  # pyright: ignore
     "noisy_sign by NaN": (lambda: medjax.noisy_sign(math.nan, key=0), "b must be a finite number"),
     "adaptive_scale of ∞": (lambda: medjax.adaptive_scale(math.inf), "fraction must be a finite"),
@@ -174,9 +174,9 @@ _CALLS |= {
         "tie must be one of zero, random; got 'plus'",
     ),
     "noisy_sign_sgd of b None": (
-        lambda: medjax.noisy_sign_sgd(0.1, None, key=0),
+        lambda: medjax.noisy_sign_sgd(0.1, None, key=0),  # pyright: ignore
         "b must be a real",
-    ),  # pyright: ignore
+    ),
     "median_sgd of two": (lambda: medjax.median_sgd(np.ones(2)), "must be one number, got shape"),  # pyright: ignore
     "adam of True": (lambda: servers.adam(True), "learning_rate must be a real number, got True"),
     "a key of words": (lambda: medjax.perturb(1.0, key="k").init(_X[0]), "key"),  # pyright: ignore

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
@@ -25,7 +26,7 @@ class AdaptiveScale:
 
 
 NoiseScale: TypeAlias = (
-    float | Float[Array, ""] | Float[Array, " n"] | optax.Schedule | AdaptiveScale
+    float | Float[Array, ""] | Float[Array | np.ndarray, " n"] | optax.Schedule | AdaptiveScale
 )
 """b: a number or one for each worker (perhaps traced), a schedule of either, or adaptive."""
 
@@ -149,7 +150,7 @@ def check_scale(b: NoiseScale) -> None:
         TypeError: if b isn't a number, an array, a schedule or an adaptive scale.
     """
     if not callable(b) and not isinstance(b, AdaptiveScale):
-        checks.real("b", b, minimum=0.0, ndim=1 if jnp.ndim(b) else 0)
+        checks.real("b", b, minimum=0.0, ndim=1 if np.ndim(b) else 0)
 
 
 def _scales(

@@ -1,8 +1,9 @@
-"""Which worker has which example: from identical to disjoint distributions.
+"""Partitions of the examples among the workers, from identical to disjoint distributions.
 
-A factory gives a `Partition`, a function (labels, num_workers, seed) to one sorted array of indices
-per worker, drawn on the host. Every example goes to exactly one worker, and every worker has at
-least one. `medjax.stack_workers` then makes the workers' data one array.
+A factory builds a `Partition`, a function of (labels, num_workers, seed) that returns one sorted
+array of indices per worker, drawn on the host. Labels are integers, in an array or a list. Every
+example goes to exactly one worker, and every worker has at least one. `medjax.stack_workers` then
+puts the workers' data in one array.
 
 >>> import numpy as np
 >>> labels = np.array([0, 0, 1, 1, 2, 2])

@@ -1,29 +1,30 @@
-"""Partitions by the examples' labels: which classes a worker has."""
+"""Partitions by the examples' labels, which decide the classes that a worker has."""
 
 import numpy as np
 
 from medjax._engine import checks
-from medjax.partition._partition import Labels, Partition, Parts, in_order, start
+from medjax.partition._partition import Labels, Partition, Parts, in_order, prepare
 
 
 def by_label(classes_per_worker: int) -> Partition:
-    """Each worker has examples of exactly c classes and, where n · c allows, nobody else has them.
+    """Give each worker examples of exactly c classes, which no other worker has if n · c allows it.
 
-    The classes are put in random order and dealt out in turn, c to each of the n workers, from the
-    start again where they run out. With n · c = K classes, they are exclusive (Chen et al., 2020);
-    with more, a class is shared by ⌊nc/K⌋ or ⌈nc/K⌉ workers, who split its examples evenly.
+    The classes are shuffled and dealt out in turn, c to each of the n workers, starting again when
+    they run out. If n · c equals the number of classes K, they are exclusive (Chen et al., 2020).
+    If it is more, a class is shared by ⌊nc/K⌋ or ⌈nc/K⌉ workers, who split its examples evenly.
 
     Args:
         classes_per_worker: c.
 
     Raises:
         ValueError: if c < 1; when called, if c is more than the number of classes, if n · c is
-            less (some examples would go to nobody), or if a class has fewer examples than workers.
+            less (some examples would go to no worker), or if a class has fewer examples than
+            workers.
     """
     c = checks.integer("classes_per_worker", classes_per_worker, minimum=1)
 
     def partition(labels: Labels, num_workers: int, seed: int) -> Parts:
-        rng = start(labels, num_workers, seed)
+        labels, rng = prepare(labels, num_workers, seed)
         classes = np.unique(labels)
         if c > len(classes):
             raise ValueError(f"{c} classes per worker are more than the {len(classes)} classes")
@@ -50,7 +51,7 @@ def by_label(classes_per_worker: int) -> Partition:
 
 
 def shards(shards_per_worker: int = 2) -> Partition:
-    """Sort the examples by label, cut them into n · s shards, deal s random ones to each worker.
+    """Sort the examples by label, cut them into n · s shards and deal s at random to each worker.
 
     McMahan et al. (2017), where s = 2. Shard sizes differ by at most one.
 
@@ -63,7 +64,7 @@ def shards(shards_per_worker: int = 2) -> Partition:
     s = checks.integer("shards_per_worker", shards_per_worker, minimum=1)
 
     def partition(labels: Labels, num_workers: int, seed: int) -> Parts:
-        rng = start(labels, num_workers, seed)
+        labels, rng = prepare(labels, num_workers, seed)
         if len(labels) < num_workers * s:
             raise ValueError(
                 f"{num_workers} workers with {s} shards each need {num_workers * s} examples, "
@@ -79,13 +80,14 @@ def shards(shards_per_worker: int = 2) -> Partition:
 
 
 def gamma_similarity(similarity: float) -> Partition:
-    """A share γ of the examples is dealt at random, the others sorted by label and dealt in order.
+    """Deal a share γ of the examples at random, and the others sorted by label.
 
     Each worker has an equal share of γN examples drawn at random, and an equal run of the others in
-    order of their labels; which worker has which run is random, and sizes differ by at most one.
-    γ = 1 is `iid`; γ = 0 gives as many workers as there are equal classes one class each.
+    order of their labels. The runs are assigned to workers at random, and sizes differ by at most
+    one. γ = 1 is `iid`; γ = 0 gives each worker one class, if there are as many workers as classes
+    and the classes have equal sizes.
 
-    Karimireddy et al. (2020), SCAFFOLD; the name is ByzFL's.
+    Karimireddy et al. (2020), SCAFFOLD; the name is from ByzFL.
 
     Args:
         similarity: γ from 0 to 1.
@@ -100,11 +102,12 @@ def gamma_similarity(similarity: float) -> Partition:
     checks.fraction("similarity", similarity)
 
     def partition(labels: Labels, num_workers: int, seed: int) -> Parts:
-        rng = start(labels, num_workers, seed)
+        labels, rng = prepare(labels, num_workers, seed)
         shuffled = rng.permutation(len(labels))
         mixed, others = np.split(shuffled, [round(similarity * len(labels))])
         by_class = others[np.argsort(labels[others], kind="stable")]
-        # The larger pieces come first in the one, last in the other, so that sizes stay equal.
+        # Larger pieces come first among the shares and last among the runs, so that the sums differ
+        # by at most one.
         shares = np.array_split(mixed, num_workers)
         runs = np.array_split(by_class[::-1], num_workers)[::-1]
         parts = [np.concatenate(pair) for pair in zip(shares, runs, strict=True)]

@@ -1,16 +1,16 @@
-"""The partition that the data come with."""
+"""The partition by the clients that the data come from."""
 
 import numpy as np
 
-from medjax.partition._partition import Labels, Partition, Parts, in_order, start
+from medjax.partition._partition import Labels, Partition, Parts, in_order, prepare
 
 
 def natural() -> Partition:
-    """Each worker has all the examples of one or several clients, dealt out whole at random.
+    """Give each worker all the examples of one or several clients, dealt out whole at random.
 
-    The label that it takes of an example is whose it is: of handwriting the writer, as in the
-    FEMNIST of Caldas et al. (2018), LEAF, of text the author. Workers' numbers of clients differ
-    by at most one, their numbers of examples as the clients' do.
+    An example's label is the client that it comes from: the writer of handwriting, as in the
+    FEMNIST of Caldas et al. (2018), LEAF, or the author of text. The workers' numbers of clients
+    differ by at most one; their numbers of examples differ as much as the clients' do.
 
     Raises:
         ValueError: when called, if there are fewer clients than workers.
@@ -21,7 +21,7 @@ def natural() -> Partition:
     """
 
     def partition(labels: Labels, num_workers: int, seed: int) -> Parts:
-        rng = start(labels, num_workers, seed)
+        labels, rng = prepare(labels, num_workers, seed)
         clients, owners = np.unique(labels, return_inverse=True)
         if len(clients) < num_workers:
             raise ValueError(

@@ -98,7 +98,9 @@ def simulation(
         if isinstance(objective, Stateful):
             n = checks.integer("num_workers", num_workers, minimum=1)
             model_state = spread(
-                jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * n), objective.state)
+                jax.tree.map(
+                    lambda x: jnp.stack([jnp.asarray(x, jnp.result_type(x))] * n), objective.state
+                )
             )
         return SimulationState(
             start, params, optimizer.init(params), stage_key(key, "simulate"), model_state

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from medjax._engine.lazy import LazyUpdates, as_lazy
 from medjax._engine.mesh import axes, over_shards
-from medjax._engine.participation import put, take
+from medjax._engine.participation import check_cohort, put, take
 from medjax._engine.random import stage_key
 from medjax._engine.stacked import PyTree, Stacked, Updates
 from medjax.objectives import Objective, Stateful
@@ -70,6 +70,8 @@ def worker_updates(
         The updates, which are not computed yet unless the objective has a state; and all workers'
         model states after the step.
     """
+    for leaf in jax.tree.leaves(state.model_state):
+        check_cohort("the model state", len(leaf), data.num_workers)
     num_present = data.num_workers if cohort is None else len(cohort)
     # A cohort's data are copied only where each device must be given its members': on a single
     # device they stay where they are, and `workers` says where.

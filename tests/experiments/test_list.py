@@ -96,7 +96,7 @@ def test_every_method_has_a_source(kind, name):
             ("stateful", "tau=VALUE, num_steps=1", "", "Karimireddy et al., 2021"),
         ),
         ("rules", "cge", ("Geometric", "", "f < n", "Gupta, Liu and Vaidya, 2020")),
-        ("rules", "bulyan", ("Premixed", "", "n ≥ 4f + 3", "El Mhamdi et al., 2018")),
+        ("rules", "bulyan", ("Selected", "", "n ≥ 4f + 3", "El Mhamdi et al., 2018")),
         ("rules", "mda", ("Geometric", "", "2f < n", "Rousseeuw, 1985; El Mhamdi et al., 2018")),
         ("rules", "clipped_clustering", ("Geometric", "", "n ≥ 2", "Li, Ngai and Voigt, 2023")),
         ("mixings", "bucketing", ("Mixing", "bucket_size=2", "s ≤ n", "Karimireddy et al., 2022")),

@@ -1,4 +1,4 @@
-"""The median of noisy values: its symmetries, the algorithm itself, the theorems' settings."""
+"""The median of noisy values: symmetries, the algorithm itself, and the theorems' settings."""
 
 import math
 from typing import Any
@@ -31,7 +31,7 @@ def test_symmetries(u: list[float], b: float, xi: Noise, random: Any, shift: flo
     # Efron and Stein (1981): no more than Σ_i E[Var(Y | the others)], and the median moves by no
     # more than any one value.
     assert 0 < variance <= len(u) * b**2 * (1 + 1e-9)
-    # Equal to the last bit in another order; the rest up to the rounding of u itself.
+    # The order changes no bit; the rest is equal up to the rounding of u itself.
     shuffled = random.sample(u, len(u))
     assert theory.median_gap(shuffled, b, xi) == gap
     assert theory.median_gap(np.add(u, shift), b, xi) == pytest.approx(
@@ -40,11 +40,29 @@ def test_symmetries(u: list[float], b: float, xi: Noise, random: Any, shift: flo
     assert theory.median_gap(np.multiply(u, factor), b * abs(factor), xi) == pytest.approx(
         gap * factor, abs=1e-13 * size * abs(factor)
     )
-    close = 1e-11 * size * b  # b², conditioned by the place of the panels
+    close = 1e-11 * size * b  # relative to b², conditioned by where the panels are
     assert theory.median_variance(np.negative(u), b, xi) == pytest.approx(variance, abs=close)
     assert theory.median_variance(np.add(u, shift), b, xi) == pytest.approx(
         variance, abs=close * (1 + abs(shift) / size)
     )
+
+
+@pytest.mark.parametrize(("name", "n"), [("normal", 1001), ("laplace", 1001), ("student_t", 201)])
+def test_monte_carlo_with_many_workers(name: str, n: int):
+    # Workers of two kinds, a quarter of them with values that are far off.
+    rng, b, num = np.random.default_rng(1), 2.0, 4000
+    u = np.where(np.arange(n) % 4 == 0, 20 * rng.exponential(size=n), rng.normal(size=n))
+    xi, draw = {
+        "normal": (noise.normal(), lambda: rng.normal(size=n)),
+        "laplace": (noise.laplace(), lambda: rng.laplace(size=n) / math.sqrt(2)),
+        "student_t": (noise.student_t(3.0), lambda: rng.standard_t(3.0, size=n) / math.sqrt(3)),
+    }[name]
+    medians = np.array([np.median(u + b * draw()) for _ in range(num)])
+    gap, variance = theory.median_moments(u, b, xi)
+    assert gap < -1
+    assert abs(medians.mean() - u.mean() - gap) < 5 * math.sqrt(variance / num)
+    # The median of many is nearly normal, so the sample's variance deviates by √(2/num) of it.
+    assert medians.var() == pytest.approx(variance, rel=5 * math.sqrt(2 / num))
 
 
 @pytest.mark.parametrize("name", NOISES)
@@ -69,7 +87,7 @@ def test_theorem_5():
     assert theory.theorem5(10_000, 1) == pytest.approx((10, 0.01))
     rates = theory.theorem5(T=625, d=16)
     assert (rates.b, rates.lr) == pytest.approx((10, 0.01))
-    # √(Td) = b²: the product of the two is that of neither T nor d alone.
+    # b² is √(Td), with the product of T and d and not one of them alone.
     assert theory.theorem5(7, 11) == pytest.approx((77**0.25, 1 / math.sqrt(77)))
 
 
@@ -77,7 +95,7 @@ def test_theorem_6():
     assert theory.theorem6(1_000_000, 1) == pytest.approx((10, 1e-4))
     rates = theory.theorem6(T=1000, d=1000)
     assert (rates.b, rates.lr) == pytest.approx((10, 1e-4))
-    # They balance the three terms of the bound: with D = 1, 1/(T δ), d/b² and δ d b² are equal to
+    # They balance the three terms of the bound: with D = 1, 1/(T δ), d/b² and δ d b² all equal
     # d^(2/3)/T^(1/3).
     T, d = 5000, 30
     b, lr = theory.theorem6(T, d)
@@ -93,7 +111,7 @@ def test_moments_are_gap_and_variance():
 
 
 def test_within_jit():
-    # For one who computes a setting where it is used. And nothing is left of 64 bits.
+    # A setting may be computed where it is used, and JAX's 64 bits are off again afterwards.
     expected = theory.median_gap(TOY, 3.0, noise.student_t())
     scaled = jax.jit(lambda x: x * theory.median_gap(TOY, 3.0, noise.student_t()))
     assert scaled(1.0) == pytest.approx(expected, rel=1e-7)
@@ -116,7 +134,12 @@ def test_within_jit():
         ((TOY, -1), ValueError, "b must be a finite number at least 0, got -1"),
         ((TOY, math.inf), ValueError, "b must be a finite number at least 0, got inf"),
         ((TOY, "1"), TypeError, "b must be a real number, got '1'"),
-        ((TOY, 1.0, noise.normal), TypeError, "noise must be a distribution such as .*"),
+        ((TOY, 1.0, noise.normal), TypeError, "noise must be built, such as .*"),
+        (
+            (TOY, 1.0, lambda key, shape, dtype: jnp.zeros(shape)),
+            ValueError,
+            "theory needs the noise's distribution function: <lambda> has no cdf",
+        ),
     ],
 )
 def test_mistakes(function: Any, arguments: Any, error: type[Exception], message: str):

@@ -51,6 +51,7 @@ def test_one_vector_for_all_or_one_for_each():
         for function, forged in (
             (flipped_mean, np.tile(-X[:H].mean(axis=0), (F, 1))),
             (jax.jit(flipped_mean), np.tile(-X[:H].mean(axis=0), (F, 1))),
+            (lambda honest, byzantine: -byzantine, -X[H:]),
             (beside_the_mean, X[:H].mean(axis=0) + 2 * X[H:]),
         ):
             sent = transform(lambda x, f=function: step(medjax.attack(f, F), x))(X)
@@ -167,14 +168,19 @@ def test_in_a_chain_with_a_plain_rule():
             r"shape \(2, 4\) or \(4,\), got \(\)$",
         ),
         (
-            lambda: medjax.attack(lambda honest, key: honest[0], F),
+            lambda: medjax.attack(lambda honest: honest[0], F),
             TypeError,
-            r"^attack <lambda> must take 3 arguments, it takes \(honest, key\)$",
+            r"^attack <lambda> must take .* arguments, it takes \(honest\)$",
         ),
         (
-            lambda: medjax.attack(functools.partial(flipped_mean, X), F),
+            lambda: medjax.attack(lambda honest, byzantine, key, more: honest[0], F),
             TypeError,
-            r"^attack partial must take 3 arguments, it takes \(byzantine: ",
+            r"^attack <lambda> must take .* arguments, it takes \(honest, byzantine, key, more\)$",
+        ),
+        (
+            lambda: medjax.attack(functools.partial(flipped_mean, X, X), F),
+            TypeError,
+            r"^attack partial must take .* arguments, it takes \(key: ",
         ),
         (
             lambda: medjax.attack(3, F),

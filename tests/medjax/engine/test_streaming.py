@@ -61,8 +61,8 @@ def shapes(jaxpr: Any) -> Iterator[tuple[int, ...]]:
                 yield from shapes(inner)
 
 
-def computed(optimizer: Any, chunk: int | None, batch_size: int | None = None) -> Any:
-    run = medjax.simulation(objective, optimizer, worker_chunk=chunk, batch_size=batch_size)
+def computed(optimizer: Any, chunk: int | None, **settings: Any) -> Any:
+    run = medjax.simulation(objective, optimizer, worker_chunk=chunk, **settings)
     arguments = (run.init(PARAMS, 0), medjax.stack_workers(EXAMPLES, EVEN), 2)
     return list(shapes(jax.make_jaxpr(run.advance)(*arguments).jaxpr))
 
@@ -70,7 +70,7 @@ def computed(optimizer: Any, chunk: int | None, batch_size: int | None = None) -
 @pytest.mark.parametrize("batch_size", [None, 2])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_nothing_of_the_size_of_all_gradients_is_computed(name: str, batch_size: int | None):
-    found = computed(OPTIMIZERS[name], CHUNK, batch_size)
+    found = computed(OPTIMIZERS[name], CHUNK, batch_size=batch_size)
     assert max(map(math.prod, found)) < N * 50 * 3  # not the largest leaf's, let alone n · d
     if not name.startswith("mean"):
         assert (CHUNK, 3, 50) in found
@@ -85,10 +85,55 @@ def test_the_mean_computes_no_workers_gradient(name: str):
 
 
 def test_the_test_finds_what_is_computed():
-    for optimizer in (*WHOLE.values(), chain(perturb(0.1, key=0), aggregate(rules.trimmed_mean(3)))):
+    noisy = chain(perturb(0.1, key=0), aggregate(rules.trimmed_mean(3)))
+    for optimizer in (*WHOLE.values(), noisy):
         assert (N, 3, 50) in computed(optimizer, CHUNK)
     assert (N, 3, 50) in computed(OPTIMIZERS["sign"], N)
     assert (N, 3, 50) in computed(OPTIMIZERS["sign"], None)  # all fit into the memory
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_off_computes_all_gradients_first(name: str):
+    found = computed(OPTIMIZERS[name], CHUNK, streaming="off")
+    assert {(N, *shape) for shape in SHAPES.values()} <= set(found)
+    assert (CHUNK, 3, 50) not in found
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_require_streams_what_can_stream(name: str):
+    required = computed(OPTIMIZERS[name], CHUNK, streaming="require")
+    assert required == computed(OPTIMIZERS[name], CHUNK, streaming="auto")
+    # No more than a chunk of 8 participants' gradients exists either.
+    some = computed(OPTIMIZERS[name], CHUNK, streaming="require", participants=8)
+    assert not {(8, 3, 50), (N, 3, 50)} & set(some)
+
+
+NEEDING_ALL = {
+    "error_feedback": (medjax.error_feedback(medjax.compressors.top_k(2), N), "error_feedback"),
+    "mix": (medjax.mix(medjax.mixing.nnm(3)), r"nnm\(num_byzantine=3\)"),
+    "momentum": (medjax.worker_momentum(0.9, N), ".*"),
+    "per_worker": (per_worker(optax.trace(0.9), N), ".*"),
+    "decay": (optax.add_decayed_weights(0.1), "the operation add"),
+    "attack": (medjax.attack(medjax.attacks.alie(), 2), r"alie.*"),
+}
+
+
+@pytest.mark.parametrize("name", NEEDING_ALL)
+def test_require_refuses_a_stage_that_needs_all_gradients(name: str):
+    stage, named = NEEDING_ALL[name]
+    message = f"^streaming isn't possible: {named} needs all workers' updates at once"
+    for settings in ({}, {"batch_size": 2}, {"local_steps": 2, "local_lr": 0.1}):
+        with pytest.raises(ValueError, match=message):
+            computed(chain(stage, MEAN), CHUNK, streaming="require", **settings)
+
+
+def test_a_choice_of_rules_needs_all_gradients():
+    either = optax.GradientTransformation(
+        lambda params: optax.EmptyState(),
+        lambda u, s, p=None: (jax.lax.cond(True, rules.mean(), rules.majority_vote(), u), s),
+    )
+    with pytest.raises(ValueError, match=r"the operation cond at .* needs all workers' updates"):
+        computed(either, CHUNK, streaming="require")
 
 
 def local_gradients(params: Any) -> Any:

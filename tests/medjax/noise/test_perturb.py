@@ -158,6 +158,7 @@ def test_all_kinds_of_keys_agree(seed: int):
         (lambda: perturb(-1.0, key=0), ValueError, "b must be a finite number at least 0, got -1"),
         (lambda: perturb(math.nan, key=0), ValueError, "b must be a finite number .*, got nan"),
         (lambda: perturb("x", key=0), TypeError, "b must be a real number, got 'x'"),
+        (lambda: perturb(None, key=0), TypeError, "b must be a real number, got None"),
         (lambda: perturb(0.1), TypeError, "required keyword-only argument: 'key'"),
         (lambda: perturb(0.1, None, 0), TypeError, "takes from 1 to 2 positional arguments"),
         (lambda: perturb(SCALES - 1, key=0), ValueError, r"b must be .* 0, got \[-1\. +-0\.5 +0"),

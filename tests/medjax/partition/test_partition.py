@@ -1,7 +1,9 @@
 import math
+import re
 from collections import Counter
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,21 +25,21 @@ SEEDS = st.integers(0, 2**63)
 TWELVE = np.repeat(np.arange(4), 3)
 FOR_FOUR = {"iid": iid(), "by_label": by_label(2), "shards": shards(), "dirichlet": dirichlet(1.0)}
 FOR_FOUR |= {"gamma_similarity": gamma_similarity(0.4), "power_law": power_law(1.0)}
-# What natural takes isn't a class: as many as there are workers, of any size, and never divided.
-# Its laws are in test_partition_natural.py.
+# The labels of natural aren't classes: it needs as many as workers, and never divides one. Its laws
+# are in test_partition_natural.py.
 DIVIDING = pytest.mark.parametrize("name", [name for name in PARTITIONS if name != "natural"])
 
 
 @st.composite
 def problems(draw):
-    """Labels in random order, any integers, each class of at least n examples, and n workers."""
+    """Draw n workers, and shuffled integer labels with at least n examples of each class."""
     n = draw(st.integers(1, 8))
     classes = draw(st.lists(st.integers(-99, 99), min_size=1, max_size=6, unique=True))
     labels = np.repeat(classes, [draw(st.integers(n, 3 * n + 5)) for _ in classes])
     return np.random.default_rng(len(labels)).permutation(labels), n
 
 
-# For each factory, arguments that any of these problems allows, from (n, number of classes).
+# Arguments for each factory that all these problems allow, given n and the number of classes.
 ARGUMENTS = {
     "iid": lambda n, k: st.just(()),
     "by_label": lambda n, k: st.tuples(st.integers(-(-k // n), k)),  # c <= K <= n c
@@ -75,8 +77,9 @@ def test_seeds_differ_and_every_worker_is_as_likely_for_every_example(name):
         for worker, part in enumerate(FOR_FOUR[name](labels, 4, seed)):
             owners[seed, part] = worker
     assert len(np.unique(owners, axis=0)) == runs
-    # By symmetry an example goes to each worker with probability 1/4: binomial(400, 1/4), whose
-    # deviation √(400 · 3/16) = 8.7 is passed 5 times over with probability 6e-7 in each of 160.
+    # By symmetry an example goes to each worker with probability 1/4. The counts are binomial(400,
+    # 1/4) with deviation √(400 · 3/16) = 8.7; each of the 160 is beyond 5 deviations with
+    # probability 6e-7.
     frequencies = np.stack([(owners == worker).sum(axis=0) for worker in range(4)])
     assert np.abs(frequencies - 100).max() < 5 * math.sqrt(runs * 3 / 16)
 
@@ -117,9 +120,9 @@ def test_by_label_is_exclusive_where_the_classes_suffice(n, c):
 
 @given(n=st.integers(1, 8), s=st.integers(1, 4), extra=st.integers(0, 40), seed=SEEDS)
 def test_shards_are_runs_in_label_order(n, s, extra, seed):
-    # Every example a class of its own, so that the order by label is known: the examples' ranks.
+    # Every example has a class of its own, its rank, so the order by label is known.
     ranks = np.random.default_rng(extra).permutation(n * s + extra)
-    small, larger = divmod(n * s + extra, n * s)  # so many shards are larger by one
+    small, larger = divmod(n * s + extra, n * s)  # the number of shards that are larger by one
     ends = np.cumsum([small + 1] * larger + [small] * (n * s - larger))
     dealt = []
     for part in shards(s)(ranks, n, seed):
@@ -131,8 +134,8 @@ def test_shards_are_runs_in_label_order(n, s, extra, seed):
 
 
 def test_shards_of_mcmahan():
-    # 100 workers with 2 of 200 shards of 30, 20 shards to a class: 1 or 2 classes for each worker,
-    # and within its class a shard is random: a worker's examples come from all over the data.
+    # 100 workers with 2 of 200 shards of 30, and 20 shards in a class, so a worker has 1 or 2
+    # classes. Within its class a shard is random, so a worker's examples come from all of the data.
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 600))
     parts = shards(2)(labels, 100, 1)
     assert {(*c.values(),) for c in class_counts(labels, parts)} == {(60,), (30, 30)}
@@ -145,8 +148,8 @@ def test_dirichlet_shares_have_its_mean_and_variance(alpha):
     labels = np.arange(draws * m) % draws
     parts = dirichlet(alpha)(labels, n, seed=1)
     p = np.stack([np.bincount(labels[part], minlength=draws) for part in parts]) / m
-    # A share is Beta(α, (n - 1)α): mean 1/n, variance v = (n - 1)/(n² (nα + 1)). Each of the
-    # `draws` classes is a draw: 5 standard errors, and 1/m for rounding to whole examples.
+    # A share is Beta(α, (n - 1)α), with mean 1/n and variance v = (n - 1)/(n² (nα + 1)). Each class
+    # is a draw. The bound is 5 standard errors, and 1/m for rounding to whole examples.
     variance = (n - 1) / (n**2 * (n * alpha + 1))
     assert np.abs(p.mean(axis=1) - 1 / n).max() < 5 * math.sqrt(variance / draws) + 1 / m
     # Q = Σ p_i² has mean n (v + 1/n²); rounding each p_i to within 1/m changes it by 2/m + n/m².
@@ -158,13 +161,13 @@ def test_dirichlet_shares_have_its_mean_and_variance(alpha):
 @pytest.mark.parametrize("alpha", [1e-3, 1e-6, 1e-300, 5e-324])
 @pytest.mark.parametrize(("least", "sizes"), [(1, [1, 1, 1, 47]), (7, [7, 7, 7, 29])])
 def test_dirichlet_tiny_alpha_gives_a_class_to_one_worker(alpha, least, sizes):
-    # All 50 go to one worker, except with probability about (n - 1) α log(2 · 50) < 0.02; the
-    # others then take their least from that one.
+    # All 50 go to one worker, except with probability about (n - 1) α log(2 · 50) < 0.02. The
+    # others then take their minimum from that one.
     assert sorted(len(p) for p in dirichlet(alpha, least)(np.zeros(50, int), 4, 0)) == sizes
 
 
 def test_dirichlet_takes_the_least_at_random():
-    # Half the time one worker is given both classes, and then gives up one example, of either.
+    # Half the time one worker is given both classes, and then gives up one example of either class.
     labels = np.repeat([0, 1], 10)
     splits = [dirichlet(1e-6)(labels, 2, seed) for seed in range(400)]
     taken = [labels[part[0]] for parts in splits for part in parts if len(part) == 1]
@@ -186,12 +189,12 @@ def test_dirichlet_honours_min_examples_and_changes_nothing_else(alpha, least, n
     drawn, parts = (dirichlet(alpha, k)(labels, n, seed) for k in (1, least))
     assert min(len(part) for part in parts) >= least
     if min(len(part) for part in drawn) == 1:
-        return  # perhaps not as drawn: someone may have been given that one
+        return  # perhaps not as drawn, as a worker may have been given that one
     for before, after in zip(drawn, parts, strict=True):
-        if len(before) < least:  # it keeps its own and takes what it lacks
+        if len(before) < least:  # it keeps its own and takes as many as it lacks
             assert len(after) == least
             assert set(after) > set(before)
-        elif len(before) > len(after):  # whoever has most gives, so all who gave end level
+        elif len(before) > len(after):  # the largest gives, so all that gave end with equal sizes
             assert len(after) >= max(len(part) for part in parts) - 1
             assert set(after) < set(before)
         else:
@@ -231,7 +234,67 @@ def test_dirichlet_settings_out_of_range():
         dirichlet(1.0, 0)
 
 
-@pytest.mark.parametrize("split", [*FOR_FOUR.values(), natural()], ids=[*FOR_FOUR, "natural"])
+every_split = pytest.mark.parametrize(
+    "split", [*FOR_FOUR.values(), natural()], ids=[*FOR_FOUR, "natural"]
+)
+
+
+@every_split
+@pytest.mark.parametrize(
+    "convert",
+    [
+        np.ndarray.tolist,
+        tuple,
+        lambda labels: labels.astype(np.float32),
+        lambda labels: labels.astype(float).tolist(),
+        lambda labels: jnp.asarray(labels, jnp.bfloat16),
+        lambda labels: labels.astype(np.uint8),
+    ],
+    ids=["list", "tuple", "float32", "floats", "bfloat16", "uint8"],
+)
+def test_labels_of_other_types(split, convert):
+    expected = [part.tolist() for part in split(TWELVE, 4, 0)]
+    assert [part.tolist() for part in split(convert(TWELVE), 4, 0)] == expected
+
+
+def test_a_list_of_labels():
+    parts = by_label(1)([0, 0, 1, 1], 2, 0)
+    assert sorted(part.tolist() for part in parts) == [[0, 1], [2, 3]]
+
+
+@every_split
+def test_names_are_classes_in_alphabetical_order(split):
+    names = np.array(["ann", "bob", "eve", "ida"])[TWELVE % 4].tolist()
+    parts, expected = (split(x, 4, 0) for x in (names, TWELVE % 4))
+    assert [part.tolist() for part in parts] == [part.tolist() for part in expected]
+
+
+@every_split
+def test_booleans_are_the_classes_0_and_1(split):
+    booleans = TWELVE < 2
+    parts, expected = (split(x, 2, 0) for x in (booleans.tolist(), booleans.astype(int)))
+    assert [part.tolist() for part in parts] == [part.tolist() for part in expected]
+
+
+@every_split
+@pytest.mark.parametrize(
+    ("labels", "kind", "got"),
+    [
+        ([0.0, 1.0, 2.0, math.nan], ValueError, "nan at index 3"),
+        ([0.0, -math.inf, math.nan, 0.5], ValueError, "-inf at index 1"),
+        ([0, 1, 2.5, 1.5], ValueError, "2.5 at index 2"),
+        (np.array([0.1, 1, 2, 3], np.float32), ValueError, "0.1 at index 0"),
+        ([0.0, 1e19, 2.0, 3.0], ValueError, "1e+19 at index 1"),
+        ([0, 1, 2, None], TypeError, "dtype object"),
+        ([0j, 1j, 2j, 3j], TypeError, "dtype complex128"),
+    ],
+)
+def test_labels_that_are_not_integers(split, labels, kind, got):
+    with pytest.raises(kind, match=f"^labels must be integers( or names)?, got {re.escape(got)}$"):
+        split(labels, 2, 0)
+
+
+@every_split
 def test_errors_of_every_partition(split):
     with pytest.raises(ValueError, match="13 workers need at least 13 examples, there are 12"):
         split(TWELVE, 13, 0)
@@ -239,6 +302,10 @@ def test_errors_of_every_partition(split):
         split(TWELVE, 0, 0)
     with pytest.raises(TypeError, match=r"num_workers must be an integer, got 4\.0"):
         split(TWELVE, 4.0, 0)
+    with pytest.raises(ValueError, match=r"labels must be a list, got shape \(4, 3\)"):
+        split(TWELVE.reshape(4, 3), 4, 0)
+    with pytest.raises(ValueError, match="1 workers need at least 1 examples, there are 0"):
+        split([], 1, 0)
     for seed, kind, message in ((-1, ValueError, "at least 0, got -1"), (0.5, TypeError, "an int")):
         with pytest.raises(kind, match="seed must be " + message):
             split(TWELVE, 4, seed)

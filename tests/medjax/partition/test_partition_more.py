@@ -1,4 +1,4 @@
-"""gamma_similarity and power_law: what test_partition.py doesn't test of all partitions."""
+"""Laws of gamma_similarity and power_law beyond those of all partitions in test_partition.py."""
 
 import math
 
@@ -20,7 +20,7 @@ def test_gamma_similarity_sizes_differ_by_at_most_one(gamma, n, extra, seed):
 
 @given(n=st.integers(1, 9), extra=st.integers(0, 40), seed=SEEDS)
 def test_gamma_0_deals_runs_in_label_order(n, extra, seed):
-    # Every example a class of its own: the label is its rank.
+    # Every example has a class of its own, its rank.
     ranks = np.random.default_rng(extra).permutation(n + extra)
     hands = sorted(sorted(ranks[part]) for part in gamma_similarity(0.0)(ranks, n, seed))
     assert np.concatenate(hands).tolist() == list(range(n + extra))
@@ -42,9 +42,10 @@ def test_gamma_is_the_share_that_is_alike(gamma):
     labels = np.arange(n * size) % n
     parts = gamma_similarity(gamma)(labels, n, 0)
     shares = np.stack([np.bincount(labels[part], minlength=n) for part in parts]) / size
-    # Its own class is the others' run, 1 - γ of its examples, and 1/n of the γ dealt at random;
-    # each other class is γ/n. The random choice takes γ·size of a class, give or take
-    # √(size γ (1 - γ)) = 50: 0.005 of a worker's, and runs begin up to 2 or 3 of these off.
+    # A worker's own class is its run, 1 - γ of its examples, and 1/n of the γ dealt at random. Each
+    # other class is γ/n. The random choice takes γ·size of a class with deviation
+    # √(size γ (1 - γ)) = 50, which is 0.005 of a worker's examples, and runs begin up to 2 or 3
+    # deviations off.
     own = shares.argmax(axis=1)
     assert sorted(own) == [0, 1, 2, 3]
     expected = np.full((n, n), gamma / n)
@@ -55,7 +56,7 @@ def test_gamma_is_the_share_that_is_alike(gamma):
 def test_gamma_1_is_a_random_split():
     labels = np.repeat([7, 8], [4000, 2000])
     eights = [np.sum(labels[part] == 8) for part in gamma_similarity(1.0)(labels, 10, 0)]
-    # As for `iid`: 600 of 6000 without replacement, of mean 200 and variance 120.02.
+    # As for `iid`, 600 of 6000 without replacement, with mean 200 and variance 120.02.
     assert np.abs(np.array(eights) - 200).max() < 5 * math.sqrt(120.02) < 5 * np.ptp(eights)
 
 
@@ -66,7 +67,7 @@ def test_gamma_1_is_a_random_split():
         (2.0, 49, 3, [4, 9, 36]),  # 49/(1 + 1/4 + 1/9) = 36
         (0, 100, 4, [25, 25, 25, 25]),
         (0.5, 10, 1, [10]),
-        (1e300, 10, 3, [1, 1, 8]),  # everything to one, who gives the others one each
+        (1e300, 10, 3, [1, 1, 8]),  # all to one worker, which gives each other one
     ],
 )
 def test_power_law_sizes(exponent, num, n, sizes):
@@ -93,7 +94,7 @@ def test_power_law_honours_min_examples_and_is_rounded_to_within_one(exponent, l
     assert min(sizes) >= least
     wanted = np.arange(1, n + 1) ** -exponent
     wanted *= 200 / wanted.sum()
-    if wanted.min() >= least + 1:  # nobody needs more
+    if wanted.min() >= least + 1:  # no worker needs more
         assert np.abs(np.sort(sizes)[::-1] - wanted).max() <= 1
 
 

@@ -1,4 +1,4 @@
-"""Examples that stay with those whose they are."""
+"""Partitions that keep each client's examples together."""
 
 import math
 from collections import Counter
@@ -13,7 +13,7 @@ from medjax.partition import natural
 
 @st.composite
 def problems(draw):
-    """Whose each example is, any integers in any order, and as many workers or fewer."""
+    """Draw the examples' clients, integers in random order, and at most as many workers."""
     clients = draw(st.lists(st.integers(-99, 99), min_size=1, max_size=12, unique=True))
     owners = np.repeat(clients, [draw(st.integers(1, 5)) for _ in clients])
     return np.random.default_rng(len(owners)).permutation(owners), draw(
@@ -30,7 +30,7 @@ def test_every_client_is_whole_with_one_worker(problem, seed):
     hands = [set(owners[part].tolist()) for part in parts]
     for hand, part in zip(hands, parts, strict=True):
         assert set(np.flatnonzero(np.isin(owners, list(hand))).tolist()) == set(part.tolist())
-    # K clients among n: ⌊K/n⌋ or ⌈K/n⌉ each.
+    # Of K clients each worker has ⌊K/n⌋ or ⌈K/n⌉.
     clients = len(set(owners.tolist()))
     assert {len(hand) for hand in hands} <= {clients // n, -(-clients // n)}
     again = natural()(owners, n, seed)
@@ -40,9 +40,9 @@ def test_every_client_is_whole_with_one_worker(problem, seed):
 def test_every_worker_is_as_likely_for_every_client():
     runs, owners = 400, np.arange(10) // 2  # five clients among two workers
     holders = np.array([np.isin(np.arange(10), natural()(owners, 2, s)[0]) for s in range(runs)])
-    # Each is with the first of two with probability 1/2: five deviations of binomial(400, 1/2).
+    # Each is with the first worker with probability 1/2, within 5 deviations of binomial(400, 1/2).
     assert np.abs(holders.sum(axis=0) - 200).max() < 5 * math.sqrt(runs / 4)
-    # So is who has three of the five clients, and which: all 20 splits occur.
+    # Which worker has three of the five clients is random too, and all 20 splits occur.
     assert len(np.unique(holders, axis=0)) == 20
     assert set(Counter(holders.sum(axis=1).tolist())) == {4, 6}
 

@@ -11,9 +11,9 @@ import pytest
 
 import medjax
 from medjax import aggregate, per_worker, perturb, rules
-from medjax.training.gradients import sample_batches
 from medjax._engine.participation import draw_participants
 from medjax._engine.random import stage_key
+from medjax.training.gradients import sample_batches
 
 N, DIM = 6, 3
 CENTRES = np.random.default_rng(0).normal(size=(N, DIM)).astype(np.float32)
@@ -143,7 +143,9 @@ def test_a_run_with_mini_batches_is_that_of_the_cohorts_batches():
 
 
 def test_all_participants_are_all_workers():
-    optimizer = optax.chain(medjax.worker_momentum(0.5, N), perturb(0.1, key=0), medjax.median_sgd(0.2))
+    optimizer = optax.chain(
+        medjax.worker_momentum(0.5, N), perturb(0.1, key=0), medjax.median_sgd(0.2)
+    )
     plain, named = final(optimizer), final(optimizer, participants=N)
     np.testing.assert_array_equal(named.params, plain.params)
     jax.tree.map(np.testing.assert_array_equal, named.opt_state[0], plain.opt_state[0])
@@ -266,7 +268,9 @@ def test_a_sweep_equals_the_separate_runs():
 )
 def test_errors(settings: dict[str, Any], kind: type[Exception], message: str):
     with pytest.raises(kind, match=message):
-        medjax.simulate(quadratic, START, ONE_EACH, medjax.mean_sgd(0.1), num_steps=1, key=0, **settings)
+        medjax.simulate(
+            quadratic, START, ONE_EACH, medjax.mean_sgd(0.1), num_steps=1, key=0, **settings
+        )
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,10 @@ def centred(x: Any, state: Any, batch: Any, key: Any) -> Any:
     """f_i(x) is the average of ‖x - (a - m_i)‖²/2, for the running mean m_i of worker i's a."""
     mean = state["mean"]
     losses = jnp.sum((x - (batch - mean)) ** 2, axis=-1) / 2
-    others = {"mean": jnp.broadcast_to(mean[0], losses.shape)}
+    others = {
+        "mean": jnp.broadcast_to(mean[0], losses.shape),
+        "steps": jnp.broadcast_to(1.0 * state["steps"], losses.shape),
+    }
     new = {
         "mean": 0.75 * mean + 0.25 * batch.mean(axis=0),
         "steps": state["steps"] + (0 if key is None else 1),
@@ -59,10 +62,12 @@ class Workers:
         return {
             "train_loss": (apart**2).sum(axis=2).mean() / 2,
             "train_mean": self.means[honest, 0].mean(),
+            "train_steps": self.steps[honest].mean(),
             "grad_norm": np.linalg.norm(g.mean(axis=0)),
             "median_mean_gap": np.linalg.norm(np.median(g, axis=0) - g.mean(axis=0)),
             "test_loss": ((x - (TEST - average)) ** 2).sum(axis=1).mean() / 2,
             "test_mean": average[0],
+            "test_steps": self.steps[honest][0],  # integers aren't averaged
         }
 
     def assert_states(self, states: Any) -> None:
@@ -127,7 +132,7 @@ def test_all_workers(name: str, streaming: Any):
 def test_the_state_of_absent_workers_stays(rule: str):
     built, by_hand = RULES[rule]
     parts = medjax.simulation(OBJECTIVE, server(built), participants=3, always=1)
-    advance = jax.jit(parts.advance)
+    advance, evaluate = jax.jit(parts.advance), jax.jit(parts.evaluate)
     state = parts.init(START, 4, N)
     x, workers = START.astype(np.float64), Workers()
     for t in range(4):
@@ -140,6 +145,9 @@ def test_the_state_of_absent_workers_stays(rule: str):
         x = x - LR * by_hand([workers.send(x, int(i)) for i in cohort], axis=0)
         np.testing.assert_allclose(state.params, x, rtol=1e-5, atol=1e-6)
         workers.assert_states(state.model_state)
+        metrics = evaluate(state, DATA, {"test": jnp.asarray(TEST)})
+        assert_metrics({k: v[None] for k, v in metrics.items()}, [workers.metrics(x)])
+    assert len(set(workers.steps)) > 1
 
 
 def test_local_steps_move_the_state_too():
@@ -224,6 +232,20 @@ def test_a_run_in_parts_equals_the_run_in_one():
     np.testing.assert_allclose(state.model_state["mean"], result.model_state["mean"], rtol=1e-6)
 
 
+def test_python_floats_as_states_do_not_compile_advance_twice():
+    objective = Stateful(lambda x, s, a, key: (*centred_by(x, s, a), 0.5 * s + 0.5 * a.mean()), 0.5)
+    parts = medjax.simulation(objective, medjax.mean_sgd(0.1))
+    advance = jax.jit(parts.advance)
+    state = advance(advance(parts.init(START, 4, N), DATA, 1), DATA, 1)
+    assert advance._cache_size() == 1
+    by_hand = 0.25 * 0.5 + 0.75 * INPUTS.mean(axis=(1, 2))
+    np.testing.assert_allclose(state.model_state, by_hand, rtol=1e-5)
+
+
+def centred_by(x: Any, mean: Any, a: Any) -> Any:
+    return jnp.sum((x - (a - mean)) ** 2, axis=-1) / 2, {}
+
+
 def test_errors():
     message = "streaming isn't possible: the objective has a state of every worker"
     with pytest.raises(ValueError, match=message):
@@ -231,6 +253,10 @@ def test_errors():
     parts = medjax.simulation(OBJECTIVE, medjax.mean_sgd(0.1))
     with pytest.raises(TypeError, match="num_workers must be an integer, got None"):
         parts.init(START, 0)
+    for settings in ({}, {"participants": 2}):
+        parts = medjax.simulation(OBJECTIVE, medjax.mean_sgd(0.1), **settings)
+        with pytest.raises(ValueError, match="the model state is built for 4 workers, there are 5"):
+            parts.advance(parts.init(START, 0, 4), DATA, 1)
 
 
 @pytest.mark.parametrize("make", [classification, language_modelling])
