@@ -1,6 +1,7 @@
 """The work that is timed: n workers with random images, a fully connected network, one step."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ class Workload:
 
     data: medjax.WorkerData
     params: PyTree
-    objective: medjax.objectives.Objective
+    objective: Callable[..., medjax.objectives.Losses]
 
     def loss(self, params: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
         """The average loss of a batch."""

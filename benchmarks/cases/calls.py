@@ -111,10 +111,31 @@ _CALLS |= {
         lambda: medjax.aggregate(rules.majority_vote(tie="random")),
         "draws random numbers: give aggregate a key",
     ),
+    "aggregate by a function of two": (
+        lambda: medjax.aggregate(lambda x, y: x[0]),
+        "rule <lambda> must take 1 argument, it takes (x, y)",
+    ),
+    "aggregate by a function that keeps the workers": (
+        lambda: _update(medjax.aggregate(lambda x: x)),
+        "must drop the worker axis and return shape (3,), got (5, 3)",
+    ),
+    "aggregate by a kind of rules": (lambda: medjax.aggregate(rules.FromFunction), "must be built"),  # pyright: ignore
+    "mix by a function to vectors": (
+        lambda: _update(medjax.mix(lambda x: x)),
+        "mixing <lambda> must return a matrix (m, 5), got shape (5, 3)",
+    ),
     "mix of a factory": (lambda: medjax.mix(mixing.nnm), "mixing must be built"),  # pyright: ignore
     "mix without a key": (lambda: medjax.mix(mixing.bucketing(2)), "give mix a key"),
     "nnm(3) of 5": (lambda: _update(medjax.mix(mixing.nnm(3))), "needs 2f < n, got f = 3 and n"),
     "compress by a factory": (lambda: medjax.compress(compressors.sign), "compressor must be buil"),  # pyright: ignore
+    "compress by a function to a vector": (
+        lambda: _update(medjax.compress(lambda x: x)),  # pyright: ignore
+        "must return the decoded vector and the message's bits",
+    ),
+    "communication by a factory": (
+        lambda: compressors.communication(_X, 5, up=compressors.sign),  # pyright: ignore
+        "compressor must be built",
+    ),
     "compress without a key": (lambda: medjax.compress(compressors.qsgd(4)), "give compress a key"),
     "top_k of too few": (
         lambda: _update(medjax.compress(compressors.top_k(k=4))),
@@ -129,6 +150,14 @@ _CALLS |= {
         "built for 4 workers, got updates stacked from 5",
     ),
     "attack by a factory": (lambda: medjax.attack(attacks.alie, 1), "attack must be built"),  # pyright: ignore
+    "attack by a function of one": (
+        lambda: medjax.attack(lambda honest: honest[0], 1),
+        "it takes (honest)",
+    ),
+    "attack by a function to all vectors": (
+        lambda: _update(medjax.attack(lambda honest, byzantine, key: honest, 1)),
+        "must return vectors of shape (1, 3) or (3,), got (4, 3)",
+    ),
     "attack on data in a chain": (
         lambda: medjax.attack(attacks.label_flip(10), 1),  # pyright: ignore
         "changes the workers' data",
@@ -155,6 +184,15 @@ _CALLS |= {
         "noise must be built",
     ),
     "perturb by a name": (lambda: medjax.perturb(1.0, "laplace", key=0), "noise must be built"),  # pyright: ignore
+    "perturb by a function to a number": (
+        lambda: _update(medjax.perturb(1.0, lambda key, shape, dtype: 1.0, key=0)),  # pyright: ignore
+        "must draw shape (3,), got shape ()",
+    ),
+    "perturb by b of 4 workers": (
+        lambda: _update(medjax.perturb(np.ones(4), key=0)),
+        "b must be one number or one for each of the 5 workers, got shape (4,)",
+    ),
+    "perturb without a key": (lambda: medjax.perturb(0.1), "keyword-only argument: 'key'"),  # pyright: ignore
     "noisy_sign by NaN": (lambda: medjax.noisy_sign(math.nan, key=0), "b must be a finite number"),
     "adaptive_scale of ∞": (lambda: medjax.adaptive_scale(math.inf), "fraction must be a finite"),
     "worker_momentum of 1": (lambda: medjax.worker_momentum(1.0, 5), "beta must be below 1, got 1"),

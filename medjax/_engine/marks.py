@@ -44,6 +44,16 @@ def _trace(
     return _Code(closed.jaxpr, jax.tree.structure(shape)), list(closed.consts), shape
 
 
+def _trace_row(f: RowStage, lazy: LazyUpdates) -> tuple[_Code, list[Array], PyTree]:
+    """Trace a function of one worker's row, whoever it is, as `LazyUpdates` calls it."""
+    pair, second = jax.ShapeDtypeStruct((), "int32"), jax.ShapeDtypeStruct((), "bool")
+
+    def of_row(row: Row, pair: Array, second: Array) -> Row:
+        return f(row, Worker(pair, second))
+
+    return _trace(of_row, row_like(lazy.like), pair, second, mesh=inside_shards())
+
+
 @dataclass(frozen=True, eq=False)
 class StageMark:
     """A worker stage, applied to one worker's row at a time.
@@ -111,7 +121,7 @@ def apply_stage(name: str, stage: RowStage, updates: Stacked, *, in_turn: bool =
     leaves, treedef = jax.tree.flatten(lazy.inputs)
     if not _is_traced(leaves):
         return (lazy.then_in_turn(stage) if in_turn else lazy.then(stage)).stacked()
-    code, captured, _ = _trace(stage, row_like(lazy.like), _SOME_WORKER, mesh=inside_shards())
+    code, captured, _ = _trace_row(stage, lazy)
     mark = StageMark(name, code, in_turn)
     return jax.tree.unflatten(treedef, _bind(mark, captured, leaves, code.jaxpr.effects))
 
@@ -141,22 +151,15 @@ def sum_rule(
     leaves = jax.tree.leaves(lazy.inputs)
     if not _is_traced(leaves):
         return lazy.unflatten(decode(lazy.sum(encode, votes=votes, coins=coins)))
-    local = inside_shards()
-    encoding, of_encode, sums = _trace(encode, row_like(lazy.like), _SOME_WORKER, mesh=local)
+    encoding, of_encode, sums = _trace_row(encode, lazy)
     decoding, of_decode, _ = _trace(decode, sums, mesh=jax.sharding.get_abstract_mesh())
-    coin, of_coins, _ = (None, [], None) if coins is None else _trace(coins, mesh=local)
+    coin, of_coins, _ = (None, [], None) if coins is None else _trace(coins, mesh=inside_shards())
     sizes = (len(of_encode), len(of_decode), len(of_coins))
     mark = SumMark(name, encoding, decoding, coin, votes, sizes, weights is not None)
     captured = [*of_encode, *of_decode, *of_coins, *([] if weights is None else [weights])]
     effects = encoding.jaxpr.effects | decoding.jaxpr.effects
     leaves = _bind(mark, captured, leaves, effects)
     return jax.tree.unflatten(jax.tree.structure(lazy.like), leaves)
-
-
-_SOME_WORKER = Worker(
-    jax.ShapeDtypeStruct((), "int32"),  # pyright: ignore[reportArgumentType]
-    jax.ShapeDtypeStruct((), "bool"),  # pyright: ignore[reportArgumentType]
-)
 
 
 def _is_traced(leaves: Sequence[Array]) -> bool:

@@ -44,9 +44,9 @@ def takes(function: Callable[..., Any], num_arguments: int) -> bool:
         signature = inspect.signature(function)
     except ValueError:  # the signature of some compiled functions can't be read
         return True
-    others = list(signature.parameters)[num_arguments:]
+    key = {"key": None} if "key" in list(signature.parameters)[num_arguments:] else {}
     try:
-        signature.bind(*[None] * num_arguments, **{"key": None for name in others if name == "key"})
+        signature.bind(*[None] * num_arguments, **key)
     except TypeError:
         return False
     return True

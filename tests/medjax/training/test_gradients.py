@@ -13,9 +13,9 @@ import medjax
 from medjax._engine.lazy import LazyUpdates
 from medjax._engine.streaming import apply_optimizer
 from medjax.objectives import classification
-from medjax.training import gradients
-from medjax.training.gradients import Local, fastest_chunk, local_gradients, weighted_gradient
-from medjax.training.step import worker_updates
+from medjax.training import _gradients
+from medjax.training._gradients import Local, fastest_chunk, local_gradients, weighted_gradient
+from medjax.training._step import worker_updates
 
 # Workers of 1, 3, 7, 2, 5 and 6 examples: 7 rows each, 42 in all, some of them padding.
 RNG = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def assert_close(actual: Any, wanted: Any) -> None:
 # All examples in one chunk, in two ways; chunks that don't divide the 42 rows.
 @pytest.mark.parametrize("examples_per_chunk", [8192, 42, 41, 8])
 def test_the_gradient_of_the_mean(examples_per_chunk: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(gradients, "_EXAMPLES_PER_CHUNK", examples_per_chunk)
+    monkeypatch.setattr(_gradients, "_EXAMPLES_PER_CHUNK", examples_per_chunk)
     gradient = jax.jit(lambda local, weights: weighted_gradient(objective, PARAMS, local, weights))
     for weights in (np.full(N, 1 / N, np.float32), WEIGHTS):
         assert_close(gradient(LOCAL, weights), expected(weights))
@@ -69,7 +69,7 @@ def test_the_gradient_of_the_mean(examples_per_chunk: int, monkeypatch: pytest.M
 def test_half_precision_gradients_are_rounded_once(monkeypatch: pytest.MonkeyPatch):
     # 600 chunks of 8 equal examples, each with 1/600 of the whole gradient. In bfloat16, with its
     # 8 bits, their sum would stop growing where 1/600 is below half a unit in the last place.
-    monkeypatch.setattr(gradients, "_EXAMPLES_PER_CHUNK", 8)
+    monkeypatch.setattr(_gradients, "_EXAMPLES_PER_CHUNK", 8)
     data = medjax.stack_workers(np.ones(4800, np.float32), [np.arange(4800)])
     gradient = weighted_gradient(
         lambda w, x: (w.astype(jnp.float32) * x, {}),
@@ -106,8 +106,8 @@ def test_lazy_gradients_are_the_local_ones(worker_chunk: int | None):
 
 def test_a_chunk_has_as_many_workers_as_fit(monkeypatch: pytest.MonkeyPatch):
     def chunk(examples: int, numbers: int) -> int:
-        monkeypatch.setattr(gradients, "_EXAMPLES_PER_CHUNK", examples)
-        monkeypatch.setattr(gradients, "_NUMBERS_PER_CHUNK", numbers)
+        monkeypatch.setattr(_gradients, "_EXAMPLES_PER_CHUNK", examples)
+        monkeypatch.setattr(_gradients, "_NUMBERS_PER_CHUNK", numbers)
         return updates(None).chunk_size
 
     # Of 7 examples and 32 + 24 + 3 = 59 numbers each; 2 at least, so that pairs share words.
@@ -121,7 +121,7 @@ def test_a_chunk_has_as_many_workers_as_fit(monkeypatch: pytest.MonkeyPatch):
 def chunk_of(n: int, limit: int) -> int:
     """Return how many of n workers, each with one example, are in a chunk of at most `limit`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradients, "_EXAMPLES_PER_CHUNK", limit)
+        patch.setattr(_gradients, "_EXAMPLES_PER_CHUNK", limit)
         return fastest_chunk(np.zeros(1), np.zeros((n, 1)), n)
 
 

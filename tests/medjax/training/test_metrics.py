@@ -8,7 +8,7 @@ import pytest
 
 import medjax
 from medjax.objectives import classification
-from medjax.training.gradients import Local, local_gradients
+from medjax.training._gradients import Local, local_gradients
 
 # Softmax regression on workers of 1, 3, 7, 2 and 5 examples: 5 gradients of 12 + 3 numbers.
 RNG = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def measure(objective: Any, params: Any, data: medjax.WorkerData) -> dict[str, j
 # Parts of 15, 8 and 7, 5, 4, 4, 4 and 3, 2, and single columns; and more parts than columns.
 @pytest.mark.parametrize("numbers", [75, 74, 25, 20, 10, 7, 5, 1])
 def test_measured_in_parts_as_in_one(numbers: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("medjax.training.metrics._MEDIAN_NUMBERS", numbers)
+    monkeypatch.setattr("medjax.training._metrics._MEDIAN_NUMBERS", numbers)
     actual = measure(objective, PARAMS, DATA)
     assert set(actual) == {*expected(), "nonfinite_workers"}
     assert not actual["nonfinite_workers"].any()
@@ -66,7 +66,7 @@ def test_workers_whose_gradients_are_not_finite_are_named(
     numbers: int, value: float, monkeypatch: pytest.MonkeyPatch
 ):
     # Worker 2 has examples 4 to 10 of the shuffled ones, worker 4 the last five.
-    monkeypatch.setattr("medjax.training.metrics._MEDIAN_NUMBERS", numbers)
+    monkeypatch.setattr("medjax.training._metrics._MEDIAN_NUMBERS", numbers)
     order = np.arange(18)
     inputs = INPUTS.copy()
     inputs[[6, 17], 3] = value

@@ -1,4 +1,4 @@
-"""User code in an optimizer sees arrays only, once a trace, and streaming doesn't change results."""
+"""User code in an optimizer sees arrays only, once a trace; streaming keeps its results."""
 
 import jax
 import jax.numpy as jnp

@@ -14,7 +14,7 @@ from medjax.attacks import AttackState
 from medjax.objectives import Objective
 from medjax.partition import WorkerData
 from medjax.rules import mean, median
-from medjax.training.gradients import (
+from medjax.training._gradients import (
     Local,
     chunk_limit,
     map_workers,

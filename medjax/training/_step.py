@@ -15,14 +15,14 @@ from medjax._engine.random import stage_key
 from medjax._engine.stacked import PyTree, Stacked, Updates
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData
-from medjax.training.gradients import (
+from medjax.training._gradients import (
     Local,
     draws,
     fastest_chunk,
     sample_batches,
     weighted_gradient,
 )
-from medjax.training.local_steps import batch_key, local_updates
+from medjax.training._local_steps import batch_key, local_updates
 
 
 class SimulationState(NamedTuple):
