@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 import medjax
 from benchmarks import report
@@ -90,7 +91,8 @@ def per_coordinate(rule: rules.Rule, n: int, d: int, k: int) -> Bytes:
     """The bits that a device sends for each coordinate, by the compiled program."""
     mesh = sharding.make_mesh(workers=k)
     tx = sharding.sharded(medjax.aggregate(rule, key=0), mesh)
-    updates = jax.device_put(jnp.zeros((n, d)), sharding.worker_sharding(mesh))
+    where = sharding.worker_sharding(mesh) if n % k == 0 else NamedSharding(mesh, PartitionSpec())
+    updates = jax.device_put(jnp.zeros((n, d)), where)
     state = tx.init(jnp.zeros(d))
     compiled = jax.jit(lambda x: tx.update(x, state)[0]).lower(updates).compile()
     least, most = bytes_sent(compiled.as_text() or "", k)

@@ -95,7 +95,8 @@ def worker_data(
     num_workers, shape, padding, where = rows.shape[-2], rows.shape, 0, None
     if one_seed is not None:
         padding = sharding.pad_workers(num_workers, one_seed) - num_workers
-        rows, sizes = np.pad(rows, ((0, padding), (0, 0))), np.pad(sizes, (0, padding))
+        rows = np.pad(rows, ((0, padding), (0, 0)), mode="edge")
+        sizes = np.pad(sizes, (0, padding))
         where = sharding.worker_sharding(one_seed)
         shape = where.shard_shape(rows.shape)
     count = math.prod(shape) * machine.sharing_memory(one_seed)

@@ -32,7 +32,8 @@ class Stateful:
 
     Every worker has its own state. Training calls the function with a key and keeps the state that
     it returns; measuring calls it with None for the key, and drops that state. Held-out data are
-    measured with the average of the workers' states.
+    measured with the average of the workers' states. In a full batch, a worker with fewer examples
+    than the largest sees some of them again; batches of a given size have no such padding.
 
     Attributes:
         function: (params, state, batch, key) to (losses, metrics, new state).

@@ -99,7 +99,7 @@ def place_workers(data: WorkerData, mesh: Mesh | None) -> WorkerData:
 
     Where the devices don't divide the workers, padding workers without examples are added, so that
     no device holds more than its part. With a mesh over several processes, each needs to have the
-    data of its own devices' workers only: other rows aren't read.
+    data of its own devices' workers only, and the last worker's: other rows aren't read.
 
     Args:
         data: the workers' data.
@@ -116,14 +116,15 @@ def place_workers(data: WorkerData, mesh: Mesh | None) -> WorkerData:
 
         def rows(index: Any) -> np.ndarray:
             start, stop, _ = index[0].indices(padded)
-            local = np.asarray(x[start : min(stop, n)])
-            missing = stop - start - len(local)
-            return np.pad(local, ((0, missing), *[(0, 0)] * (local.ndim - 1)))
+            return np.asarray(x[np.minimum(np.arange(start, stop), n - 1)])
 
         return jax.make_array_from_callback((padded, *x.shape[1:]), where, rows)
 
-    examples, sizes = jax.tree.map(place, (data.examples, data.sizes))
-    return replace(data, examples=examples, sizes=sizes, padding=padded - n)
+    # Padding workers have copies of the last one's examples, on which every loss is finite, but
+    # none that counts.
+    sizes = np.pad(np.asarray(data.sizes[:n]), (0, padded - n))
+    examples = jax.tree.map(place, data.examples)
+    return replace(data, examples=examples, sizes=_placed(sizes, where), padding=padded - n)
 
 
 def place_everywhere(data: Tree, mesh: Mesh | None) -> Tree:

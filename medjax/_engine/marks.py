@@ -30,21 +30,23 @@ class _Code:
     jaxpr: jex.Jaxpr
     structure: Any
 
-    def __call__(self, captured: Sequence[Array], *args: PyTree) -> PyTree:
+    def __call__(self, captured: Sequence[Any], *args: PyTree) -> PyTree:
         f = jex.jaxpr_as_fun(jex.ClosedJaxpr(self.jaxpr, list(captured)))
         return jax.tree.unflatten(self.structure, f(*jax.tree.leaves(args)))
 
 
 def _trace(
     f: Callable[..., PyTree], *like: PyTree, mesh: AbstractMesh
-) -> tuple[_Code, list[Array], PyTree]:
+) -> tuple[_Code, list[Any], PyTree]:
     """Trace f; return its code, the arrays that it closes over, and the shapes that it returns."""
     with jax.sharding.use_abstract_mesh(mesh):
         closed, shape = jax.make_jaxpr(f, return_shape=True)(*like)
+    # The shapes alone: they are used outside of that mesh too.
+    shape = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shape)
     return _Code(closed.jaxpr, jax.tree.structure(shape)), list(closed.consts), shape
 
 
-def _trace_row(f: RowStage, lazy: LazyUpdates) -> tuple[_Code, list[Array], PyTree]:
+def _trace_row(f: RowStage, lazy: LazyUpdates) -> tuple[_Code, list[Any], PyTree]:
     """Trace a function of one worker's row, whoever it is, as `LazyUpdates` calls it."""
     pair, second = jax.ShapeDtypeStruct((), "int32"), jax.ShapeDtypeStruct((), "bool")
 
@@ -68,7 +70,7 @@ class StageMark:
     code: _Code
     in_turn: bool
 
-    def run(self, lazy: LazyUpdates, captured: list[Array]) -> LazyUpdates:
+    def run(self, lazy: LazyUpdates, captured: list[Any]) -> LazyUpdates:
         stage = partial(self.code, captured)
         return lazy.then_in_turn(stage) if self.in_turn else lazy.then(stage)
 
@@ -95,7 +97,7 @@ class SumMark:
     sizes: tuple[int, int, int]
     weighted: bool
 
-    def run(self, lazy: LazyUpdates, captured: list[Array]) -> list[Array]:
+    def run(self, lazy: LazyUpdates, captured: list[Any]) -> list[Array]:
         if self.weighted and lazy.weighted is not None:
             return jax.tree.leaves(lazy.weighted_sum(captured[-1]))
         of_encode, captured = captured[: self.sizes[0]], captured[self.sizes[0] :]
@@ -171,7 +173,7 @@ mark_p = jex.Primitive("medjax")
 mark_p.multiple_results = True
 
 
-def _bind(mark: Mark, captured: list[Array], leaves: list[Array], effects: Any) -> list[Array]:
+def _bind(mark: Mark, captured: list[Any], leaves: list[Array], effects: Any) -> list[Array]:
     # Lowering comes later, where the mesh of the trace is no longer the ambient one.
     params = {"num_captured": len(captured), "mesh": jax.sharding.get_abstract_mesh()}
     if effects:  # a primitive without effects mustn't hide a user's callback
@@ -179,7 +181,7 @@ def _bind(mark: Mark, captured: list[Array], leaves: list[Array], effects: Any) 
     return mark_p.bind(*captured, *leaves, mark=mark, **params)
 
 
-def run_on_arrays(*operands: Array, mark: Mark, num_captured: int, mesh: Any) -> list[Array]:
+def run_on_arrays(*operands: Any, mark: Mark, num_captured: int, mesh: Any) -> list[Array]:
     """Compute what a mark stands for, from the stacked arrays."""
     captured, leaves = list(operands[:num_captured]), list(operands[num_captured:])
     with jax.sharding.use_abstract_mesh(mesh):

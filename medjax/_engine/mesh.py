@@ -96,6 +96,22 @@ def _first(x: Array, count: int) -> Array:
     return x if len(x) <= count else x[:count]
 
 
+def fill_up(inputs: PyTree, num_workers: int) -> PyTree:
+    """Add copies of the last worker's inputs until the devices divide the workers.
+
+    `over_shards` fills up with zeros, which is cheaper: no row has to move. But a loss may not be
+    finite on examples of zeros, and a weight of 0 doesn't remove NaN from a gradient.
+    """
+    names = axes()
+    parts = math.prod(_length(name) for name in names)
+
+    def fill(x: Array) -> Array:
+        missing = max(0, -(-num_workers // parts) * parts - len(x))
+        return jnp.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1)), mode="edge")
+
+    return jax.tree.map(fill, inputs) if names else inputs
+
+
 def inside_shards() -> AbstractMesh:
     """Return the ambient mesh as functions see it that `over_shards` maps over devices.
 

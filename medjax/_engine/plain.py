@@ -22,12 +22,14 @@ def check_function(kind: str, value: object, num_arguments: int, example: str) -
         example: code that builds a stage.
 
     Raises:
-        TypeError: if it isn't a function, takes other arguments, or is a factory of the library
-            that was to be called first (`rules.median` in place of `rules.median()`).
+        TypeError: if it isn't a function, takes other arguments, is built for another stage, or is
+            a factory of the library that was to be called first (`rules.median` in place of
+            `rules.median()`).
     """
     module = getattr(value, "__module__", None) or ""
     is_factory = module.startswith("medjax.") and "<" not in getattr(value, "__qualname__", "<")
-    if not callable(value) or is_factory or inspect.isclass(value):
+    is_built = type(value).__module__.startswith("medjax.")
+    if not callable(value) or is_factory or is_built or inspect.isclass(value):
         raise TypeError(
             f"{kind} must be built, such as {example}, or a plain function; got {value!r}"
         )

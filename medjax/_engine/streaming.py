@@ -45,7 +45,14 @@ def apply_optimizer(
     """
     n = gradients.num_workers
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), gradients.like)
-    closed, shape = jax.make_jaxpr(update, return_shape=True)(like)
+    structure: Any = None
+
+    def update_leaves(stacked: Stacked) -> list[jax.Array]:
+        nonlocal structure
+        leaves, structure = jax.tree.flatten(update(stacked))
+        return leaves
+
+    closed = jax.make_jaxpr(update_leaves)(like)
     obstacle = find_obstacle(closed.jaxpr)
     if streaming == "require" and obstacle is not None:
         raise ValueError(
@@ -56,7 +63,7 @@ def apply_optimizer(
         inputs = jax.tree.leaves(gradients.stacked())
     else:
         inputs = [_LazyLeaf(gradients) for _ in jax.tree.leaves(gradients.like)]
-    return jax.tree.unflatten(jax.tree.structure(shape), _evaluate(closed, inputs))
+    return jax.tree.unflatten(structure, _evaluate(closed, inputs))
 
 
 def find_obstacle(jaxpr: jex.Jaxpr) -> str | None:
@@ -122,7 +129,8 @@ def _objection(eqn: jex.JaxprEqn, used: list[jex.Var], holding: list[jex.Var]) -
 
 def _describe(eqn: jex.JaxprEqn) -> str:
     """Name the stage that an operation belongs to, or the user's line that it comes from."""
-    stage = str(eqn.source_info.name_stack).partition("/")[0]
+    scopes = str(eqn.source_info.name_stack).split("/")
+    stage = next((name for name in scopes if not name.endswith("()")), "")  # vmap() is no stage
     if eqn.primitive is mark_p:
         stage = eqn.params["mark"].name
     if stage:

@@ -16,7 +16,7 @@ from medjax.noise._perturb import NoiseScale, check_scale, noise_stage
 
 def noisy_sign(
     b: NoiseScale, noise: Noise | Sample | None = None, *, key: Seed
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Draw each worker's sign(g_i + b ξ_i) directly: +1 with probability F(g_i/b), else -1.
 
     Before a majority vote, which looks at the sign alone, it is the same in distribution as

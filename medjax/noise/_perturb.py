@@ -56,7 +56,7 @@ class PerturbState(NamedTuple):
 
 def perturb(
     b: NoiseScale, noise: Noise | Sample | None = None, *, key: Seed
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Add noise to each worker's vector: g_i + b ξ_i, every coordinate of every ξ_i independent.
 
     The noise of worker i at step t in leaf l is a pure function of (key, t, l, i, coordinate): it
@@ -67,8 +67,8 @@ def perturb(
     Chen et al. (2020), algorithms 3 and 4.
 
     Args:
-        b: the standard deviation: a number, or an array (n,) with one for each worker (either may
-            be traced); an optax schedule; or the paper's `adaptive_scale`.
+        b: the standard deviation: a number, or an array (n,) with one for each worker, present or
+            not (either may be traced); an optax schedule; or the paper's `adaptive_scale`.
         noise: a distribution of `medjax.noise`, standard normal by default; or any function
             (key, shape, dtype) to a sample of variance 1.
         key: a JAX key or an integer seed. A second `perturb` in the same chain needs another key.
@@ -107,7 +107,7 @@ def noise_stage(
     b: NoiseScale,
     key: Seed,
     draw: Callable[[Key[Array, ""], int], Callable[[Array, Array, Worker], Array]],
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Build a worker stage that draws noise of scale b from (key, step, leaf, worker).
 
     Args:
@@ -123,11 +123,18 @@ def noise_stage(
         return PerturbState(jnp.zeros([], jnp.int32), stage_key(key, kind))
 
     def update(
-        updates: Stacked, state: Any, params: optax.Params | None = None
+        updates: Stacked,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        workers: Int[Array, " m"] | None = None,
+        num_workers: int | None = None,
+        **extra_args: Any,
     ) -> tuple[Any, PerturbState]:
-        del params
+        del params, extra_args
         n = count_workers(updates)
-        scales = _scales(b, state.step, updates, n)
+        scales = _scales(b, state.step, updates, num_workers or n)
+        scales = [x[workers] if x.ndim and workers is not None else x for x in scales]
         step_key = jax.random.fold_in(state.key, state.step)
         senders = [draw(jax.random.fold_in(step_key, leaf), n) for leaf in range(len(scales))]
 
@@ -139,7 +146,7 @@ def noise_stage(
 
         return apply_stage(kind, send, updates), PerturbState(state.step + 1, state.key)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def check_scale(b: NoiseScale) -> None:

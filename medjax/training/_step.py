@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from medjax._engine.lazy import LazyUpdates, as_lazy
-from medjax._engine.mesh import axes, over_shards
+from medjax._engine.mesh import axes, fill_up, over_shards
 from medjax._engine.participation import check_cohort, put, take
 from medjax._engine.random import stage_key
 from medjax._engine.stacked import PyTree, Stacked, Updates
@@ -79,6 +79,7 @@ def worker_updates(
     workers = jnp.arange(len(data.sizes), dtype=jnp.int32) if cohort is None else cohort
     given = data if cohort is None or in_place else jax.tree.map(lambda x: x[cohort], data)
     inputs = (None if in_place else given, workers, take(state.model_state, cohort))
+    inputs = fill_up(inputs, num_present)
 
     def batches(inputs: PyTree, first: int | Array, count: int, local_step: int | Array) -> Local:
         rows, workers, states = inputs

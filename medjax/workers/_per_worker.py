@@ -70,7 +70,8 @@ def per_worker(
         ) -> tuple[optax.Updates, optax.OptState]:
             return inner_update(worker_updates, worker_state, params, **extra_args)
 
-        sent, new_states = jax.vmap(update_worker)(updates, take(state, workers))
+        with jax.named_scope("per_worker"):
+            sent, new_states = jax.vmap(update_worker)(updates, take(state, workers))
         return sent, put(state, workers, new_states)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -182,3 +182,13 @@ def test_all_kinds_of_keys_agree(seed: int):
 def test_errors(make: Callable[[], Any], error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_absent_workers_keep_their_scales():
+    """Workers 1 and 3 of 4 take part: their scales are 0 and 4, whoever else there is."""
+    tx = perturb(jnp.array([9.0, 0.0, 9.0, 4.0]), key=0)
+    zeros = jnp.zeros((2, 500))
+    sent, _ = tx.update(zeros, tx.init(zeros[0]), workers=jnp.array([1, 3]), num_workers=4)
+    same, _ = perturb(4.0, key=0).update(zeros, tx.init(zeros[0]))
+    np.testing.assert_array_equal(sent[0], zeros[0])
+    np.testing.assert_array_equal(sent[1], same[1])

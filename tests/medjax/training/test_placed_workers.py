@@ -77,7 +77,9 @@ def assert_same(actual: Any, expected: Any) -> None:
 
 
 def padded(x: Any) -> np.ndarray:
-    return np.concatenate([np.asarray(x), np.zeros((2, *x.shape[1:]), x.dtype)])
+    """Add two workers: the last one's examples again, or, of sizes, no examples that count."""
+    last = np.zeros(1, x.dtype) if x.ndim == 1 else np.asarray(x[-1:])
+    return np.concatenate([np.asarray(x), last, last])
 
 
 @pytest.mark.parametrize("name", MESHES)
@@ -102,7 +104,8 @@ def test_data_that_are_placed_already_are_placed_again():
         assert (again.num_workers, again.padding) == (N, total - N)
         for x, given in zip(jax.tree.leaves(again), jax.tree.leaves(DATA), strict=True):
             np.testing.assert_array_equal(x[:N], given)
-            np.testing.assert_array_equal(x[N:], np.zeros_like(x[N:]))
+            last = np.zeros(1, x.dtype) if x.ndim == 1 else given[-1:]
+            np.testing.assert_array_equal(x[N:], np.repeat(last, total - N, axis=0))
     assert sharding.place_workers(DATA, None) is DATA
 
 
@@ -198,3 +201,25 @@ def test_padded_workers_have_no_model_of_their_own():
     ]
     np.testing.assert_array_equal(models[1].models, models[0].models)
     np.testing.assert_array_equal(models[1].metrics["loss"], models[0].metrics["loss"])
+
+
+@pytest.mark.parametrize("placed", [True, False])
+def test_padding_does_not_spoil_losses_that_are_not_finite_on_zeros(placed):
+    """x moves towards the mean of a_i/‖a_i‖, which isn't finite for an example of zeros."""
+
+    def directions(x, a):
+        unit = a / jnp.linalg.norm(a, axis=1, keepdims=True)
+        return ((x * unit).sum(axis=1) - 1) ** 2 / 2 + 0 * x.sum(), {}
+
+    centres = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+    data = medjax.stack_workers(centres, np.arange(10)[:, None])
+    mesh = sharding.make_mesh(workers=4)
+
+    def params(data, mesh):
+        run = medjax.simulation(directions, medjax.mean_sgd(0.5), mesh=mesh)
+        return jax.jit(run.advance)(run.init(jnp.zeros(3), 0), data, 3).params
+
+    alone = params(data, None)
+    assert np.all(np.isfinite(alone))
+    where = sharding.place_workers(data, mesh) if placed else data
+    np.testing.assert_allclose(params(where, mesh), alone, rtol=1e-5)
