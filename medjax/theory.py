@@ -289,8 +289,10 @@ def _check(u: Any, b: Any, noise: Noise | None) -> tuple[Vector, float, Noise]:
             "u must be a list of an odd number of values, one for each worker; "
             f"got shape {values.shape}"
         )
-    if not np.all(np.isfinite(values)):
-        raise ValueError(f"u must be a list of finite numbers, got {u}")
+    finite = np.isfinite(values)
+    if not np.all(finite):
+        first = int(np.argmin(finite))
+        raise ValueError(f"u must be a list of finite numbers, got {values[first]} at index {first}")
     noise = as_noise(noise)
     if noise.cdf is None:
         raise ValueError(f"theory needs the noise's distribution function: {noise.name} has no cdf")

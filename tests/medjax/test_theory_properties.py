@@ -128,7 +128,7 @@ def test_within_jit():
         (
             ([1, math.nan, 2], 1.0),
             ValueError,
-            "u must be a list of finite numbers, got [1, nan, 2]",
+            "u must be a list of finite numbers, got nan at index 1",
         ),
         ((["a"], 1.0), TypeError, "u must be a list of real numbers, got ['a']"),
         ((TOY, -1), ValueError, "b must be a finite number at least 0, got -1"),
