@@ -291,8 +291,8 @@ def _check(u: Any, b: Any, noise: Noise | None) -> tuple[Vector, float, Noise]:
         )
     finite = np.isfinite(values)
     if not np.all(finite):
-        first = int(np.argmin(finite))
-        raise ValueError(f"u must be a list of finite numbers, got {values[first]} at index {first}")
+        i = int(np.argmin(finite))
+        raise ValueError(f"u must be a list of finite numbers, got {values[i]} at index {i}")
     noise = as_noise(noise)
     if noise.cdf is None:
         raise ValueError(f"theory needs the noise's distribution function: {noise.name} has no cdf")
