@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from medjax._engine.lazy import as_lazy
-from medjax._engine.plain import accepts_key, check_function, joined, name_of, parted
+from medjax._engine.plain import accepts_key, check_function, joined, name_of, parted, takes
 from medjax._engine.random import Seed, stage_key
 from medjax._engine.stacked import Stacked, Updates
 
@@ -121,8 +121,10 @@ def as_rule(rule: object) -> Rule | StatefulRule:
     Raises:
         TypeError: if it is neither (`rules.median` in place of `rules.median()`).
     """
-    # The class `FromFunction` has all that a rule has, too.
-    if isinstance(rule, Rule | StatefulRule) and not isinstance(rule, type):
+    if isinstance(rule, StatefulRule):
+        return rule
+    # The class `FromFunction` has all the attributes of a rule, and so has an attack.
+    if isinstance(rule, Rule) and not isinstance(rule, type) and takes(rule, 1):
         return rule
     check_function("rule", rule, 1, "medjax.rules.median()")
     return FromFunction(rule)  # pyright: ignore[reportArgumentType]

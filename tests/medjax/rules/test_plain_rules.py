@@ -259,3 +259,8 @@ def reordered(updates: Any) -> Any:
 def test_errors(make: Callable[[], Any], error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_an_attack_is_no_rule():
+    with pytest.raises(TypeError, match=r"^rule must be built, such as .*; got Attack\(name='alie"):
+        aggregate(medjax.attacks.alie())
