@@ -263,4 +263,4 @@ def test_errors(make: Callable[[], Any], error: type[Exception], message: str):
 
 def test_an_attack_is_no_rule():
     with pytest.raises(TypeError, match=r"^rule must be built, such as .*; got Attack\(name='alie"):
-        aggregate(medjax.attacks.alie())
+        aggregate(attacks.alie())
