@@ -1,6 +1,7 @@
 """Several processes as one run: the same figures, and one line where something is amiss."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -76,7 +77,9 @@ def test_two_processes_give_what_one_gives(start, tmp_path):
     assert "20 steps in" in said
     code, said, errors = ends(second)
     assert (code, errors) == (0, [])
-    assert all(line.startswith("[Gloo]") for line in said.splitlines())  # the runtime's own
+    # The runtime's own words alone, which its threads write into each other's lines.
+    own = {"[Gloo]", "Rank", "connected", "peer", "ranks", "Expected", "number", "is", "to", "of"}
+    assert set(re.sub(r"\d+|[.:]", " ", said).replace("[Gloo]", " [Gloo] ").split()) <= own
     *names, events = sorted(
         (x.name for x in (tmp_path / "two").iterdir()), key=lambda x: ("tfevents" in x, x)
     )
