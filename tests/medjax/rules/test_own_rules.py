@@ -56,7 +56,7 @@ JITTED = rules.Geometric("in_a_jitted_function", weights_in_a_jitted_function)
 
 
 def about_the_pivot(x: np.ndarray) -> np.ndarray:
-    """What `JITTED` gives; the pivot is one of the vectors, whichever the library chooses."""
+    """Results of `JITTED`; the pivot is one of the vectors, whichever the library chooses."""
     results = []
     for pivot in x:
         w = 1 / (1 + np.sum((x - pivot).astype(np.float64) ** 2, axis=1) + distances(x)[0])
