@@ -71,6 +71,7 @@ class StageMark:
     in_turn: bool
 
     def run(self, lazy: LazyUpdates, captured: list[Any]) -> LazyUpdates:
+        """Append the stage to lazy updates."""
         stage = partial(self.code, captured)
         return lazy.then_in_turn(stage) if self.in_turn else lazy.then(stage)
 
@@ -98,6 +99,7 @@ class SumMark:
     weighted: bool
 
     def run(self, lazy: LazyUpdates, captured: list[Any]) -> list[Array]:
+        """Aggregate lazy updates to the flat list of the aggregate's leaves."""
         if self.weighted and lazy.weighted is not None:
             return jax.tree.leaves(lazy.weighted_sum(captured[-1]))
         of_encode, captured = captured[: self.sizes[0]], captured[self.sizes[0] :]
