@@ -38,19 +38,23 @@ class Split(NamedTuple):
     attacks: list[tuple[AttackState, Any]]
 
 
-def split_workers(opt_state: optax.OptState, data: WorkerData, cohorts: bool) -> Split:
+def split_workers(opt_state: optax.OptState, data: WorkerData, always: int | None) -> Split:
     """Tell honest workers from Byzantine ones, by the attacks in a chain's state and on the data.
 
     Args:
         opt_state: the optimizer's state.
         data: the workers' data.
-        cohorts: whether only some workers take part in a step. An attack by workers other than
-            the last is then not one by fixed workers, and all count as honest.
+        always: how many of the last workers take part in every step; None if all workers do. An
+            attack by others isn't one by fixed workers, and all count as honest.
+
+    Raises:
+        ValueError: if nobody is honest.
     """
     n = data.num_workers
     states = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, AttackState))
     attacks = [x for x in states if isinstance(x, AttackState) and len(x.nonfinite)]
-    attacks = [x for x in attacks if not cohorts or x.byzantine == "last"]
+    if always is not None:
+        attacks = [x for x in attacks if x.byzantine == "last" and len(x.nonfinite) <= always]
     placed = [(x, x.split(n)[1]) for x in attacks]
     known = np.zeros(n, bool)
     known[n - data.num_byzantine :] = data.num_byzantine > 0
@@ -58,6 +62,8 @@ def split_workers(opt_state: optax.OptState, data: WorkerData, cohorts: bool) ->
         if not isinstance(byzantine, Array):
             known[byzantine] = True
     num_honest = n - int(known.sum())
+    if num_honest == 0:
+        raise ValueError(f"metrics need an honest worker, the attacks are by all n = {n} workers")
     if not known[:num_honest].any():
         honest: Any = slice(num_honest)
     else:

@@ -140,7 +140,7 @@ def simulation(
     def evaluate(
         state: SimulationState, data: WorkerData, held_out: Mapping[str, PyTree]
     ) -> Metrics:
-        split = split_workers(state.opt_state, data, participants is not None)
+        split = split_workers(state.opt_state, data, None if participants is None else always)
         metrics = measure_workers(objective, state.params, data, state.model_state, split)
         model_state = average_state(state.model_state, split)
         for part, batch in held_out.items():

@@ -160,6 +160,17 @@ def test_cohorts_leave_out_the_last_workers_and_no_others():
     for who in ((1,), "random"):
         start = {k: v[:1] for k, v in metrics(who).items()}
         assert_metrics(start, [by_hand(START, np.arange(N))])
+    # The last two of a cohort, of which only one is always there: the other one differs too.
+    two = optax.chain(medjax.attack(attacks.ipm(), 2), *MEAN)
+    found = run(two, 1, participants=4, always=1).metrics
+    assert_metrics({k: v[:1] for k, v in found.items()}, [by_hand(START, np.arange(N))])
+
+
+def test_somebody_must_be_honest():
+    halves = [medjax.attack(attacks.ipm(), 4, byzantine=range(4))]
+    halves += [medjax.attack(attacks.ipm(), 3, byzantine=range(4, N))]
+    with pytest.raises(ValueError, match=r"an honest worker, .* by all n = 7 workers"):
+        run(optax.chain(*halves, *MEAN), 1)
 
 
 # Least squares on labels 0, 1, 2.
