@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from medjax._engine.chunks import Chunk, by_chunk
 from medjax._engine.kernels.sums import Row, Worker, sum_over_workers
 from medjax._engine.mesh import Axes, local_slice, over_shards, total
 from medjax._engine.stacked import PyTree, Stacked, Updates, flatten
@@ -32,7 +33,7 @@ class LazyUpdates:
     Attributes:
         like: one worker's update, as shapes and dtypes.
         num_workers: n.
-        chunk_size: how many workers' updates exist at a time where the rule can do with a chunk.
+        chunk: how many workers' updates exist at a time where the rule can do with a chunk.
         inputs: what each worker computes its update from, leaves (n, ...). Each of several devices
             holds a part of them.
         compute: (inputs, first, count) to the updates of the `count` workers from `first` on,
@@ -45,7 +46,7 @@ class LazyUpdates:
 
     like: PyTree
     num_workers: int
-    chunk_size: int
+    chunk: Chunk
     inputs: PyTree
     compute: Callable[[PyTree, int | Int[Array, ""], int], Stacked]
     weighted: Callable[[PyTree, Float[Array, " n"]], Updates] | None = None
@@ -153,7 +154,6 @@ class LazyUpdates:
     def _local_sum(self, encode: RowStage, inputs: PyTree, offset: int | Array) -> Row:
         """Sum over the workers of these inputs, whose indices start at `offset`."""
         n = _count(inputs)
-        chunk = min(self.chunk_size, n)
         sums = jax.eval_shape(encode, row_like(self.like), Worker.of(jnp.int32(0)))
 
         def encode_local(row: Row, worker: Worker) -> Row:
@@ -165,22 +165,20 @@ class LazyUpdates:
             # Where n doesn't divide by the devices, the last have padding: workers from n on.
             return [jnp.where(worker.index < self.num_workers, x, 0) for x in encoded]
 
-        def add(first: int | Array, count: int, so_far: Row) -> Row:
-            rows = _flat(self.compute(inputs, first, count), count)
-            even = isinstance(offset, int) or n % 2 == 0
-            return sum_over_workers(
-                encode_local,
-                rows,
-                offset + first,
-                so_far,
-                paired=even and (chunk % 2 == 0 or chunk == n),
-            )
+        def in_chunks(chunk: int, inputs: PyTree) -> Row:
+            def add(first: int | Array, count: int, so_far: Row) -> Row:
+                rows = _flat(self.compute(inputs, first, count), count)
+                even = isinstance(offset, int) or n % 2 == 0
+                paired = even and (chunk % 2 == 0 or chunk == n)
+                return sum_over_workers(encode_local, rows, offset + first, so_far, paired=paired)
 
-        sum_ = [jnp.zeros(x.shape, x.dtype) for x in sums]
-        if chunk < n:
-            sum_ = lax.fori_loop(0, n // chunk, lambda k, s: add(k * chunk, chunk, s), sum_)
-        rest = n % chunk if chunk < n else n
-        return add(n - rest, rest, sum_) if rest else sum_
+            sum_ = [jnp.zeros(x.shape, x.dtype) for x in sums]
+            if chunk < n:
+                sum_ = lax.fori_loop(0, n // chunk, lambda k, s: add(k * chunk, chunk, s), sum_)
+            rest = n % chunk if chunk < n else n
+            return add(n - rest, rest, sum_) if rest else sum_
+
+        return by_chunk(in_chunks, self.chunk.up_to(n), inputs)
 
     def _apply_stages(self, row: Row, worker: Worker) -> Row:
         for stage in self.stages:
@@ -198,7 +196,11 @@ def as_lazy(updates: Stacked) -> LazyUpdates:
     like = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
     stacked = jax.tree.unflatten(treedef, leaves)
     return LazyUpdates(
-        jax.tree.unflatten(treedef, like), n, n, stacked, lambda stacked, first, count: stacked
+        jax.tree.unflatten(treedef, like),
+        n,
+        Chunk(n, n),
+        stacked,
+        lambda stacked, first, count: stacked,
     )
 
 

@@ -135,8 +135,9 @@ def noise_stage(
         n = count_workers(updates)
         scales = _scales(b, state.step, updates, num_workers or n)
         scales = [x[workers] if x.ndim and workers is not None else x for x in scales]
-        step_key = jax.random.fold_in(state.key, state.step)
-        senders = [draw(jax.random.fold_in(step_key, leaf), n) for leaf in range(len(scales))]
+        # One small kernel for the keys of all leaves; one by one they would be several each.
+        leaf_keys = worker_keys(jax.random.fold_in(state.key, state.step), len(scales))
+        senders = [draw(leaf_key, n) for leaf_key in leaf_keys]
 
         def send(row: Row, worker: Worker) -> Row:
             return [

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from medjax._engine import checks
 from medjax._engine.kernels import order_statistics
+from medjax._engine.kernels.columns import NETWORK_MAX_ROWS
 from medjax._engine.kernels.nearest import mean_nearest
 from medjax._engine.lazy import as_lazy
 from medjax._engine.mesh import Axes, from_columns, to_columns
@@ -45,30 +48,42 @@ class CoordinateWise:
         lazy = as_lazy(updates)
 
         def reduce_leaves(leaves: list[Array], names: Axes) -> list[Array]:
-            aggregate: list[Array] = list(leaves)
-            for group in _groups(leaves):
-                columns = [leaves[i].astype(_working_dtype(leaves[i])) for i in group]
-                ends = np.cumsum([x.shape[1] for x in columns])
-                matrix = to_columns(jnp.concatenate(columns, axis=1), lazy.num_workers, names)
-                reduced = from_columns(self.reduce(matrix), int(ends[-1]), names)
-                for i, part in zip(group, jnp.split(reduced, ends[:-1]), strict=True):
-                    aggregate[i] = part
-            return aggregate
+            def reduce(groups: list[list[int]], leaves: list[Array]) -> list[Array]:
+                aggregate: list[Array] = list(leaves)
+                for group in groups:
+                    columns = [leaves[i].astype(_working_dtype(leaves[i])) for i in group]
+                    ends = np.cumsum([x.shape[1] for x in columns])
+                    matrix = to_columns(jnp.concatenate(columns, axis=1), lazy.num_workers, names)
+                    reduced = from_columns(self.reduce(matrix), int(ends[-1]), names)
+                    for i, part in zip(group, jnp.split(reduced, ends[:-1]), strict=True):
+                        aggregate[i] = part
+                return aggregate
+
+            apart = partial(reduce, _groups(leaves, largest_alone=True))
+            together = partial(reduce, _groups(leaves, largest_alone=False))
+            in_network = lazy.num_workers <= NETWORK_MAX_ROWS
+            return lax.platform_dependent(
+                leaves, cpu=apart, cuda=apart if in_network else together, default=together
+            )
 
         return lazy.unflatten(lazy.map(reduce_leaves, "all"))
 
 
-def _groups(leaves: list[Float[Array, "n _"]]) -> list[list[int]]:
+def _groups(leaves: list[Float[Array, "n _"]], *, largest_alone: bool) -> list[list[int]]:
     """Return the groups of leaves, by index, that are each reduced as one matrix.
 
-    Every group compiles a large program, so all leaves of one precision are in one group. A leaf
-    with more than half of the coordinates is a group by itself: copying it into a matrix would cost
-    more than its own program.
+    Every group compiles a large program, so all leaves of one precision are in one group.
+
+    Args:
+        leaves: the leaves.
+        largest_alone: whether a leaf with more than half of the coordinates is a group by itself.
+            Copying it into a matrix costs a CPU more than a second program, and a GPU as much as a
+            whole network in registers; but little beside many passes over it, each several kernels.
     """
     groups: dict[object, list[int]] = {}
     for i, leaf in enumerate(leaves):
-        is_largest = 2 * leaf.shape[1] > sum(x.shape[1] for x in leaves)
-        groups.setdefault("largest" if is_largest else _working_dtype(leaf), []).append(i)
+        is_alone = largest_alone and 2 * leaf.shape[1] > sum(x.shape[1] for x in leaves)
+        groups.setdefault("alone" if is_alone else _working_dtype(leaf), []).append(i)
     return list(groups.values())
 
 

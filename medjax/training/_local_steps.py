@@ -11,7 +11,8 @@ from medjax._engine import checks
 from medjax._engine.random import stage_key
 from medjax._engine.stacked import PyTree, Stacked
 from medjax.objectives import Objective
-from medjax.training._gradients import Local, local_gradients
+from medjax.training._gradients import local_gradients
+from medjax.training._local import Local
 
 
 def local_updates(

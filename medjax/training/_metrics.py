@@ -14,12 +14,9 @@ from medjax.attacks import AttackState
 from medjax.objectives import Objective
 from medjax.partition import WorkerData
 from medjax.rules import mean, median
-from medjax.training._gradients import (
-    Local,
-    chunk_limit,
-    map_workers,
-    worker_gradient,
-)
+from medjax.training._chunks import gradient_chunk
+from medjax.training._gradients import map_workers, worker_gradient
+from medjax.training._local import Local
 
 # The median needs all workers' numbers at a coordinate. So many numbers, 512 MiB of float32, exist
 # at a time; if there are more, the gradients are computed again for each part of the coordinates.
@@ -103,7 +100,7 @@ def measure_workers(
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     parts = max(1, -(-len(local.sizes) * size // _MEDIAN_NUMBERS))
     width = -(-size // parts)
-    chunk = chunk_limit(params, data.examples)
+    chunk = gradient_chunk(objective, params, local)
 
     def measure(part: Int[Array, ""]) -> tuple[dict[str, Array], Array, Array, Array]:
         def columns(worker: Local) -> tuple[dict[str, Array], Array]:

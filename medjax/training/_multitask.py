@@ -13,7 +13,8 @@ from medjax._engine.stacked import PyTree, Stacked
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData
 from medjax.rules import mean
-from medjax.training._gradients import Local, draws, local_gradients, sample_batches
+from medjax.training._gradients import local_gradients
+from medjax.training._local import Local, draws, sample_batches
 
 
 class MultitaskResult(NamedTuple):

@@ -19,7 +19,7 @@ from medjax._engine.stacked import PyTree, Stacked, Updates
 from medjax._engine.streaming import Streaming, apply_optimizer
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData
-from medjax.training._gradients import evaluate_examples
+from medjax.training._local import evaluate_examples
 from medjax.training._local_steps import check_local_steps
 from medjax.training._metrics import average_state, measure_workers, split_workers
 from medjax.training._step import SimulationState, worker_updates

@@ -8,6 +8,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from medjax._engine.chunks import Chunk
 from medjax._engine.lazy import LazyUpdates, as_lazy
 from medjax._engine.mesh import axes, fill_up, over_shards
 from medjax._engine.participation import check_cohort, put, take
@@ -15,13 +16,9 @@ from medjax._engine.random import stage_key
 from medjax._engine.stacked import PyTree, Stacked, Updates
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData
-from medjax.training._gradients import (
-    Local,
-    draws,
-    fastest_chunk,
-    sample_batches,
-    weighted_gradient,
-)
+from medjax.training._chunks import fastest_chunk
+from medjax.training._gradients import weighted_gradient
+from medjax.training._local import Local, draws, sample_batches
 from medjax.training._local_steps import batch_key, local_updates
 
 
@@ -119,12 +116,15 @@ def worker_updates(
         local = batches(inputs, 0, len(weights), 0)
         return weighted_gradient(objective, state.params, local, weights)
 
-    examples = jax.eval_shape(lambda: batches(inputs, 0, len(workers), 0)).examples
-    chunk = worker_chunk or fastest_chunk(state.params, examples, num_present)
+    if worker_chunk is None:
+        local = jax.eval_shape(lambda: batches(inputs, 0, num_present, 0))
+        chunk = fastest_chunk(objective, state.params, local)
+    else:
+        chunk = Chunk(worker_chunk, worker_chunk)
     updates = LazyUpdates(
         like=jax.eval_shape(lambda: state.params),
         num_workers=num_present,
-        chunk_size=min(chunk, num_present),
+        chunk=chunk.up_to(num_present),
         inputs=inputs,
         compute=lambda inputs, first, count: compute(inputs, first, count)[0],
         weighted=None if num_local > 1 or draws(objective) else weighted,

@@ -1,15 +1,13 @@
-"""Select the k-th smallest integer of each column, for more rows than a sorting network can take.
+"""Select the k-th smallest integer of each column on the CPU, for many rows.
 
 Bisection finds the integer 16 bits at a time, from the top. Each of 16 passes counts the entries at
 or below the middle of the bounds. All 32 bits at once would take as many passes, but 16-bit numbers
 fill a vector register with twice as many entries and take half the memory traffic.
 """
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int, Int16, Shaped
+from jaxtyping import Array, Int, Int16
 
 from medjax._engine.kernels.rows import fold_rows
 
@@ -36,34 +34,6 @@ def select(x: Int[Array, "n d"], rank: int) -> Int[Array, " d"]:
         digit = _select_16_bits(digits.astype(jnp.int16), rank).astype(x.dtype)
         found = (found << 16) | (digit - _LOWEST)
     return found
-
-
-def successor(
-    x: Shaped[Array, "n d"],
-    ordered: Callable[[Array], Int[Array, " d"]],
-    value: Int[Array, " d"],
-    rank: int,
-) -> Int[Array, " d"]:
-    """Return the value of rank + 1, given that of the rank: the same if tied, else the next above.
-
-    One pass over the rows in place of a second bisection.
-
-    Args:
-        x: a matrix.
-        ordered: maps a row of it to the integers that are compared.
-        value: the integer of the given rank.
-        rank: the rank of `value`.
-    """
-
-    def visit(carry: tuple[Array, Array], row: list[Array], *_: object) -> tuple[Array, Array]:
-        at_most, above = carry
-        integers = ordered(row[0])
-        greater = integers > value
-        return at_most + ~greater, jnp.where(greater, jnp.minimum(above, integers), above)
-
-    start = (jnp.zeros(value.shape, jnp.int32), jnp.full_like(value, jnp.iinfo(value.dtype).max))
-    at_most, above = fold_rows(visit, [x], start, unroll=_UNROLLED_ROWS)
-    return jnp.where(at_most > rank + 1, value, above)
 
 
 def _select_16_bits(x: Int16[Array, "n d"], rank: int) -> Int16[Array, " d"]:

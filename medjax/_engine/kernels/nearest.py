@@ -1,15 +1,16 @@
 """Mean of the values of each column that are nearest to a centre."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from medjax._engine.kernels.order_statistics import NETWORK_MAX_ROWS, order_statistics
-from medjax._engine.kernels.rows import fold_rows
+from medjax._engine.kernels import network
+from medjax._engine.kernels.columns import by_columns
+from medjax._engine.kernels.rows import reduce_rows
+from medjax._engine.kernels.selection import select
 
 _UNROLLED_ROWS = 16
 
@@ -33,22 +34,15 @@ def mean_nearest(x: Float[Array, "n d"], center: Float[Array, " d"], keep: int) 
     # barrier keeps XLA from subtracting first and scaling the difference.
     scale = 2.0 ** -(2 * keep).bit_length()
     scaled_center = lax.optimization_barrier(center * scale)
-
-    def deviation(x: Array) -> Array:
-        return x * scale - scaled_center
-
     # Deviations are summed, not values, so that what the values have in common isn't rounded.
-    if x.shape[0] <= NETWORK_MAX_ROWS:
-        ordered = order_statistics(x, tuple(range(x.shape[0])))
-        total = _sum_nearest([deviation(values) for values in ordered], keep)
-    else:
-        (limit,) = order_statistics(jnp.abs(deviation(x)), (keep - 1,))
-        total = _sum_within(limit, deviation, x, keep)
+    total = by_columns(_sum_of_rows, _sum_of_matrix, x, scaled_center, keep=keep, scale=scale)
     return (scaled_center + total / keep) / scale
 
 
-def _sum_nearest(deviations: list[Float[Array, " d"]], keep: int) -> Float[Array, " d"]:
-    """Return the sum of the `keep` nearest deviations, given all of them in order.
+def _sum_of_rows(
+    rows: Sequence[Float[Array, " d"]], center: Float[Array, " d"], *, keep: int, scale: float
+) -> Float[Array, " d"]:
+    """Return the sum of the `keep` deviations nearest to 0, from all of them in order.
 
     A window of `keep` has one member of each residue class of ranks modulo `keep`. The nearest
     window has the nearest member of each class.
@@ -59,35 +53,34 @@ def _sum_nearest(deviations: list[Float[Array, " d"]], keep: int) -> Float[Array
         # finite, their sum is NaN, as it has to be.
         return jnp.where(jnp.abs(a) < jnp.abs(b), a, jnp.where(a == -b, a + b, b))
 
+    deviations = [x * scale - center for x in network.select(rows, range(len(rows)))]
     nearest = [functools.reduce(nearer, deviations[i::keep]) for i in range(keep)]
     return functools.reduce(jnp.add, nearest)
 
 
-def _sum_within(
-    limit: Float[Array, " d"],
-    deviation: Callable[[Array], Array],
-    x: Float[Array, "n d"],
-    keep: int,
+def _sum_of_matrix(
+    x: Float[Array, "n d"], center: Float[Array, " d"], *, keep: int, scale: float
 ) -> Float[Array, " d"]:
-    """Return the sum of the `keep` nearest deviations, given `limit`, the largest distance kept.
+    """Return the sum of the `keep` deviations nearest to 0, in passes over the rows.
 
-    The deviations are computed again in one pass over the rows, so that they needn't be stored.
+    The deviations are computed again in each pass, so that they needn't be stored.
     """
+    limit = select(jnp.abs(x * scale - center), keep - 1)
 
-    def visit(carry: tuple[Array, ...], row: list[Array], *_: object) -> Any:
-        total, inside, at_low, at_high = carry
-        difference = deviation(row[0])
+    def visit(row: Array) -> list[Array]:
+        difference = row * scale - center
         nearer = jnp.abs(difference) < limit
-        return (
-            total + jnp.where(nearer, difference, 0),
-            inside + nearer,
-            at_low + (difference == -limit),
-            at_high + (difference == limit),
-        )
+        return [
+            jnp.where(nearer, difference, 0),
+            nearer,
+            difference == -limit,
+            difference == limit,
+        ]
 
     zero, none = jnp.zeros_like(limit), jnp.zeros(limit.shape, jnp.int32)
-    start = (zero, none, none, none)
-    total, inside, at_low, at_high = fold_rows(visit, [x], start, unroll=_UNROLLED_ROWS)
+    total, inside, at_low, at_high = reduce_rows(
+        visit, [x], (zero, none, none, none), ("sum",) * 4, unroll=_UNROLLED_ROWS
+    )
     places = keep - inside
     # The lowest window fills the places with values at the lower limit first, the highest window
     # with values at the upper limit first. This is the midpoint of their sums.

@@ -18,5 +18,7 @@ def draw_sign(
     # A little more than 2³¹, so that means of ±1 are certain although converting the word rounds.
     threshold = mean * np.float32(2**31 * (1 + 2**-22))
     signed = lax.bitcast_convert_type(word, jnp.int32).astype(mean.dtype)
-    sign = jnp.where(signed < threshold, 1, -1).astype(undecided.dtype)
-    return jnp.where(jnp.isnan(mean), undecided, sign)
+    # Neither comparison holds for NaN. A test for NaN on its own is one that XLA for GPUs makes in
+    # a kernel of its own, which reads all gradients once more.
+    below, above = signed < threshold, signed >= threshold
+    return jnp.where(below, 1, jnp.where(above, -1, undecided)).astype(undecided.dtype)

@@ -1,11 +1,13 @@
-"""Sums over the worker axis that avoid XLA's slow leading-axis reduction on the CPU."""
+"""Sums over the worker axis."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from medjax._engine.kernels.rows import fold_rows
@@ -50,9 +52,9 @@ def sum_over_workers(
     *,
     paired: bool,
 ) -> Row:
-    """Return total + Σ_i encode(rows[i], first + i), in order, without writing the encoded rows.
+    """Return total + Σ_i encode(rows[i], first + i), without writing the encoded rows.
 
-    The total stays in cache, and `encode` is fused into the pass over the rows.
+    On the CPU the workers are added in order; elsewhere in the order of the device's reduction.
 
     Args:
         encode: one worker's leaves to its contribution to each total, elementwise.
@@ -60,6 +62,23 @@ def sum_over_workers(
         first: the index of the worker of row 0.
         total: the value to add to.
         paired: whether `first` is known to be even.
+    """
+
+    def fold(rows: Row, first: Array, total: Row) -> Row:
+        return _fold(encode, rows, first, total, paired=paired)
+
+    def reduce(rows: Row, first: Array, total: Row) -> Row:
+        return _reduce(encode, rows, first, total, paired=paired)
+
+    return lax.platform_dependent(rows, jnp.int32(first), total, cpu=fold, default=reduce)
+
+
+def _fold(
+    encode: Callable[[Row, Worker], Row], rows: Row, first: Array, total: Row, *, paired: bool
+) -> Row:
+    """Add one row after the other to the total, which stays in a CPU's cache.
+
+    `encode` is fused into the pass over the rows.
     """
     # At least two turns: XLA drops a loop of one turn, and leaves the code that draws rows scalar.
     count = rows[0].shape[0]
@@ -73,3 +92,25 @@ def sum_over_workers(
         return [t + x for t, x in zip(total, encode(row, worker), strict=True)]
 
     return fold_rows(add, rows, total, unroll=unroll)
+
+
+def _reduce(
+    encode: Callable[[Row, Worker], Row], rows: Row, first: Array, total: Row, *, paired: bool
+) -> Row:
+    """Sum over all rows at once: XLA for GPUs fuses `encode` into the reduction."""
+    count = rows[0].shape[0]
+    together = 2 if paired and count % 2 == 0 else 1
+
+    def encode_some(rows: Row, start: Array) -> Row:
+        # Both workers of a pair, so that XLA draws the random words that they share once.
+        if together == 2:
+            workers = [Worker(start >> 1, np.bool_(second)) for second in (False, True)]
+        else:
+            workers = [Worker.of(start)]
+        parts = [encode([x[k] for x in rows], worker) for k, worker in enumerate(workers)]
+        return [sum(terms[1:], terms[0]) for terms in zip(*parts, strict=True)]
+
+    grouped = [x.reshape(count // together, together, -1) for x in rows]
+    starts = first + together * jnp.arange(count // together, dtype=jnp.int32)
+    encoded = jax.vmap(encode_some)(grouped, starts)
+    return [t + jnp.sum(x, axis=0, dtype=t.dtype) for t, x in zip(total, encoded, strict=True)]

@@ -1,0 +1,41 @@
+"""Chunk sizes by platform: a CPU's are bounded by its cache, an accelerator's by its memory."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from jax import lax
+from jaxtyping import PyTree
+
+Result = TypeVar("Result", bound=PyTree)
+
+
+class Chunk(NamedTuple):
+    """How many workers to take at a time, at least 1.
+
+    Attributes:
+        cpu: on a CPU.
+        accelerator: on any other platform.
+    """
+
+    cpu: int
+    accelerator: int
+
+    def up_to(self, count: int) -> "Chunk":
+        """Return the chunk of at most `count` workers."""
+        return Chunk(min(self.cpu, count), min(self.accelerator, count))
+
+
+def by_chunk(f: Callable[..., Result], chunk: Chunk, *operands: PyTree) -> Result:
+    """Return f(chunk size, *operands), with the chunk size of the platform that it is lowered for.
+
+    f is traced twice only if the sizes differ.
+    """
+
+    def with_size(size: int) -> Callable[..., Result]:
+        return lambda *operands: f(size, *operands)
+
+    if chunk.cpu == chunk.accelerator:
+        return f(chunk.cpu, *operands)
+    return lax.platform_dependent(
+        *operands, cpu=with_size(chunk.cpu), default=with_size(chunk.accelerator)
+    )
