@@ -10,7 +10,7 @@ Result = TypeVar("Result", bound=PyTree)
 
 
 class Chunk(NamedTuple):
-    """How many workers to take at a time, at least 1.
+    """How many workers, or columns, to take at a time: at least 1.
 
     Attributes:
         cpu: on a CPU.
@@ -21,7 +21,7 @@ class Chunk(NamedTuple):
     accelerator: int
 
     def up_to(self, count: int) -> "Chunk":
-        """Return the chunk of at most `count` workers."""
+        """Return the chunk of at most `count`."""
         return Chunk(min(self.cpu, count), min(self.accelerator, count))
 
 

@@ -19,12 +19,15 @@ Rows = list[Float[Array, "n _"]]
 # CPU, and a bad choice is corrected.
 _SAMPLED_COORDINATES = 64
 
-# The columns that are centred and multiplied at a time: 100 rows of float32 stay in a cache. With
-# 4,096 to 16,384 columns the product takes 1.5 times as long as the gradients on two CPU cores. Its
-# upper triangle alone, by blocks of rows, took 1.8 to 5.6 times as long as them. An H100 would be
-# better off with a single product: a step with Krum takes 8.3 times as long as the gradients by
-# blocks, and 2.5 times by one product (JAX 0.11.2, n = 100).
+# The columns that are centred and multiplied at a time on a CPU: 100 rows of float32 stay in a
+# cache. With 4,096 to 16,384 columns the product takes 1.5 times as long as the gradients on two
+# cores. Its upper triangle alone, by blocks of rows, took 1.8 to 5.6 times as long as them.
 _BLOCK_COLUMNS = 4096
+
+# So many numbers, 1 GiB of float32, are centred at a time on an accelerator: mostly all of them. On
+# an H100 (JAX 0.11.2, n = 100) a step with Krum took 8.3 times as long as the gradients by blocks
+# of 4,096 columns, and 2.5 times by one product.
+_NUMBERS_PER_BLOCK = 1 << 28
 
 # A pivot whose median squared distance to the others is more than this many times the smallest one
 # isn't in their midst. Rounding about a pivot at the limit costs 6 of float32's 24 bits.
@@ -127,24 +130,32 @@ def _gram_about(
         block = jnp.concatenate([x - p, p[None], jnp.full((1, len(p)), _TINY, x.dtype)])
         return dot(block, block.T).astype(dtype)
 
-    def leaf_gram(x: Array) -> Array:
-        p = x[pivot]
+    def in_blocks(width: int, x: Array) -> Array:
         # NaN or ∞ in the pivot would spoil every row.
-        p = jnp.where(jnp.isfinite(p), p, 0)
-        blocks = x.shape[1] // _BLOCK_COLUMNS
+        p = jnp.where(jnp.isfinite(x[pivot]), x[pivot], 0)
+        blocks = x.shape[1] // width
 
         def add(k: Array, gram: Array) -> Array:
-            part = (
-                lax.dynamic_slice_in_dim(y, k * _BLOCK_COLUMNS, _BLOCK_COLUMNS, -1) for y in (x, p)
-            )
+            part = (lax.dynamic_slice_in_dim(y, k * width, width, -1) for y in (x, p))
             return gram + block_gram(*part)
 
         gram = jnp.zeros((n + 2, n + 2), dtype)
         gram = lax.fori_loop(0, blocks, add, gram) if blocks else gram
-        rest = blocks * _BLOCK_COLUMNS
+        rest = blocks * width
         return gram + block_gram(x[:, rest:], p[rest:]) if rest < x.shape[1] else gram
 
-    return sum((leaf_gram(x) for x in columns), jnp.zeros((n + 2, n + 2), dtype))
+    def on_cpu(columns: Rows) -> Array:
+        grams = (in_blocks(_BLOCK_COLUMNS, x) for x in columns)
+        return sum(grams, jnp.zeros((n + 2, n + 2), dtype))
+
+    def on_accelerator(columns: Rows) -> Array:
+        # All but the largest leaf together: a product of few columns is little but its launch.
+        *small, largest = sorted(columns, key=lambda x: x.shape[1])
+        groups = [largest, jnp.concatenate(small, axis=1)] if small else [largest]
+        width = max(_BLOCK_COLUMNS, _NUMBERS_PER_BLOCK // n)
+        return sum(in_blocks(min(width, max(1, x.shape[1])), x) for x in groups)
+
+    return lax.platform_dependent(columns, cpu=on_cpu, default=on_accelerator)
 
 
 def _limit(gram: Float[Array, "m m"]) -> float:
