@@ -13,6 +13,8 @@ import pytest
 from hypothesis import settings
 from jax._src import compiler
 
+from medjax._engine.kernels import columns
+
 # Compiling is slow and its time varies, so a deadline would say nothing; the examples are the same
 # in every run, so that a failure can be repeated.
 settings.register_profile("medjax", deadline=None, derandomize=True, database=None)
@@ -97,6 +99,20 @@ def compiled_quickly(request):
         patch.setenv("XLA_FLAGS", " ".join([os.environ.get("XLA_FLAGS", ""), *words]))
         yield
         jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def accelerated(monkeypatch):
+    """Code for accelerators that is plain JAX, run on the CPU."""
+
+    def take_default(*operands, default, **others):
+        return default(*operands)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", take_default)
+    monkeypatch.setattr(columns, "design_for_cpu", lambda num_rows: columns.in_passes)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def all_workers(params):
 # 7 rows each: 5 workers in one chunk; in chunks of 1; of 2, 2 and 1; and of 3 and 2.
 @pytest.mark.parametrize("examples_per_chunk", [35, 1, 7, 14, 21])
 def test_local_gradients_are_those_of_own_examples(examples_per_chunk, monkeypatch):
-    monkeypatch.setattr("medjax.training._gradients._EXAMPLES_PER_CHUNK", examples_per_chunk)
+    monkeypatch.setattr("medjax.training._chunks._EXAMPLES_PER_CHUNK", examples_per_chunk)
     local = Local(unequal().examples, unequal().sizes)
     got = jax.jit(partial(local_gradients, softmax))(start(), local)
     assert got.states is None

@@ -111,9 +111,14 @@ def _over_batch(f: Callable[..., Array], x: Array) -> Callable[..., Array]:
 columns_p = jex.Primitive("medjax_columns")
 
 
+def design_for_cpu(num_rows: int) -> Callable[..., Array]:
+    """Return the design that a CPU takes for so many rows."""
+    return unrolled if num_rows <= NETWORK_MAX_ROWS else in_blocks
+
+
 def _lower_for_cpu(context: Any, *operands: Any, **params: Any) -> Any:
-    few = context.avals_in[0].shape[-2] <= NETWORK_MAX_ROWS
-    return mlir.lower_fun(unrolled if few else in_blocks, False)(context, *operands, **params)
+    design = design_for_cpu(context.avals_in[0].shape[-2])
+    return mlir.lower_fun(design, False)(context, *operands, **params)
 
 
 def _lower_for_cuda(context: Any, *operands: Any, **params: Any) -> Any:

@@ -12,7 +12,11 @@ Carry = TypeVar("Carry", bound=PyTree)
 Reduction: TypeAlias = Literal["sum", "min", "max"]
 
 _COMBINE: dict[Reduction, Any] = {"sum": jnp.add, "min": jnp.minimum, "max": jnp.maximum}
-_REDUCE: dict[Reduction, Any] = {"sum": jnp.sum, "min": jnp.min, "max": jnp.max}
+_REDUCE: dict[Reduction, Any] = {
+    "sum": lambda x: jnp.sum(x, axis=0, dtype=x.dtype),
+    "min": lambda x: jnp.min(x, axis=0),
+    "max": lambda x: jnp.max(x, axis=0),
+}
 
 
 def reduce_rows(
@@ -43,7 +47,7 @@ def reduce_rows(
     def reduce(matrices: list[Array], init: list[Array]) -> list[Array]:
         parts = zip(reductions, init, jax.vmap(f)(*matrices), strict=True)
         return [
-            _COMBINE[name](start, _REDUCE[name](values.astype(start.dtype), axis=0))
+            _COMBINE[name](start, _REDUCE[name](values.astype(start.dtype)))
             for name, start, values in parts
         ]
 

@@ -10,6 +10,7 @@ import pytest
 from jax import lax
 
 from medjax import aggregate, compress, compressors, perturb, rules, simulate, stack_workers
+from medjax._engine.chunks import Chunk
 from medjax._engine.lazy import LazyUpdates
 from medjax._engine.streaming import apply_optimizer
 
@@ -32,7 +33,7 @@ def lazy(stacked: Any, chunk_size: int) -> LazyUpdates:
     def compute(inputs: Any, first: Any, count: int) -> Any:
         return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, count), inputs)
 
-    return LazyUpdates(like, n, chunk_size, stacked, compute)
+    return LazyUpdates(like, n, Chunk(chunk_size, chunk_size), stacked, compute)
 
 
 def equal(a: Any, b: Any) -> None:

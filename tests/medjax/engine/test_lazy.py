@@ -13,6 +13,7 @@ import pytest
 from jax import lax
 
 from medjax import aggregate, noise, noisy_sign, perturb, rules
+from medjax._engine.chunks import Chunk
 from medjax._engine.kernels.sums import Row, Worker
 from medjax._engine.lazy import LazyUpdates, as_lazy
 from medjax._engine.streaming import apply_optimizer
@@ -60,7 +61,7 @@ def lazy(stacked: Any, chunk_size: int) -> LazyUpdates:
         return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, count), inputs)
 
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stacked)
-    return LazyUpdates(like, n, chunk_size, stacked, compute)
+    return LazyUpdates(like, n, Chunk(chunk_size, chunk_size), stacked, compute)
 
 
 def as_float32(tree: Any) -> Any:
@@ -245,7 +246,7 @@ def test_a_weighted_sum_takes_the_shortcut_unless_a_stage_stands_before_it():
 
 def test_stacked_updates_are_lazy_ones_that_exist_already():
     updates = as_lazy(gradients(3))
-    assert (updates.num_workers, updates.chunk_size) == (3, 3)
+    assert (updates.num_workers, updates.chunk) == (3, (3, 3))
     jax.tree.map(np.testing.assert_array_equal, updates.stacked(), gradients(3))
     for wrong, error in (({}, ValueError), (np.ones((2, 2), np.int32), TypeError)):
         with pytest.raises(error):

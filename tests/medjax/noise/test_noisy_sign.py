@@ -13,6 +13,7 @@ from scipy import special, stats
 
 import medjax
 from medjax import aggregate, noise, noisy_sign, perturb, rules
+from medjax._engine.chunks import Chunk
 from medjax._engine.kernels.threefry import pair_words
 from medjax._engine.lazy import LazyUpdates
 from medjax._engine.streaming import apply_optimizer
@@ -167,7 +168,9 @@ def streamed(tx: optax.GradientTransformation, g: np.ndarray, chunk_size: int) -
     rule = rules.Additive("digits", lambda x, i, _: jnp.float32(POWERS)[i] * x, lambda x, *_: x)
     chain = optax.chain(tx, aggregate(rule))
     like, rows = jax.ShapeDtypeStruct(g.shape[1:], g.dtype), jnp.asarray(g)
-    lazy = LazyUpdates(like, len(g), chunk_size, rows, jax.lax.dynamic_slice_in_dim)
+    lazy = LazyUpdates(
+        like, len(g), Chunk(chunk_size, chunk_size), rows, jax.lax.dynamic_slice_in_dim
+    )
     return apply_optimizer(lambda x: chain.update(x, chain.init(None))[0], lazy, "require")
 
 

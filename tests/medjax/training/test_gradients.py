@@ -13,8 +13,10 @@ import medjax
 from medjax._engine.lazy import LazyUpdates
 from medjax._engine.streaming import apply_optimizer
 from medjax.objectives import classification
-from medjax.training import _gradients
-from medjax.training._gradients import Local, fastest_chunk, local_gradients, weighted_gradient
+from medjax.training import _chunks
+from medjax.training._chunks import fastest_chunk
+from medjax.training._gradients import local_gradients, weighted_gradient
+from medjax.training._local import Local
 from medjax.training._step import worker_updates
 
 # Workers of 1, 3, 7, 2, 5 and 6 examples: 7 rows each, 42 in all, some of them padding.
@@ -60,7 +62,7 @@ def assert_close(actual: Any, wanted: Any) -> None:
 # All examples in one chunk, in two ways; chunks that don't divide the 42 rows.
 @pytest.mark.parametrize("examples_per_chunk", [8192, 42, 41, 8])
 def test_the_gradient_of_the_mean(examples_per_chunk: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_gradients, "_EXAMPLES_PER_CHUNK", examples_per_chunk)
+    monkeypatch.setattr(_chunks, "_EXAMPLES_PER_CHUNK", examples_per_chunk)
     gradient = jax.jit(lambda local, weights: weighted_gradient(objective, PARAMS, local, weights))
     for weights in (np.full(N, 1 / N, np.float32), WEIGHTS):
         assert_close(gradient(LOCAL, weights), expected(weights))
@@ -69,7 +71,7 @@ def test_the_gradient_of_the_mean(examples_per_chunk: int, monkeypatch: pytest.M
 def test_half_precision_gradients_are_rounded_once(monkeypatch: pytest.MonkeyPatch):
     # 600 chunks of 8 equal examples, each with 1/600 of the whole gradient. In bfloat16, with its
     # 8 bits, their sum would stop growing where 1/600 is below half a unit in the last place.
-    monkeypatch.setattr(_gradients, "_EXAMPLES_PER_CHUNK", 8)
+    monkeypatch.setattr(_chunks, "_EXAMPLES_PER_CHUNK", 8)
     data = medjax.stack_workers(np.ones(4800, np.float32), [np.arange(4800)])
     gradient = weighted_gradient(
         lambda w, x: (w.astype(jnp.float32) * x, {}),
@@ -95,7 +97,7 @@ def test_lazy_gradients_are_the_local_ones(worker_chunk: int | None):
     local = local_gradients(objective, PARAMS, LOCAL).updates
     lazy = updates(worker_chunk)
     jax.tree.map(np.testing.assert_array_equal, lazy.stacked(), local)
-    assert lazy.chunk_size == min(worker_chunk or N, N)
+    assert lazy.chunk == 2 * (min(worker_chunk or N, N),)
     for weights in (None, WEIGHTS):
         wanted = expected(np.full(N, 1 / N) if weights is None else WEIGHTS)
         mean = medjax.rules.mean(weights)
@@ -106,9 +108,9 @@ def test_lazy_gradients_are_the_local_ones(worker_chunk: int | None):
 
 def test_a_chunk_has_as_many_workers_as_fit(monkeypatch: pytest.MonkeyPatch):
     def chunk(examples: int, numbers: int) -> int:
-        monkeypatch.setattr(_gradients, "_EXAMPLES_PER_CHUNK", examples)
-        monkeypatch.setattr(_gradients, "_NUMBERS_PER_CHUNK", numbers)
-        return updates(None).chunk_size
+        monkeypatch.setattr(_chunks, "_EXAMPLES_PER_CHUNK", examples)
+        monkeypatch.setattr(_chunks, "_NUMBERS_PER_CHUNK", numbers)
+        return updates(None).chunk.cpu
 
     # Of 7 examples and 32 + 24 + 3 = 59 numbers each; 2 at least, so that pairs share words.
     assert chunk(42, 6 * 59) == 6
@@ -121,11 +123,12 @@ def test_a_chunk_has_as_many_workers_as_fit(monkeypatch: pytest.MonkeyPatch):
 def chunk_of(n: int, limit: int) -> int:
     """Return how many of n workers, each with one example, are in a chunk of at most `limit`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_gradients, "_EXAMPLES_PER_CHUNK", limit)
-        return fastest_chunk(np.zeros(1), np.zeros((n, 1)), n)
+        patch.setattr(_chunks, "_EXAMPLES_PER_CHUNK", limit)
+        local = Local(np.zeros((n, 1)), np.ones(n))
+        return fastest_chunk(lambda w, x: (x, {}), np.zeros(1), local).cpu
 
 
-@given(n=st.integers(1, 2000), limit=st.integers(0, 2500))
+@given(n=st.integers(1, 2000), limit=st.integers(1, 2500))
 def test_chunks_are_even(n: int, limit: int):
     chunk = chunk_of(n, limit)
     if limit >= n:

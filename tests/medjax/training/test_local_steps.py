@@ -189,7 +189,7 @@ def test_only_so_many_updates_exist_at_a_time():
 
 def test_a_few_workers_at_a_time_where_there_are_many_examples(monkeypatch: pytest.MonkeyPatch):
     whole = run(medjax.median_sgd(0.1), local_steps=2, local_lr=0.1).params
-    monkeypatch.setattr("medjax.training._gradients._EXAMPLES_PER_CHUNK", 8)  # 2 workers of 4
+    monkeypatch.setattr("medjax.training._chunks._EXAMPLES_PER_CHUNK", 8)  # 2 workers of 4
     cut = run(medjax.median_sgd(0.1), local_steps=2, local_lr=0.1).params
     np.testing.assert_allclose(flat(cut), flat(whole), rtol=1e-6)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from medjax import rules
-from medjax._engine.kernels import nearest as kernel
+from medjax._engine.kernels import columns
 from medjax._engine.kernels.nearest import mean_nearest
 
 pytestmark = pytest.mark.optimized
@@ -22,10 +22,12 @@ ROWS = hnp.arrays(np.float32, (5, 3), elements=st.floats(-(2**10), 2**10, width=
 ANYTHING = hnp.arrays(np.float32, (2, 3), elements=st.floats(width=32, allow_subnormal=False))
 
 
-@pytest.fixture(params=["sorting", "limit"])
+@pytest.fixture(params=["sorting", "limit", "passes"])
 def method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "limit":
-        monkeypatch.setattr(kernel, "NETWORK_MAX_ROWS", 0)
+    if request.param == "passes":
+        request.getfixturevalue("accelerated")
+    elif request.param == "limit":
+        monkeypatch.setattr(columns, "design_for_cpu", lambda num_rows: columns.in_blocks)
     return request.param
 
 

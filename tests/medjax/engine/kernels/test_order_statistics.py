@@ -1,17 +1,29 @@
-from collections.abc import Iterator
+"""Order statistics by each design: a network, passes on a CPU and an accelerator, registers."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
+from medjax._engine.kernels import bisection, columns, hopper, network, radix
 from medjax._engine.kernels import order_statistics as kernel
+from medjax._engine.kernels.ordered import from_ordered_integers, to_ordered_integers
 
 pytestmark = pytest.mark.optimized
 
 # Every small size, both sides of the powers of two, and both sides of the largest network.
 SIZES = (1, 2, 3, 4, 5, 8, 11, 64, 100, 127, 128, 129, 257)
-NETWORK_SIZES = tuple(n for n in SIZES if n <= kernel.NETWORK_MAX_ROWS)
+NETWORK_SIZES = tuple(n for n in SIZES if n <= columns.NETWORK_MAX_ROWS)
+# Both sides of where a counter takes more bits.
+RADIX_SIZES = (*SIZES[:7], 255, 256, 1023, 1024)
 UINT = {np.float32: np.uint32, np.float64: np.uint64}
+SELECT = {
+    "bisection": bisection.select,
+    "radix": partial(radix.select, unroll=False),
+    "unrolled radix": partial(radix.select, unroll=True),
+}
 
 
 @pytest.fixture
@@ -20,9 +32,21 @@ def x64() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def bisection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "NETWORK_MAX_ROWS", 0)
+def in_registers(x, *vectors, of_rows, of_matrix, settings):
+    """The body of the kernel for Hopper, interpreted."""
+    return hopper.by_columns(partial(of_rows, **dict(settings)), x, *vectors, interpret=True)
+
+
+@pytest.fixture(params=["network", "blocks", "passes", "registers"])
+def design(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each design in turn, instead of the one that a CPU takes."""
+    if request.param == "passes":
+        request.getfixturevalue("accelerated")
+        return request.param
+    designs = {"network": columns.unrolled, "blocks": columns.in_blocks, "registers": in_registers}
+    monkeypatch.setattr(columns, "design_for_cpu", lambda num_rows: designs[request.param])
+    jax.clear_caches()
+    return request.param
 
 
 def awkward(n: int, dtype: type = np.float32) -> np.ndarray:
@@ -56,51 +80,75 @@ def assert_same_bits(actual: jax.Array, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(np.asarray(actual).view(integer), expected.view(integer))
 
 
-def check_order_statistics(x: np.ndarray) -> None:
-    n = len(x)
+def some_ranks(n: int) -> list[int]:
     # Compiling a large network takes seconds: only the middle, which depends on most of it.
-    ranks = {0, n // 4, (n - 1) // 2, n // 2, n - 1} if n < 64 else {n // 2}
-    ranks = tuple(sorted(ranks))
-    values = jax.jit(lambda x: kernel.order_statistics(x, ranks))(x)
+    return sorted({0, n // 4, (n - 1) // 2, n // 2, n - 1}) if n < 64 else [n // 2]
+
+
+def check_network(x: np.ndarray, ranks: list[int]) -> None:
+    values = jax.jit(lambda x: network.select(list(x), ranks))(x)
     for rank, value in zip(ranks, values, strict=True):
+        assert_same_bits(value, sorted_columns(x)[rank])
+
+
+def check_selection(x: np.ndarray, select: Callable[..., jax.Array]) -> None:
+    def values_of(x: jax.Array) -> list[jax.Array]:
+        selected = (select(to_ordered_integers(x), rank) for rank in ranks)
+        return [from_ordered_integers(value, x.dtype) for value in selected]
+
+    ranks = some_ranks(len(x))
+    for rank, value in zip(ranks, jax.jit(values_of)(x), strict=True):
         assert_same_bits(value, sorted_columns(x)[rank])
 
 
 @pytest.mark.parametrize("n", NETWORK_SIZES)
 def test_network_equals_sort(n: int):
-    check_order_statistics(awkward(n))
+    check_network(awkward(n), some_ranks(n))
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("bisection")
 @pytest.mark.parametrize("n", SIZES)
 def test_bisection_equals_sort(n: int):
-    check_order_statistics(awkward(n))
+    check_selection(awkward(n), bisection.select)
+
+
+@pytest.mark.parametrize("n", RADIX_SIZES)
+def test_radix_equals_sort(n: int):
+    check_selection(awkward(n), SELECT["radix"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [4, 255, 1024])
+def test_unrolled_radix_equals_sort(n: int):
+    check_selection(awkward(n), SELECT["unrolled radix"])
+
+
+def test_radix_of_more_rows_than_16_bits_count():
+    x = np.random.default_rng(0).integers(-3, 4, (2**16 + 1, 1)).astype(np.float32)
+    check_selection(x, SELECT["radix"])
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("n", [1, 2, 5, 11, 33, 129])
+@pytest.mark.parametrize("n", [1, 2, 5, 11, 33])
 def test_float64_equals_sort(n: int):
-    check_order_statistics(awkward(n, np.float64))
+    check_network(awkward(n, np.float64), some_ranks(n))
 
 
-@pytest.mark.usefixtures("x64", "bisection")
-@pytest.mark.parametrize("n", [1, 2, 11])
-def test_float64_bisection_equals_sort(n: int):
-    check_order_statistics(awkward(n, np.float64))
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("method", ["bisection", "radix"])
+@pytest.mark.parametrize("n", [1, 2, 11, 129])
+def test_float64_selection_equals_sort(n: int, method: str):
+    check_selection(awkward(n, np.float64), SELECT[method])
 
 
 def test_every_rank_at_once():
-    x = awkward(9)
-    values = jax.jit(lambda x: kernel.order_statistics(x, tuple(range(9))))(x)
-    for value, expected in zip(values, sorted_columns(x), strict=True):
-        assert_same_bits(value, expected)
+    check_network(awkward(9), list(range(9)))
 
 
 def check_network_on_zeros_and_ones(inputs: np.ndarray, ranks: tuple[int, ...]) -> None:
     # What is marked as not needed is overwritten with 7, so that its use would show.
     rows, zeros = inputs.copy(), np.sum(inputs == 0, axis=0)
-    for i, j, min_needed, max_needed in kernel.selection_network(len(rows), ranks):
+    for i, j, min_needed, max_needed in network.comparators(len(rows), ranks):
         low, high = np.minimum(rows[i], rows[j]), np.maximum(rows[i], rows[j])
         rows[i] = low if min_needed else 7
         rows[j] = high if max_needed else 7
@@ -130,28 +178,40 @@ def test_large_network_on_random_zeros_and_ones(n: int):
 @pytest.mark.parametrize(("log2", "comparators"), [(1, 1), (2, 5), (3, 19), (4, 63)])
 def test_network_is_batchers(log2: int, comparators: int):
     # (p² - p + 4) 2^(p-2) - 1 comparators sort 2^p numbers (Batcher, 1968).
-    assert len(kernel.selection_network(2**log2, tuple(range(2**log2)))) == comparators
+    assert len(network.comparators(2**log2, tuple(range(2**log2)))) == comparators
 
 
 def test_network_is_pruned():
     # The least of 2^p numbers needs one knock-out tournament, 2^p - 1 comparisons.
-    assert len(kernel.selection_network(16, (0,))) == 15
+    assert len(network.comparators(16, (0,))) == 15
 
 
 @pytest.mark.parametrize("d", [0, 1, 6, 7, 8, 14, 17])
-@pytest.mark.usefixtures("bisection")
 def test_blocks_of_columns_cover_every_width(d: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kernel, "_BLOCK_ELEMENTS", 5 * 7)  # 7 columns of 5
+    monkeypatch.setattr(columns, "_BLOCK_ELEMENTS", 5 * 7)  # 7 columns of 5
+    monkeypatch.setattr(columns, "design_for_cpu", lambda num_rows: columns.in_blocks)
     x = np.random.default_rng(d).normal(size=(5, d)).astype(np.float32)
-    low, high = jax.jit(lambda x: kernel.order_statistics(x, (1, 3)))(x)
-    assert_same_bits(low, sorted_columns(x)[1])
-    assert_same_bits(high, sorted_columns(x)[3])
+    assert_same_bits(jax.jit(lambda x: kernel.median(x))(x), sorted_columns(x)[2])
 
 
-@pytest.mark.usefixtures("bisection")
 def test_a_column_may_be_longer_than_a_block(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kernel, "_BLOCK_ELEMENTS", 3)
-    check_order_statistics(awkward(5))
+    monkeypatch.setattr(columns, "_BLOCK_ELEMENTS", 3)
+    monkeypatch.setattr(columns, "design_for_cpu", lambda num_rows: columns.in_blocks)
+    x = awkward(5)
+    assert_same_bits(jax.jit(lambda x: kernel.median(x))(x), sorted_columns(x)[2])
+
+
+# As many as a warpgroup has threads, fewer, and more: blocks overlap where they don't divide.
+@pytest.mark.parametrize("d", [1, 127, 128, 129, 300])
+def test_registers_cover_every_width(d: int):
+    x = np.random.default_rng(d).normal(size=(2, 5, d)).astype(np.float32)
+    shift = np.arange(2 * d, dtype=np.float32).reshape(2, d)
+
+    def of_rows(rows: list[jax.Array], shift: jax.Array) -> jax.Array:
+        return network.select(rows, [2])[0] + shift
+
+    actual = hopper.by_columns(of_rows, x, shift, interpret=True)
+    assert_same_bits(actual, np.sort(x, axis=1)[:, 2] + shift)
 
 
 @pytest.mark.parametrize("n", [3, 4, 130])
@@ -161,17 +221,19 @@ def test_no_columns(n: int):
     assert kernel.trimmed_mean(x, 1).shape == (0,)
 
 
-@pytest.mark.parametrize("n", [1, 3, 11, 129])
+@pytest.mark.usefixtures("design")
+@pytest.mark.parametrize("n", [1, 3, 11])
 def test_odd_median_is_the_middle_one(n: int):
     x = awkward(n)
-    assert_same_bits(jax.jit(kernel.median)(x), sorted_columns(x)[n // 2])
+    assert_same_bits(jax.jit(lambda x: kernel.median(x))(x), sorted_columns(x)[n // 2])
 
 
-@pytest.mark.parametrize("n", [2, 4, 10, 130])
+@pytest.mark.usefixtures("design")
+@pytest.mark.parametrize("n", [2, 4, 10])
 def test_even_median_is_the_midpoint_rounded_once(n: int):
     x = np.random.default_rng(n).normal(size=(n, 50)).astype(np.float32)
     low, high = sorted_columns(x)[n // 2 - 1 : n // 2 + 1].astype(np.float64)
-    assert_same_bits(jax.jit(kernel.median)(x), ((low + high) / 2).astype(np.float32))
+    assert_same_bits(jax.jit(lambda x: kernel.median(x))(x), ((low + high) / 2).astype(np.float32))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -181,24 +243,22 @@ def test_midpoint_does_not_overflow(dtype: type):
     x = np.array([[big, big, -big, 0, -np.inf], [big, big / 2, big, big, big]], dtype)
     # (M + M)/2, (M + M/2)/2, 0, M/2; the midpoint of -∞ and a number is -∞.
     expected = np.array([big, 0.75 * big, 0, big / 2, -np.inf], dtype)
-    assert_same_bits(jax.jit(kernel.median)(x), expected)
+    assert_same_bits(jax.jit(lambda x: kernel.median(x))(x), expected)
 
 
 def test_even_median_of_subnormals_stays_between_the_middle_two():
     # XLA flushes subnormals to 0 in arithmetic and in comparisons, order statistics don't.
     low, high = np.float32(1e-40), np.float32(3e-40)
     x = np.array([[low, high, -low], [low, low, -high]])
-    result = np.asarray(jax.jit(kernel.median)(x))
+    result = np.asarray(jax.jit(lambda x: kernel.median(x))(x))
     np.testing.assert_array_less(np.array([low, low, -high]), np.nextafter(result, 1))
     np.testing.assert_array_less(result, np.nextafter(np.array([low, high, -low]), 1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "trim"), [(1, 0), (2, 0), (5, 2), (8, 3), (11, 1), (64, 30)])
-@pytest.mark.parametrize("method", ["network", "bisection"])
-def test_trimmed_mean(n: int, trim: int, method: str, request: pytest.FixtureRequest):
-    if method == "bisection":
-        request.getfixturevalue("bisection")
+@pytest.mark.usefixtures("design")
+def test_trimmed_mean(n: int, trim: int):
     rng = np.random.default_rng(n)
     # Plain numbers, then many ties, among them at the edges of what is kept.
     x = np.concatenate([rng.normal(size=(n, 20)), rng.integers(-2, 3, (n, 20))], axis=1)
@@ -230,9 +290,11 @@ def test_trimmed_mean_of_the_largest_numbers_stays_in_range(n: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [5, 130])
+@pytest.mark.usefixtures("design")
+@pytest.mark.parametrize("n", [5, 12])
 def test_vmap_equals_each(n: int):
     x = np.random.default_rng(0).normal(size=(3, n, 5)).astype(np.float32)
-    batched, median = jax.jit(jax.vmap(kernel.median))(x), jax.jit(kernel.median)
+    batched = jax.jit(jax.vmap(lambda x: kernel.median(x)))(x)
+    median = jax.jit(lambda x: kernel.median(x))
     for one, result in zip(x, batched, strict=True):
         assert_same_bits(result, np.asarray(median(one)))
