@@ -1,8 +1,9 @@
-"""Chunk sizes by platform: a CPU's are bounded by its cache, an accelerator's by its memory."""
+"""How many workers to take at a time: a CPU's cache is the bound, or an accelerator's memory."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+import jax
 from jax import lax
 from jaxtyping import PyTree
 
@@ -39,3 +40,15 @@ def by_chunk(f: Callable[..., Result], chunk: Chunk, *operands: PyTree) -> Resul
     return lax.platform_dependent(
         *operands, cpu=with_size(chunk.cpu), default=with_size(chunk.accelerator)
     )
+
+
+def map_each(f: Callable[..., Result], *operands: PyTree) -> Result:
+    """Map f over the leading axis: in turn on a CPU, all together on an accelerator.
+
+    For functions of a whole vector in several passes: one vector at a time stays in a CPU's cache.
+    """
+
+    def in_turn(*operands: PyTree) -> Result:
+        return lax.map(lambda each: f(*each), operands)
+
+    return lax.platform_dependent(*operands, cpu=in_turn, default=jax.vmap(f))

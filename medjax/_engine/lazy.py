@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from medjax._engine.chunks import Chunk, by_chunk
+from medjax._engine.chunks import Chunk, by_chunk, map_each
 from medjax._engine.kernels.sums import Row, Worker, sum_over_workers
 from medjax._engine.mesh import Axes, local_slice, over_shards, total
 from medjax._engine.stacked import PyTree, Stacked, Updates, flatten
@@ -57,7 +57,7 @@ class LazyUpdates:
         return replace(self, stages=(*self.stages, stage), weighted=None)
 
     def then_in_turn(self, stage: RowStage) -> "LazyUpdates":
-        """Append a stage that runs for one worker at a time, before the rule's sum.
+        """Append a stage that runs for one worker at a time on a CPU, before the rule's sum.
 
         For stages that aren't elementwise, such as a sort or a transform. A worker's vector stays
         in cache, and the stage is compiled once: a sum adds up several rows in each turn of its
@@ -73,7 +73,7 @@ class LazyUpdates:
                 return stage(self._apply_stages(row, worker), worker)
 
             rows = _flat(self.compute(rest, first, count), count)
-            return self.unflatten(lax.map(lambda each: send(*each), (rows, workers)), count)
+            return self.unflatten(map_each(send, rows, workers), count)
 
         return replace(self, inputs=inputs, compute=compute, stages=(), weighted=None)
 

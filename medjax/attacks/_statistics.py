@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from medjax._engine.kernels.rows import fold_rows
+from medjax._engine.kernels.rows import reduce_rows
 from medjax._engine.kernels.sums import Row
 from medjax._engine.lazy import as_lazy
 from medjax.attacks._attack import Honest
@@ -38,12 +38,11 @@ def total_and_range(
     x: Float[Array, "h d"],
 ) -> tuple[Float[Array, " d"], Float[Array, " d"], Float[Array, " d"]]:
     """Return Σ_i x_i, min_i x_i and max_i x_i, from one pass over the rows."""
-
-    def update(carry: tuple[Array, Array, Array], row: list[Array], *_: object):
-        total, low, high = carry
-        return total + row[0], jnp.minimum(low, row[0]), jnp.maximum(high, row[0])
-
-    return fold_rows(update, [x[1:]], (x[0], x[0], x[0]), unroll=_UNROLLED_ROWS)
+    start = [jnp.full(x.shape[1:], value, x.dtype) for value in (0, jnp.inf, -jnp.inf)]
+    total, low, high = reduce_rows(
+        lambda row: [row] * 3, [x], start, ("sum", "min", "max"), unroll=_UNROLLED_ROWS
+    )
+    return total, low, high
 
 
 def _sum(f: Callable[[Row], Row], honest: Honest) -> Row:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import Array, Int, Key
 
 from medjax._engine import checks
+from medjax._engine.chunks import map_each
 from medjax._engine.kernels.sums import Row, Worker
 from medjax._engine.lazy import as_lazy
 from medjax._engine.marks import apply_stage
@@ -153,15 +153,13 @@ def error_feedback(
         keys = worker_keys(jax.random.fold_in(state.key, state.step), n)
         errors, keys = take((state.error, keys), workers)
 
-        def send_one(each: tuple[Updates, Updates, Array]) -> tuple[Updates, Updates]:
-            gradient, error, key_data = each
+        def send_one(gradient: Updates, error: Updates, key_data: Array) -> tuple[Updates, Updates]:
             return send(gradient, error, jax.random.wrap_key_data(key_data, impl=impl))
 
         impl = jax.random.key_impl(keys)
         with jax.named_scope("error_feedback"):
-            # One worker at a time, so that a worker's vector stays in cache.
             sent, error = over_shards(
-                lambda local, *_: lax.map(send_one, local),
+                lambda local, *_: map_each(send_one, *local),
                 (as_lazy(updates).inputs, errors, jax.random.key_data(keys)),
                 len(keys),
                 "workers",

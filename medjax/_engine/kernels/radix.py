@@ -19,13 +19,13 @@ from jaxtyping import Array, Int
 _WORD_BITS = 32
 
 
-def select(x: Int[Array, "n d"], rank: int, *, unroll: bool) -> Int[Array, " d"]:
+def select(x: Int[Array, "n d"], rank: int | Int[Array, ""], *, unroll: bool) -> Int[Array, " d"]:
     """Return the value of the given rank (0 is the smallest) of each column.
 
     Args:
         x: int32 or int64. Pass an elementwise expression of a stored array: it is fused into each
             pass.
-        rank: static, in [0, n).
+        rank: in [0, n).
         unroll: whether to write out the passes. It saves a GPU half of its kernels, those for the
             loop's counter and carry. A TPU takes several times as long then, and up to 10 s to
             compile instead of 2 (v5e).
