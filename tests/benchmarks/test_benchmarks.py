@@ -224,18 +224,6 @@ def test_mistake_gets_one_clear_line(command, arguments, message, error_of, tmp_
         (devices, "--devices 0", "--devices: '0' is not a whole number of at least 1"),
         (devices, "--dimension 804", "--dimension: '804' is not a whole number of at least 805"),
         (devices, "--plot a.doc", "--plot: 'a.doc' must end in .png, .svg or .pdf"),
-        (devices, "--machine h100", "--machine needs --plan"),
-        (devices, "--flops 7", "--flops needs --plan"),
-        (devices, "--plan --machine h200", "unknown machine 'h200': did you mean 'h100'?"),
-        (devices, "--plan --flops 0", "--flops: '0' is not a finite number above 0"),
-        (devices, "--plan --plot a.png", "--plot isn't for a plan"),
-        (devices, "--plan --devices 4", "--devices isn't for a plan"),
-        (devices, "--plan --workers-per-device 4", "--workers-per-device isn't for a plan"),
-        (
-            devices,
-            "--plan --rule centered_clipping_from_last:tau=1",
-            "there is no closed form of what 'centered_clipping_from_last:tau=1' exchanges; valid:",
-        ),
     ],
 )
 def test_mistake_of_its_own(command, arguments, message, error_of, tmp_path, monkeypatch):

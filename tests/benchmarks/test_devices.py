@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import _point, devices, report, roofline, workload
-from benchmarks.machines import MACHINES
+from benchmarks import _point, devices, report, workload
 from benchmarks.spread import Row, rows
 from medjax import sharding
 
@@ -89,32 +88,6 @@ def test_difference_is_seen(monkeypatch):
 
     monkeypatch.setattr(workload.sharding, "place_workers", wrong)
     assert workload.difference(work, "mean", 8, mesh) > 100 * devices.TOLERANCE
-
-
-def test_plan_is_that_of_the_closed_forms(capsys, tmp_path):
-    flags = "--plan --rule mean median --machine v5e --workers 512 --dimension 1000 --flops 4e6"
-    assert devices.main([*flags.split(), "--json", str(tmp_path / "a.json")]) == 0
-    record = json.loads((tmp_path / "a.json").read_text())
-    assert list(record["figures"]) == ["v5e"]
-    assert record["figures"]["v5e"]["machine"]["link"] == 2e11
-    work = roofline.Work(512, 1000, batch_size=32, flops=4000)
-    for row, name in zip(record["figures"]["v5e"]["rules"], ("mean", "median"), strict=True):
-        spread, alone = (roofline.times(name, work, MACHINES["v5e"], k) for k in (256, 1))
-        assert row["step_ms"] == pytest.approx(1e3 * spread.step)
-        assert row["speed_up"] == pytest.approx(alone.step / spread.step)
-        # 2 workers on each device, 4e6 FLOPs each.
-        assert row["compute_ms"] == pytest.approx(1e3 * 2 * 4e6 / 197e12)
-    out = capsys.readouterr().out
-    assert "not measured" in out
-    assert "TPU v5e, a pod of 16×16: 197 TFLOP/s" in out
-
-
-def test_plan_leaves_out_a_speed_up_over_what_does_not_fit(capsys):
-    # 1024 gradients of 10^7 numbers are 41 GB: more than the 16 GB of one v5e.
-    assert devices.main(["--plan", "--rule", "median", "sign", "--machine", "v5e"]) == 0
-    out = capsys.readouterr().out
-    assert re.search(r"^median .* wire +[\d.]+ +— ", out, re.MULTILINE)
-    assert re.search(r"^sign .* memory +[\d.]+ +\d+× ", out, re.MULTILINE)
 
 
 def test_cells():
