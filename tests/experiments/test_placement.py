@@ -14,6 +14,10 @@ QUICK = ("--dataset", "digits", "--model", "logistic", "--workers", "10", "--bat
 QUICK += ("--steps", "4", "--eval-every", "2")
 
 
+def leaves(tree):
+    return jax.tree.leaves(tree, is_leaf=lambda x: x is None)
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """The arguments of all calls, each made while nothing may be copied but their steps' number."""
@@ -25,9 +29,8 @@ def calls(monkeypatch):
         def call(*arguments):
             if name == "advance":
                 arguments = (*arguments[:-1], jax.device_put(arguments[-1], wanted[-1]))
-            places = jax.tree.leaves(wanted, is_leaf=lambda where: where is None)
-            for x, where in zip(jax.tree.leaves(arguments), places, strict=True):
-                # None if the program doesn't use it.
+            for x, where in zip(leaves(arguments), leaves(wanted), strict=True):
+                # None if there is none, or if the program doesn't use it.
                 assert where is None or x.sharding.is_equivalent_to(where, x.ndim)
             made.append((name, arguments))
             with jax.transfer_guard("disallow"):
