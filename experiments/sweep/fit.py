@@ -94,9 +94,9 @@ def _tried(
     if work.begun:
         advice = f"the sweep was begun with {work.size} runs side by side, and goes on with as many"
     try:
-        arguments = inputs.of(group, chunk)
         runs = many_runs(group.task, mesh, grid_axis(group, machine.parts(mesh)))
         with memory.exhaustion(advice):  # some compilers refuse what doesn't fit their device
+            arguments = inputs.of(group, chunk)
             compiled = compile_program(runs, *arguments, done, mesh)
         memory.check_program(compiled.num_bytes, arguments[1], mesh, advice)
     except memory.TooLarge as error:
