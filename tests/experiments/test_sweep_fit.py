@@ -17,10 +17,13 @@ from experiments.sweep.__main__ import main
 from experiments.sweep.fit import Work, fit
 from experiments.sweep.inputs import Inputs
 from experiments.sweep.plan import make_chunks, make_groups
+from medjax import sharding
 
 # One program of 16 runs, 2 seeds by 8 settings.
 QUICK = ("--dataset", "digits", "--model", "logistic", "--steps", "4", "--eval-every", "2")
-GRID = (*QUICK, "--rule", "noisy_sign", "--b", *map(str, range(8)), "--seeds", "2")
+GRID = (*QUICK, "--rule", "sign", "--lr", *map(str, range(1, 9)), "--seeds", "2")
+DIGITS = {"dataset": ["digits"], "model": ["logistic"]}
+DONE = {}  # programs that were compiled for another test
 EXHAUSTED = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory in memory space hbm")
 
 
@@ -31,8 +34,8 @@ def no_pictures(monkeypatch):
 
 @pytest.fixture(scope="module")
 def group():
-    axes = {"dataset": ["digits"], "model": ["logistic"], "b": [*range(8)], "seed": [0, 1]}
-    (group,) = make_groups(grid.expand(axes), {"digits": load("digits")})
+    axes = {"rule": ["sign"], "lr": [*range(1, 9)], "seed": [0, 1]}
+    (group,) = make_groups(grid.expand(DIGITS | axes), {"digits": load("digits")})
     return group
 
 
@@ -56,7 +59,7 @@ def planned(group, at_once, *, begun=False):
 
 def fitted(group, at_once, limit, *, begun=False):
     work = planned(group, at_once, begun=begun)
-    return fit(work, Inputs(), None, limit, {})
+    return fit(work, Inputs(), None, limit, DONE)
 
 
 def test_what_fits_is_compiled_once(group, sizes):
@@ -65,6 +68,7 @@ def test_what_fits_is_compiled_once(group, sizes):
     assert sizes == [(16, compiled.num_bytes)]
 
 
+@pytest.mark.slow
 def test_half_as_many_or_fewer_where_they_do_not_fit(group, sizes):
     _, all_of_them = fitted(group, 16, None)
     work, compiled = fitted(group, 16, all_of_them.num_bytes - 1)
@@ -109,6 +113,25 @@ def test_one_run_at_a_time_needs_only_what_is_free(group):
     assert fitted(group, 16, 1)[0].size == 1
 
 
+def test_on_a_mesh_each_device_keeps_one_run(group, sizes):
+    mesh = sharding.make_mesh(workers=1, grid=2)
+    work = Work(0, group, 16, dict(enumerate(make_chunks(group, 16, 2))))
+    work, _ = fit(work, Inputs(mesh), mesh, 1, {})
+    assert work.size == 2
+    assert [size for size, _ in sizes] == [16, 2]
+    assert all(chunk.new.shape == (1, 2) for chunk in work.chunks.values())
+
+
+def test_examples_of_fewer_seeds_where_all_do_not_fit(group, monkeypatch):
+    (chunk,) = make_chunks(group, 16)
+    (x, y), sizes = Inputs().of(group, chunk)[1].examples, group.indices.sizes
+    assert x.shape[:2] == sizes.shape == (2, 10)
+    monkeypatch.setattr(memory, "free_bytes", lambda: int(0.75 * (x.nbytes + y.nbytes)))
+    work, _ = fitted(group, 16, None)
+    assert work.chunks[0].new.shape[0] == 1
+    assert sum(int(chunk.new.sum()) for chunk in work.chunks.values()) == 16
+
+
 def test_a_compiler_that_refuses(group, sizes, monkeypatch):
     counted = fitting.compile_program
 
@@ -138,6 +161,7 @@ def table(folder):
     return pq.read_table(folder / store.TABLE)
 
 
+@pytest.mark.slow
 def test_a_sweep_keeps_the_number_that_fits(group, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "sweep"
     _, all_of_them = fitted(group, 16, None)
@@ -205,8 +229,8 @@ def test_examples_and_held_out_data_are_placed_once(group):
     assert len({id(workers) for _, workers, _ in made}) == 2
     assert len({id(held_out) for _, _, held_out in made}) == 1
     # Another program's are those of this one if they are equal.
-    axes = {"dataset": ["digits"], "model": ["logistic"], "rule": ["mean"], "validation": [0.1, 0]}
-    same, other = make_groups(grid.expand(axes), {"digits": load("digits")})
+    axes = {"rule": ["mean"], "validation": [0.1, 0]}
+    same, other = make_groups(grid.expand(DIGITS | axes), {"digits": load("digits")})
     _, workers, held_out = inputs.of(same, make_chunks(same, 1)[0])
     assert held_out is made[0][2]
     assert workers is not made[-1][1]
