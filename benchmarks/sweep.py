@@ -14,6 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from benchmarks import report
 from experiments import cli, communication, results
 from experiments.config import RunConfig
@@ -102,12 +105,13 @@ def one_by_one(runs: Sequence[RunConfig]) -> Callable[[], float]:
     setups = [build(run) for run in runs]
     program = one_run(setups[0].task)
     first = setups[0]
-    compiled = compile_program(program, first.values, first.workers, first.task.held_out)
+    held_out = jax.tree.map(jnp.asarray, first.task.held_out)
+    compiled = compile_program(program, first.values, first.workers, held_out)
 
     def measure() -> float:
         start = time.perf_counter()
         for run, setup in zip(runs, setups, strict=True):
-            inputs = (setup.values, setup.workers, setup.task.held_out)
+            inputs = (setup.values, setup.workers, held_out)
             for _ in train(
                 compiled,
                 *inputs,

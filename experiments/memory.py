@@ -1,6 +1,8 @@
 """How much memory there is, and one line instead of the system's killer where it isn't enough."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -10,6 +12,18 @@ from jaxtyping import PyTree
 from experiments import machine
 
 _SHARE_OF_FREE_MEMORY = 0.75
+
+
+class TooLarge(ValueError):
+    """What is asked for doesn't fit the memory.
+
+    Attributes:
+        share: about the part of it that would; a half if that isn't known.
+    """
+
+    def __init__(self, message: str, share: float = 0.5) -> None:
+        super().__init__(message)
+        self.share = share
 
 
 def free_bytes() -> int:
@@ -32,13 +46,14 @@ def check_fits(what: str, num_bytes: int, advice: str) -> None:
         advice: what takes less.
 
     Raises:
-        ValueError: if it isn't.
+        TooLarge: if it isn't.
     """
     free = free_bytes()
     if num_bytes > free:
-        raise ValueError(
+        raise TooLarge(
             f"{what} takes {in_words(num_bytes)}, more than the {in_words(free)} that there are: "
-            f"{advice}"
+            f"{advice}",
+            free / num_bytes,
         )
 
 
@@ -52,11 +67,34 @@ def check_program(num_bytes: int, data: PyTree, mesh: Mesh | None, advice: str) 
         advice: what takes less.
 
     Raises:
-        ValueError: if it can't.
+        TooLarge: if it can't.
     """
+    check_fits("a step, or a measurement,", _missing(num_bytes, data, mesh), advice)
+
+
+def room(num_bytes: int, data: PyTree, mesh: Mesh | None) -> float:
+    """The number of times over that a program fits, beside its data: below 1 if it doesn't."""
+    return free_bytes() / max(1, _missing(num_bytes, data, mesh))
+
+
+def _missing(num_bytes: int, data: PyTree, mesh: Mesh | None) -> int:
     there = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(data))
-    needed = (num_bytes - there) * machine.sharing_memory(mesh)
-    check_fits("a step, or a measurement,", needed, advice)
+    return (num_bytes - there) * machine.sharing_memory(mesh)
+
+
+@contextmanager
+def exhaustion(advice: str) -> Iterator[None]:
+    """A block in which it is one line if a device's memory is used up, foreseen or not.
+
+    Raises:
+        TooLarge: if it is.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise TooLarge(f"the memory of a device is used up: {advice}") from None
 
 
 def in_words(num_bytes: float) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from rich.console import Console
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse_args(argv)
         config = checkpoints.settings(parser, argv, arguments)
         processes.start(arguments)
-        with processes.together():
+        with memory.exhaustion(_LESS_MEMORY), processes.together():
             return _prepare_and_run(arguments, config)
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
@@ -129,8 +130,9 @@ def _run(
     logged = events.writing(folder, tensorboard, config, columns)
     with Reporter(console, config, setup, folder) as reporter, logged as add_event:
         try:
-            held_out = sharding.place_everywhere(setup.task.held_out, mesh)
-            inputs = (setup.values, setup.workers, held_out)
+            shared = jax.tree.map(jnp.asarray, (setup.values, setup.task.held_out))
+            values, held_out = sharding.place_everywhere(shared, mesh)  # no call moves them again
+            inputs = (values, setup.workers, held_out)
             compiled = compile_program(one_run(setup.task), *inputs, mesh=mesh)
             try:
                 needs = (compiled.num_bytes, setup.workers, mesh, _LESS_MEMORY)

@@ -63,7 +63,7 @@ class Task:
         train: the inputs and labels that the workers share out.
         classes: of each of those examples the class, or the author, that the partition goes by.
         held_out: inputs and labels that they don't: "test", and perhaps "validation" and, under
-            such an attack, "backdoor".
+            such an attack, "backdoor". Not on a device yet.
         num_params: d.
         like: the shapes and dtypes of the parameters.
         sizes: those of the data set, for the record.
@@ -76,7 +76,7 @@ class Task:
     objective: Objective
     train: tuple[np.ndarray, np.ndarray]
     classes: np.ndarray
-    held_out: dict[str, tuple[jax.Array, jax.Array]]
+    held_out: dict[str, tuple[np.ndarray, np.ndarray]]
     num_params: int
     like: Any
     sizes: dict[str, Any]
@@ -124,7 +124,7 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
         _OBJECTIVES[dataset.inputs](model.apply),  # pyright: ignore[reportArgumentType]
         train,
         classes,
-        {name: (jnp.asarray(x), jnp.asarray(y)) for name, (x, y) in held_out.items()},
+        held_out,
         sum(leaf.size for leaf in jax.tree.leaves(like)),
         like,
         {

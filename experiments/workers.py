@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import medjax
 from experiments import machine, memory
@@ -80,26 +80,35 @@ def _seat(parts: list[np.ndarray], config: RunConfig, seed: int) -> list[np.ndar
 
 
 def worker_data(
-    task: Task, indices: medjax.WorkerData, mesh: Mesh | None = None
+    task: Task,
+    indices: medjax.WorkerData,
+    mesh: Mesh | None = None,
+    seed_axis: str | None = None,
 ) -> medjax.WorkerData:
     """The examples themselves, of the Byzantine workers perhaps with something done to them.
 
-    The indices are of one seed, or of several, with an axis for them in front. Of one seed's on a
-    mesh, only those examples are taken that workers on this process's devices have.
+    On a mesh, each device gets only those of the workers and seeds that it has.
+
+    Args:
+        task: what the examples are for.
+        indices: of one seed, or of several, with an axis for them in front.
+        mesh: the devices; None for one.
+        seed_axis: the axis of the mesh that several seeds are spread over; None for none.
 
     Raises:
-        ValueError: if they don't fit the memory.
+        TooLarge: if they don't fit the memory.
     """
     rows, sizes = np.asarray(indices.examples), np.asarray(indices.sizes)
-    one_seed = mesh if sizes.ndim == 1 else None
     num_workers, shape, padding, where = rows.shape[-2], rows.shape, 0, None
-    if one_seed is not None:
-        padding = sharding.pad_workers(num_workers, one_seed) - num_workers
-        rows = np.pad(rows, ((0, padding), (0, 0)), mode="edge")
-        sizes = np.pad(sizes, (0, padding))
-        where = sharding.worker_sharding(one_seed)
+    seeds = [(0, 0)] * (sizes.ndim - 1)
+    if mesh is not None:
+        padding = sharding.pad_workers(num_workers, mesh) - num_workers
+        rows = np.pad(rows, (*seeds, (0, padding), (0, 0)), mode="edge")
+        sizes = np.pad(sizes, (*seeds, (0, padding)))
+        by_worker = sharding.worker_sharding(mesh).spec
+        where = NamedSharding(mesh, PartitionSpec(*[seed_axis] * len(seeds), *by_worker))
         shape = where.shard_shape(rows.shape)
-    count = math.prod(shape) * machine.sharing_memory(one_seed)
+    count = math.prod(shape) * machine.sharing_memory(mesh)
     memory.check_fits(
         f"the data of {num_workers} workers, {rows.shape[-1]} examples each,",
         sum(count * x[0].nbytes for x in task.train),
@@ -112,7 +121,7 @@ def worker_data(
         return jax.make_array_from_callback(shape, where, part)
 
     def take(x: np.ndarray) -> jax.Array:
-        return place((*rows.shape, *x.shape[1:]), lambda k: x[rows[(k or ())[:2]]])
+        return place((*rows.shape, *x.shape[1:]), lambda k: x[rows[k[: rows.ndim]]])
 
     data = medjax.WorkerData(
         tuple(take(x) for x in task.train), place(sizes.shape, lambda k: sizes[k]), padding

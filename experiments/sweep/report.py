@@ -13,7 +13,8 @@ from rich.table import Table
 from experiments import memory, plots
 from experiments.conditions import CONDITIONAL
 from experiments.config import RunConfig
-from experiments.sweep.execute import Progress, Work
+from experiments.sweep.execute import Progress
+from experiments.sweep.fit import Work
 from experiments.sweep.plan import estimate_bytes
 from experiments.sweep.select import Candidate
 
@@ -106,10 +107,12 @@ class Reporter:
         config, compiled = item.group.task.config, progress.compiled
         assert compiled is not None
         new = sum(int(c.new.sum()) for c in item.chunks.values())
+        other = progress.at_once if progress.at_once != item.at_once else None
         return (
             f"program {progress.program + 1}: {plots.named(vars(config), _TOLD)}: "
             f"{_count(new, 'run')}; compiled in {compiled.seconds:.1f} s, "
             f"{memory.in_words(compiled.num_bytes)}"
+            + (f"; up to {_count(other, 'run')} side by side" if other else "")
         )
 
 

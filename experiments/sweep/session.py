@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
@@ -15,9 +16,10 @@ from experiments.data import load
 from experiments.files import remove_partial
 from experiments.keeper import FOLDER
 from experiments.locks import alone_in
-from experiments.memory import free_bytes
+from experiments.memory import exhaustion, free_bytes
 from experiments.setup import check
 from experiments.sweep import execute, grid, report, select, store
+from experiments.sweep.fit import LESS_MEMORY
 from experiments.sweep.plan import make_groups, runs_at_once
 from experiments.training import Stop
 
@@ -57,11 +59,14 @@ def run_grid(
             # Kept, so that a sweep that goes on cuts its grid as before: the same numbers.
             "runs_at_once": [parts * runs_at_once(group, budget) for group in groups],
             "devices_of_grid": parts,
+            # On a CPU, that the runs are side by side in the cache counts more than the memory.
+            "memory_limit": None if jax.default_backend() == "cpu" else budget,
             "checkpoint_every": None,
             "sessions": [],
         }
         at_once, begun = record.get("runs_at_once"), record.get("devices_of_grid", 1)
-        if not _is_plan(at_once, len(groups)) or not isinstance(record.get("sessions"), list):
+        limit, sessions = record.get("memory_limit"), record.get("sessions")
+        if not (_is_plan(at_once, len(groups)) and _is_limit(limit) and isinstance(sessions, list)):
             raise ValueError(f"{str(folder / results.CONFIG)!r} isn't as the sweep left it")
         if parts != begun:
             raise ValueError(
@@ -75,11 +80,16 @@ def run_grid(
         console.print(f"results    {folder}\n", soft_wrap=True, markup=False)
         if work:
             record["checkpoint_every"] = every
-            record["sessions"].append(results.provenance() | machine.described(mesh))
+            sessions.append(results.provenance() | machine.described(mesh))
             results.write_json(folder / results.CONFIG, record)
             store.write_runs(folder, runs)
-            with report.Reporter(console, work) as reporter:
-                for progress in execute.execute(folder, work, stop, mesh, every):
+            reporting = report.Reporter(console, work)
+            with reporting as reporter, exhaustion(LESS_MEMORY):
+                for progress in execute.execute(folder, work, stop, mesh, every, limit):
+                    fitting = progress.at_once
+                    if fitting is not None and fitting != at_once[progress.program]:
+                        at_once[progress.program] = fitting
+                        results.write_json(folder / results.CONFIG, record)
                     reporter.update(progress)
         if execute.unfinished(folder, groups, at_once, parts):
             raise KeyboardInterrupt
@@ -94,6 +104,11 @@ def _is_plan(at_once: object, num_groups: int) -> TypeGuard[list[int]]:
         and len(at_once) == num_groups
         and all(type(count) is int and count > 0 for count in at_once)
     )
+
+
+def _is_limit(limit: object) -> TypeGuard[int | None]:
+    """Tell if this is a number of bytes, or None."""
+    return limit is None or (type(limit) is int and limit > 0)
 
 
 def _described(runs: Sequence[RunConfig]) -> dict[str, Any]:

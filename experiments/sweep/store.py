@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from experiments import results
 from experiments.config import RunConfig
+from experiments.keeper import FOLDER
 from experiments.plots import METRICS
 
 TABLE = "results.parquet"
@@ -32,6 +33,12 @@ def fingerprint(runs: Sequence[RunConfig]) -> str:
 def part(folder: Path, program: int, chunk: int) -> Path:
     """Where a chunk's measurements are, once they are complete."""
     return folder / PARTS / f"{program:04d}-{chunk:05d}.parquet"
+
+
+def begun(folder: Path, program: int) -> bool:
+    """Tell if a chunk of a program is complete, or has a checkpoint."""
+    kept = (path for place in (PARTS, FOLDER) for path in (folder / place).glob(f"{program:04d}-*"))
+    return any(kept)
 
 
 def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray]:

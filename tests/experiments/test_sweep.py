@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments import run
-from experiments.sweep import execute, plan
+from experiments.sweep import fit, plan
 from experiments.sweep.__main__ import main
 
 QUICK = ["--dataset", "digits", "--model", "logistic", "--steps", "20", "--eval-every", "5"]
@@ -113,13 +113,13 @@ def test_the_same_as_separate_runs(finished, settings, tmp_path):
 
 def test_one_compiled_program_for_all_numbers(tmp_path, monkeypatch, capsys):
     compiled = []
-    compile_program = execute.compile_program
+    compile_program = fit.compile_program
 
     def counted(*arguments):
         compiled.append(arguments)
         return compile_program(*arguments)
 
-    monkeypatch.setattr(execute, "compile_program", counted)
+    monkeypatch.setattr(fit, "compile_program", counted)
     grid = ["--b", "0", "0.1", "theory", "--lr", "0.01", "0.1", "--momentum", "0", "0.9"]
     assert main([*QUICK, *grid, "--seeds", "3", "--out", str(tmp_path / "a")]) == 0
     assert len(compiled) == 1
@@ -131,7 +131,7 @@ def test_one_compiled_program_for_all_numbers(tmp_path, monkeypatch, capsys):
 
 def test_finished_work_is_not_done_again(finished, monkeypatch, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.glob("parts/*")}
-    monkeypatch.setattr(execute, "compile_program", None)
+    monkeypatch.setattr(fit, "compile_program", None)
     again = [*QUICK, *GRID, "--seeds", "2", "--out", str(finished)]
     assert main(again) == 0
     assert before == {path: path.stat().st_mtime_ns for path in finished.glob("parts/*")}

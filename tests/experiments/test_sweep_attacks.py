@@ -10,7 +10,7 @@ import pytest
 from experiments import cli, setup, workers
 from experiments.config import configure
 from experiments.data import load
-from experiments.sweep import execute, grid, select
+from experiments.sweep import fit, grid, select
 from experiments.sweep.__main__ import main
 
 
@@ -148,13 +148,13 @@ def test_data_are_poisoned_seed_by_seed():
 @pytest.mark.slow
 def test_sweep_over_attacks(tmp_path, monkeypatch, capsys):
     compiled = []
-    compile_program = execute.compile_program
+    compile_program = fit.compile_program
 
     def kept(*arguments):
         compiled.append(compile_program(*arguments))
         return compiled[-1]
 
-    monkeypatch.setattr(execute, "compile_program", kept)
+    monkeypatch.setattr(fit, "compile_program", kept)
     settings = ("--dataset", "digits", "--model", "logistic", "--steps", "10", "--seeds", "2")
     grid = ("--rule", "mean", "median", "--attack", "none", "ipm:tau=100")
     assert main([*settings, *grid, "--out", str(tmp_path / "sweep")]) == 0

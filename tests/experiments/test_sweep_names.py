@@ -8,9 +8,8 @@ from experiments import algorithms, named
 from experiments.data import load
 from experiments.program import many_runs
 from experiments.sweep import grid
-from experiments.sweep.execute import _values
+from experiments.sweep.inputs import Inputs
 from experiments.sweep.plan import make_chunks, make_groups
-from experiments.workers import worker_data
 from medjax.attacks import ATTACKS
 from medjax.compressors import COMPRESSORS
 from medjax.mixing import MIXINGS
@@ -68,7 +67,7 @@ def test_every_name_is_a_value_of_an_axis(axis):
     for group in groups:
         assert group.runs.shape == (2, 2)
         (chunk,) = make_chunks(group, 4)
-        values, data = _values(group, chunk), worker_data(group.task, group.indices)
+        values, data, _ = Inputs().of(group, chunk)
         program = many_runs(group.task)
         state = jax.eval_shape(program.init, values)
         after = jax.eval_shape(program.advance, state, values, data, jnp.int32(1))

@@ -9,14 +9,13 @@ from experiments.data import load
 from experiments.program import compile_program, many_runs
 from experiments.sweep import grid
 from experiments.sweep.__main__ import main
-from experiments.sweep.execute import _values
+from experiments.sweep.inputs import Inputs
 from experiments.sweep.plan import (
     estimate_bytes,
     make_chunks,
     make_groups,
     runs_at_once,
 )
-from experiments.workers import worker_data
 
 # What is foreseen is the memory of the programs that users have.
 pytestmark = pytest.mark.optimized
@@ -92,8 +91,7 @@ def test_memory_is_foreseen(settings):
     run = configure(dataset="digits", **settings)
     (group,) = make_groups([run], DATASETS)
     (chunk,) = make_chunks(group, 1)
-    inputs = (_values(group, chunk), worker_data(group.task, group.indices), group.task.held_out)
-    compiled = compile_program(many_runs(group.task), *inputs)
+    compiled = compile_program(many_runs(group.task), *Inputs().of(group, chunk))
     assert 0.4 < estimate_bytes(group, chunk) / compiled.num_bytes < 2.5
 
 
