@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -185,20 +186,25 @@ def compile_program(
         return done[key]
 
     start = time.perf_counter()
-    init = compile_once(jax.jit(program.init).lower(values))
-    state, layout = jax.eval_shape(program.init, values), None
-    if mesh is not None:  # the state stays where it is
-        layout = init.output_shardings
-        state = jax.tree.map(
-            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), state, layout
-        )
-    # One program for chunks of every length; it takes over the old state's memory.
-    advance = jax.jit(program.advance, donate_argnums=0, out_shardings=layout)
-    advance = compile_once(advance.lower(state, values, workers, jnp.int32(0)))
-    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())  # each process's
-    evaluate = jax.jit(program.evaluate, out_shardings=everywhere)
-    evaluate = compile_once(evaluate.lower(state, workers, held_out))
-    compiled = Program(init, advance, evaluate)
+    with ThreadPoolExecutor() as pool:  # XLA compiles one while the next is traced
+        init = pool.submit(compile_once, jax.jit(program.init).lower(values))
+        state, layout = jax.eval_shape(program.init, values), None
+        if mesh is not None:  # the state stays where it is
+            layout = init.result().output_shardings
+            state = jax.tree.map(
+                lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+                state,
+                layout,
+            )
+        # One program for chunks of every length; it takes over the old state's memory.
+        advance = jax.jit(program.advance, donate_argnums=0, out_shardings=layout)
+        advance = pool.submit(compile_once, advance.lower(state, values, workers, jnp.int32(0)))
+        everywhere = (
+            None if mesh is None else NamedSharding(mesh, PartitionSpec())
+        )  # each process's
+        evaluate = jax.jit(program.evaluate, out_shardings=everywhere)
+        evaluate = pool.submit(compile_once, evaluate.lower(state, workers, held_out))
+        compiled = Program(init.result(), advance.result(), evaluate.result())
     return Compiled(compiled, time.perf_counter() - start, max(map(_num_bytes, compiled)))
 
 

@@ -121,8 +121,8 @@ def train(
     state = program.init(values)
 
     def measure() -> Progress:
-        metrics = program.evaluate(state, workers, held_out)
-        found = {name: np.asarray(value) for name, value in metrics.items()}
+        # All in one go: a GPU would be waited for as many times as there are metrics.
+        found = dict(jax.device_get(program.evaluate(state, workers, held_out)))
         nonfinite = found[NONFINITE]
         found[NONFINITE] = nonfinite.sum(axis=-1)
         for name, each in bits._asdict().items():
