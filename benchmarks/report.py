@@ -94,6 +94,13 @@ def cells(formats: Sequence[str], values: Sequence[Any]) -> list[str]:
     ]
 
 
+def digits(value: float, count: int = 3) -> str:
+    """A number in so many digits that count, and in all of those before the point: 0.0844, 1234."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:,.{max(0, count - 1 - math.floor(math.log10(abs(value))))}f}"
+
+
 def ratio(value: float | None) -> str:
     """A ratio in two digits or more, or a dash."""
     if value is None:
