@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from benchmarks._hlo import Array, Computation, Operation, Program, parse
 
@@ -71,14 +70,17 @@ def _cost(kernels: Iterable[Kernel]) -> tuple[float, float]:
     return sent(kernels), sum(kernel.count * kernel.moved for kernel in kernels)
 
 
-LEAST: Choice = partial(min, key=_cost)
-"""The branch that sends, and then moves, the least. Ours are conditionals on what is rare."""
-
-MOST: Choice = partial(max, key=_cost)
-"""The branch that sends, and then moves, the most."""
+def least(branches: Iterable[list[Kernel]]) -> list[Kernel]:
+    """The branch that sends, and then moves, the least. Ours are for what is rare."""
+    return min(branches, key=_cost)
 
 
-def launches(text: str, branch: Choice = LEAST) -> list[Kernel]:
+def most(branches: Iterable[list[Kernel]]) -> list[Kernel]:
+    """The branch that sends, and then moves, the most."""
+    return max(branches, key=_cost)
+
+
+def launches(text: str, branch: Choice = least) -> list[Kernel]:
     """The kernels of a program, in the order of its text.
 
     A loop's kernels are counted as often as it turns; once where that depends on the data.
@@ -116,7 +118,8 @@ def _is_free(computation: Computation, operation: Operation) -> bool:
         return True
     # A TPU's program computes single numbers, such as a loop's counter, beside its kernels.
     of_numbers = not any(a.shape for a in (*operation.results, *computation.arrays(operation)))
-    return of_numbers and operation.opcode not in ("fusion", "custom-call", "copy", *_WAYS)
+    launched = ("fusion", "custom-call", "copy")
+    return of_numbers and operation.opcode not in launched and kind not in _WAYS
 
 
 def _kind(operation: Operation) -> str:

@@ -174,7 +174,7 @@ def compile_for(function: Callable[..., Any], *shapes: Any) -> Compiled:
         compiled.as_text() or "",
         lowered_at - start,
         end - lowered_at,
-        compiled.memory_analysis().temp_size_in_bytes,
+        compiled.memory_analysis().temp_size_in_bytes,  # pyright: ignore[reportOptionalMemberAccess]
         log,
     )
 

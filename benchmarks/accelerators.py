@@ -7,10 +7,10 @@ takes besides its arguments; how many collectives there are, and the bytes that 
 them; and the time by a model: of each kernel the longer of its bytes and its arithmetic, at rates
 that an H100 reached, and its launch. (A TPU's compiler says itself how many cycles it expects.)
 
-Whole steps on one H100 took between 0.7 and 1.4 times as long as the model has it. It is there to
-rank designs; only a device gives times. Of what a sort or a kernel written by hand does inside the
-model knows nothing: these take longer. A loop whose length depends on the data counts as one turn,
-and of a conditional the cheaper branch counts.
+Seven whole steps on one H100 took from 0.85 to 1.2 times as long as the model has it. It is there
+to rank designs; only a device gives times. Of what a sort or a kernel written by hand does inside
+it knows nothing: these take longer. A loop whose length depends on the data counts as one turn, and
+of a conditional the cheaper branch counts.
 """
 
 import sys

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import medjax
 from benchmarks import report
-from benchmarks._launches import LEAST, MOST, launches, sent
+from benchmarks._launches import launches, least, most, sent
 from experiments import cli, machine, results
 from medjax import rules, sharding
 
@@ -103,8 +103,8 @@ def per_coordinate(rule: rules.Rule, n: int, d: int, k: int) -> Bits:
     state = tx.init(jnp.zeros(d))
     compiled = jax.jit(lambda x: tx.update(x, state)[0]).lower(updates).compile()
     text = compiled.as_text() or ""
-    least, most = (sent(launches(text, branch)) * (k - 1) / k for branch in (LEAST, MOST))
-    return Bits(8 * least / d, 8 * most / d)
+    share = (k - 1) / k
+    return Bits(*(8 * share * sent(launches(text, branch)) / d for branch in (least, most)))
 
 
 def closed_form(rule: rules.Rule, n: int, d: int, k: int) -> float:

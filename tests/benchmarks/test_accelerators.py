@@ -1,0 +1,470 @@
+"""What a compiled program's text says of its cost, by hand; and limits on what ours cost."""
+
+import functools
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from benchmarks import _launches, _ptxas, _targets, accelerators, report, step, wire, workload
+from benchmarks._launches import Kernel, launches
+from benchmarks._targets import Rates
+from medjax import rules
+
+pytestmark = pytest.mark.optimized  # so that the programs are what a user gets
+
+
+def program(entry, *others):
+    """The text of a program, given the lines of its computations."""
+    texts = [f"%{name} (x: f32[]) -> f32[] {{\n{lines}\n}}\n" for name, lines in others]
+    return "\n".join(["HloModule m", *texts, f"ENTRY %main (x: f32[]) -> f32[] {{\n{entry}\n}}"])
+
+
+def found(text, branch=_launches.least):
+    return {kernel.name: kernel for kernel in launches(text, branch)}
+
+
+def test_kernel_reads_its_operands_and_writes_its_result():
+    kernels = found(
+        program("""
+  %x = f32[100,10]{1,0} parameter(0)
+  %y = bf16[100,10]{1,0} convert(%x)
+  %view = bf16[1000]{0} bitcast(%y)
+  %z = (bf16[1000]{0}, /*index=1*/pred[1000]{0}) custom-call(%view), custom_call_target="mine"
+  %first = bf16[1000]{0} get-tuple-element(%z), index=0
+  ROOT %out = (bf16[1000]{0}) tuple(%first)""")
+    )
+    # 1000 numbers of 4 bytes are read, and written as 2; then 2 are read, and 2 and 1 are written.
+    assert kernels == {
+        "y": Kernel("y", "convert", 1, 6000.0, operations=1000.0),
+        "z": Kernel("z", "mine", 1, 5000.0, operations=1000.0),
+    }
+
+
+SLICES = (
+    "fused",
+    """
+  %p = f32[100,10]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %whole = f32[10]{0} parameter(2)
+  %zero = s32[] constant(0)
+  %view = f32[100,1,10]{2,1,0} bitcast(%p)
+  %row = f32[1,1,10]{2,1,0} dynamic-slice(%view, %i, %zero, %zero), dynamic_slice_sizes={1,1,10}
+  %flat = f32[10]{0} bitcast(%row)
+  ROOT %sum = f32[10]{0} add(%flat, %whole)""",
+)
+
+
+def test_fusion_reads_the_slices_that_it_uses():
+    kernels = found(
+        program(
+            """
+  %x = f32[100,10]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %y = f32[10]{0} parameter(2)
+  ROOT %fusion = f32[10]{0} fusion(%x, %i, %y), kind=kLoop, calls=%fused""",
+            SLICES,
+        )
+    )
+    # One row of 40 bytes out of a hundred, the index, the other operand, and the result; 10 sums.
+    assert kernels["fusion"] == Kernel("fusion", "fusion", 1, 40 + 4 + 40 + 40, operations=10.0)
+
+
+def test_fusion_within_a_fusion_reads_no_more():
+    outer = """
+  %p = f32[100,10]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %y = f32[10]{0} parameter(2)
+  ROOT %inner = f32[10]{0} fusion(%p, %i, %y), kind=kLoop, calls=%fused"""
+    kernels = found(
+        program(
+            """
+  %x = f32[100,10]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %y = f32[10]{0} parameter(2)
+  ROOT %fusion = f32[10]{0} fusion(%x, %i, %y), kind=kLoop, calls=%outer""",
+            SLICES,
+            ("outer", outer),
+        )
+    )
+    assert kernels["fusion"].moved == 124
+    assert kernels["fusion"].operations == 10
+
+
+def test_slice_that_is_updated_in_place():
+    fused = """
+  %p = f32[100,10]{1,0} parameter(0)
+  %row = f32[1,10]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  ROOT %update = f32[100,10]{1,0} dynamic-update-slice(%p, %row, %i, %zero)"""
+    kernels = found(
+        program(
+            """
+  %x = f32[100,10]{1,0} parameter(0)
+  %row = f32[1,10]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %fusion = f32[100,10]{1,0} fusion(%x, %row, %i), kind=kLoop, calls=%fused""",
+            ("fused", fused),
+        )
+    )
+    # The row is read, and written; the index is read.
+    assert kernels["fusion"] == Kernel("fusion", "fusion", 1, 40 + 4 + 40)
+
+
+def test_sums_and_products_count_what_they_add():
+    fused = """
+  %a = f32[4,50,20]{2,1,0} parameter(0)
+  %b = f32[4,20,30]{2,1,0} parameter(1)
+  %product = f32[4,50,30]{2,1,0} dot(%a, %b), lhs_contracting_dims={2}, rhs_contracting_dims={1}
+  %zero = f32[] constant(0)
+  ROOT %total = f32[4]{0} reduce(%product, %zero), dimensions={1,2}, to_apply=%sum"""
+    kernels = found(
+        program(
+            """
+  %a = f32[4,50,20]{2,1,0} parameter(0)
+  %b = f32[4,20,30]{2,1,0} parameter(1)
+  %c = f32[50,20]{1,0} parameter(2)
+  %d = f32[20,30]{1,0} parameter(3)
+  %fusion = f32[4]{0} fusion(%a, %b), kind=kCustom, calls=%fused
+  ROOT %gemm = (f32[50,30]{1,0}, s8[4194304]{0}) custom-call(%c, %d), \
+custom_call_target="__cublas$gemm\"""",
+            ("fused", fused),
+        )
+    )
+    # Four products of 50·20·30 multiplications and additions; their sum has 4·50·30 terms.
+    assert kernels["fusion"].flops == pytest.approx(2 * 4 * 50 * 20 * 30)
+    assert kernels["fusion"].operations == 6000
+    assert kernels["fusion"].moved == 4 * (4000 + 2400 + 4)
+    # Less the four megabytes that the product works in.
+    assert kernels["gemm"].flops == pytest.approx(2 * 50 * 20 * 30)
+    assert kernels["gemm"].moved == 4 * (1000 + 600 + 1500)
+
+
+BODY = """
+  %state = (s32[], f32[10]{0}) parameter(0)
+  %x = f32[10]{0} get-tuple-element(%state), index=1
+  %y = f32[10]{0} negate(%x)
+  ROOT %next = (s32[], f32[10]{0}) tuple(%i, %y)"""
+CONDITION = """
+  %state = (s32[], f32[10]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %limit = s32[]{:T(128)} constant(7)
+  ROOT %less = pred[] compare(%i, %limit), direction=LT"""
+KNOWN = ', backend_config={"known_trip_count":{"n":"%d"},"dynamic_variable_tuple_indices":[]}'
+DATA = "\n  ROOT %unfinished = pred[] parameter(0)"
+
+
+@pytest.mark.parametrize(
+    ("condition", "attributes", "turns"),
+    [
+        (CONDITION, "", 7),  # it counts from 0
+        (DATA, KNOWN % 12, 12),
+        (DATA, "", 1),  # nobody knows
+    ],
+)
+def test_loop_counts_as_often_as_it_turns(condition, attributes, turns):
+    loop = "(s32[], f32[10]{{0}}) while({}), condition=%condition, body={}"
+    outer = f"""
+  %inner = {loop.format("%state", "%body")}{attributes}
+  ROOT %again = (s32[], f32[10]{{0}}) tuple(%inner)"""
+    text = program(
+        f"""
+  %start = (s32[], f32[10]{{0}}) parameter(0)
+  ROOT %outer = {loop.format("%start", "%twice")}{KNOWN % 2}""",
+        ("body", BODY),
+        ("condition", condition),
+        ("twice", outer),
+    )
+    assert found(text) == {"y": Kernel("y", "negate", 2 * turns, 80.0, operations=10.0)}
+
+
+def test_conditional_counts_one_branch():
+    sends = """
+  %s = f32[10]{0} parameter(0)
+  ROOT %sent = f32[10]{0} all-reduce(%s), replica_groups={}, to_apply=%sum"""
+    moves = """
+  %m = f32[1000]{0} parameter(0)
+  ROOT %moved = f32[1000]{0} copy(%m)"""
+    text = program(
+        """
+  %which = s32[] parameter(0)
+  %x = f32[10]{0} parameter(1)
+  ROOT %c = f32[10]{0} conditional(%which, %x, %x), branch_computations={%sends, %moves}""",
+        ("sends", sends),
+        ("moves", moves),
+    )
+    assert found(text) == {"moved": Kernel("moved", "copy", 1, 8000.0)}
+    assert found(text, _launches.most) == {"sent": Kernel("sent", "all-reduce", 1, 80.0, sent=80.0)}
+    either = "true_computation=%sends, false_computation=%moves"
+    assert list(found(text.replace("branch_computations={%sends, %moves}", either))) == ["moved"]
+
+
+def test_collectives_send_what_the_others_need():
+    kernels = found(
+        program("""
+  %x = f32[8,10]{1,0} parameter(0)
+  %n = s32[] parameter(1)
+  %start = ((f32[8,10]{1,0}), f32[8,10]{1,0}) all-to-all-start(%x), replica_groups={{0,1,2,3}}
+  %all = f32[8,10]{1,0} all-to-all-done(%start)
+  %gather = (f32[8,10]{1,0}, f32[32,10]{1,0}) all-gather-start(%all), dimensions={0}
+  %gathered = f32[32,10]{1,0} all-gather-done(%gather)
+  %count = s32[] all-reduce-start(%n), to_apply=%sum
+  %counted = s32[] all-reduce-done(%count)
+  ROOT %summed = (f32[8,10]{1,0}, f32[4]{0}) all-reduce(%x, %y), to_apply=%sum""")
+    )
+    assert all(kernel.is_collective for kernel in kernels.values())
+    # 320 bytes; 1280 of all four devices; a number, there and back; and 336 bytes likewise.
+    assert {name: kernel.sent for name, kernel in kernels.items()} == {
+        **{"start": 320, "gather": 1280, "count": 8, "summed": 672}
+    }
+    assert kernels["gather"].moved == 320 + 1280
+
+
+def test_what_stays_on_a_tpu_isnt_moved():
+    kernels = found(
+        program(
+            """
+  %x = f32[100,16]{1,0:T(8,128)} parameter(0)
+  %n = s32[]{:T(128)} parameter(1)
+  %more = s32[]{:T(128)} add(%n, %n)
+  %room = f32[10]{0:T(128)S(1)} custom-call(), custom_call_target="AllocateBuffer"
+  %start = (f32[100,16]{1,0:T(8,128)S(1)}, f32[100,16]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%x)
+  %here = f32[100,16]{1,0:T(8,128)S(1)} copy-done(%start)
+  %part = ((f32[100,16]{1,0:T(8,128)}), f32[10,16]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%x)
+  %last = f32[10,16]{1,0:T(8,128)S(1)} slice-done(%part)
+  ROOT %fusion = bf16[100,16]{1,0:T(8,128)(2,1)} fusion(%here), kind=kLoop, calls=%fused, \
+backend_config={"window_config":{"estimated_cycles":"3000"}}""",
+            (
+                "fused",
+                """
+  %p = f32[100,16]{1,0:T(8,128)S(1)} parameter(0)
+  ROOT %y = bf16[100,16]{1,0} convert(%p)""",
+            ),
+        )
+    )
+    # 6400 bytes in, 640 of them once more, and 3200 out.
+    assert {name: kernel.moved for name, kernel in kernels.items()} == {
+        **{"start": 6400, "part": 640, "fusion": 3200}
+    }
+    assert kernels["fusion"].cycles == 3000
+
+
+def test_seconds_by_hand():
+    gpu = Rates(memory=1e9, link=1e6, launch=1e-3, operations=1e6, flops=1e8)
+    # 2 ms of memory are more than 1 ms of operations; 1 and 3 ms of arithmetic are more than 2.
+    assert gpu.seconds(Kernel("a", "fusion", 5, 2e6, operations=1e3)) == pytest.approx(5 * 3e-3)
+    busy = Kernel("b", "fusion", 1, 2e6, operations=1e3, flops=3e5)
+    assert gpu.seconds(busy) == pytest.approx(5e-3)
+    # Of 4000 bytes each of four devices keeps a fourth.
+    exchange = Kernel("c", "all-to-all", 2, 0.0, sent=4e3)
+    assert gpu.seconds(exchange, 4) == pytest.approx(2 * (3e-3 + 1e-3))
+    tpu = Rates(memory=1e9, link=1e6, clock=1e6)
+    assert tpu.seconds(Kernel("d", "fusion", 3, 1e6, cycles=4000)) == pytest.approx(3 * 4e-3)
+    assert tpu.seconds(Kernel("e", "copy", 1, 5e6, operations=1e9)) == pytest.approx(5e-3)
+
+
+def test_cost_adds_up():
+    kernels = [Kernel("a", "fusion", 5, 2e6), Kernel("b", "all-reduce", 2, 1e6, sent=8e6)]
+    compiled = _targets.Compiled("", 0.25, 0.5, 3_000_000, "")
+    cost = accelerators.cost("h100", 4, compiled, kernels)
+    assert cost == accelerators.Cost(0.25, 0.5, 7, 12.0, 3.0, 2, 12.0, cost.ms)
+    # 12 MB at 2.7 TB/s, seven launches of 1.6 µs, and 12 MB at 450 GB/s.
+    assert cost.ms == pytest.approx(12e6 / 2.7e9 + 7 * 1.6e-3 + 12e6 / 450e6)
+
+
+LOG = """
+.visible .entry select_mosaic_gpu_kernel(
+	.param .u64 .ptr .align 256 select_mosaic_gpu_kernel_param_0
+)
+{
+	.reg .pred 	%p<205>;
+$L__func_begin0:
+	.loc	1 58 0
+	ld.param.b64 	%rd1, [select_mosaic_gpu_kernel_param_0];
+	bar.sync 	0;
+	@%p1 bra 	$L__end;
+	min.u32 	%r9, %r8, 99872;
+$L__end:
+	ret;
+}
+	.file 1 "select.py"
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'select_mosaic_gpu_kernel' for 'sm_90a'
+ptxas info    : Function properties for select_mosaic_gpu_kernel
+    176 bytes stack frame, 156 bytes spill stores, 160 bytes spill loads
+ptxas info    : Used 255 registers, used 2 barriers
+"""
+
+
+def test_reports_of_the_assembler():
+    other = LOG.replace("select", "vote").replace("255", "31").replace("bar.sync", "add.s32")
+    other = other.replace("	bar", "").replace("156 bytes", "0 bytes")
+    assert _ptxas.reports(f"something\n{LOG}{other}else") == [
+        _ptxas.HandWritten("select", 255, 156, 5),
+        _ptxas.HandWritten("vote", 31, 0, 5),
+    ]
+    assert _ptxas.reports("") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.08437, "0.0844"),
+        (0.5, "0.500"),
+        (7.0, "7.00"),
+        (123.4, "123"),
+        (1234.5, "1,234"),
+        (0, "0"),
+    ],
+)
+def test_three_digits(value, text):
+    assert report.digits(value) == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--target h300", "unknown target 'h300': valid: h100, h200, or a TPU's topology such as"),
+        ("--target h100 v5e", "unknown target 'v5e': valid: h100, h200, or a TPU's"),
+        ("--target v2:2x2", "unknown target 'v2:2x2': valid: h100"),
+        ("--devices 0", "--devices: '0' is not a whole number of at least 1"),
+        ("--workers 0", "--workers: '0' is not a whole number of at least 1"),
+        ("--rules noisy_sing", "unknown rule 'noisy_sing': did you mean 'noisy_sign'?"),
+        ("--json .", "--json: '.' is a folder"),
+    ],
+)
+def test_mistake_gets_one_clear_line(arguments, message, error_of):
+    assert message in error_of(accelerators.main, *arguments.split())
+
+
+@pytest.fixture
+def described(monkeypatch):
+    """Has JAX describe devices as a function says, and leaves this process's settings alone."""
+
+    def described(describe):
+        monkeypatch.setattr(_targets, "without_devices", lambda: None)
+        monkeypatch.setattr(_targets.topologies, "get_topology_desc", describe)
+
+    return described
+
+
+@pytest.mark.parametrize("target", ["h100", "v6e:2x4"])
+def test_missing_compiler_says_what_to_install(target, described, error_of):
+    def describe(*_, **__):
+        raise NotImplementedError("topology not implemented for cuda")
+
+    described(describe)
+    message = error_of(accelerators.main, "--target", target)
+    assert f"the compiler for {target} isn't installed: pip install " in message
+    assert '"medjax[accelerators]"' in message
+
+
+def test_impossible_topology(described, error_of):
+    def describe(*_, **__):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: not divisible\nat some place")
+
+    described(describe)
+    message = error_of(accelerators.main, "--target", "v5e:3x3")
+    assert "'v5e:3x3' can't be described: INVALID_ARGUMENT: not divisible; valid: h100" in message
+
+
+def test_too_many_devices(described, error_of):
+    described(lambda *_, **__: SimpleNamespace(devices=[object()] * 4))
+    message = error_of(accelerators.main, "--target", "v5e:2x2", "--devices", "5")
+    assert "v5e:2x2 has 4 devices, not 5" in message
+
+
+def test_rule_that_cannot_have_so_many_workers(described, error_of):
+    described(lambda *_, **__: SimpleNamespace(devices=jax.devices()))
+    message = error_of(accelerators.main, "--rules", "mda", "--workers", "100")
+    assert "looks at every subset of n - f workers: of n = 100" in message
+
+
+# What follows compiles real steps, for devices that aren't there.
+
+HAS = {
+    "h100": importlib.util.find_spec("jax_plugins") is not None
+    and importlib.util.find_spec("jax_plugins.xla_cuda12") is not None,
+    "v5e:2x2": importlib.util.find_spec("libtpu") is not None,
+}
+VOTES = ("sign", "noisy_sign")
+DEAREST = ("noisy_median", "noisy_trimmed_mean", "meamed", "krum")
+BUSY = 3  # times as long as on two idle cores
+
+
+@functools.cache
+def compiled(target, devices, workers, rules, seconds):
+    """The command's words and figures, from a process of its own: this one's CPU is 8 devices.
+
+    Every step may take so many seconds to compile, and all else half a minute.
+    """
+    if not HAS[target]:
+        pytest.skip(f"nothing compiles for {target}: {_targets.INSTALL}")
+    flags = f"--target {target} --devices {devices} --workers {workers} --only-medjax --kernels"
+    command = [sys.executable, "-m", "benchmarks.accelerators", *flags.split()]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "figures.json")
+        done = subprocess.run(
+            [*command, "--json", str(file), "--rules", *rules],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=30 + BUSY * seconds * (2 + len(rules)),
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout, json.loads(file.read_text())["figures"][target]["steps"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "workers", "most"), [(1, 100, 30), (8, 96, 60)])
+def test_vote_launches_few_kernels_and_moves_few_bytes(devices, workers, most):
+    printed, rows = compiled("h100", devices, workers, ("mean", *VOTES), seconds=5)
+    bare = rows[step.BARE]
+    assert bare["times_bare"] == 1
+    assert bare["kernels"] < 20
+    # The bare gradients are written, and the images are read, at least once.
+    d = workload.num_params(workload.HIDDEN)
+    gradients, images = (4e-6 * size * workers / devices for size in (d, step.BATCH_SIZE * 784))
+    assert 1 < bare["moved_mb"] / (gradients + images) < 2
+    for vote in VOTES:
+        assert re.search(rf"^{vote} +\d", printed, re.MULTILINE)
+        assert rows[vote]["kernels"] <= most
+        assert rows[vote]["moved_mb"] <= bare["moved_mb"] + 2 * gradients
+
+
+@pytest.mark.slow
+def test_devices_send_no_more_than_the_closed_form():
+    _, rows = compiled("h100", 8, 96, ("mean", *VOTES), seconds=5)
+    d = workload.num_params(workload.HIDDEN)
+    assert (rows[step.BARE]["collectives"], rows[step.BARE]["sent_mb"]) == (0, 0)
+    assert rows["mean"]["collectives"] == 1
+    assert rows["mean"]["sent_mb"] == pytest.approx(2 * 7 / 8 * 4 * d / 1e6)
+    bits = wire.closed_form(rules.majority_vote(), 96, d, 8)
+    assert bits == 7 / 8 * (4 + 2)  # up to 12 ayes on a device; and back a sign, or a tie
+    for vote in VOTES:
+        assert rows[vote]["collectives"] <= 3
+        assert rows[vote]["sent_mb"] <= 1.01 * bits / 8 * d / 1e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "workers", "chosen", "seconds"),
+    [
+        ("h100", 100, DEAREST, 5),
+        ("h100", 1000, ("median",), 8),
+        ("v5e:2x2", 100, ("noisy_sign", "median"), 8),
+    ],
+)
+def test_compiling_takes_seconds(target, workers, chosen, seconds):
+    _, rows = compiled(target, 1, workers, chosen, seconds)
+    slow = {row: x["compile_s"] for row, x in rows.items() if x["compile_s"] > BUSY * seconds}
+    assert slow == {}
+    assert all(x["kernels"] > 0 and x["ms"] > 0 for x in rows.values())
