@@ -152,8 +152,8 @@ def _results(computation: Computation, operation: Operation) -> list[Array]:
     results = list(operation.results)
     if operation.opcode == "custom-call" and _PRODUCTS.match(_kind(operation)):
         return results[:1]
-    if operation.opcode.endswith("-start") and operation.opcode != "all-reduce-start":
-        given = computation.arrays(operation)
+    given = computation.arrays(operation)
+    if operation.opcode.endswith("-start") and len(results) > len(given):
         # Of a copy the destination comes first, of all others what they were given.
         results = results[:1] if operation.opcode == "copy-start" else results[len(given) :]
         return [array for array in results if array.shape] or results[:1]

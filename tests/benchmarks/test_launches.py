@@ -203,12 +203,13 @@ def test_collectives_send_what_the_others_need():
   %gathered = f32[32,10]{1,0} all-gather-done(%gather)
   %count = s32[] all-reduce-start(%n), to_apply=%sum
   %counted = s32[] all-reduce-done(%count)
+  %newer = ((f32[8,10]{1,0}), f32[8,10]{1,0}) all-reduce-start(%x), to_apply=%sum
   ROOT %summed = (f32[8,10]{1,0}, f32[4]{0}) all-reduce(%x, %y), to_apply=%sum""")
     )
     assert all(kernel.is_collective for kernel in kernels.values())
-    # 320 bytes; 1280 of all four devices; a number, there and back; and 336 bytes likewise.
+    # 320 bytes; 1280 of all four devices; a number, there and back; 320 and 336 bytes likewise.
     assert {name: kernel.sent for name, kernel in kernels.items()} == {
-        **{"start": 320, "gather": 1280, "count": 8, "summed": 672}
+        **{"start": 320, "gather": 1280, "count": 8, "newer": 640, "summed": 672}
     }
     assert kernels["gather"].moved == 320 + 1280
 
