@@ -108,6 +108,8 @@ def without_devices() -> None:
     os.environ |= {
         "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # of libraries that only a device needs
         "TPU_SKIP_MDS_QUERY": "1",  # to the metadata server of a machine in the cloud
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # by several processes: there is no TPU to share
+        "TPU_LOG_DIR": "disabled",
         "MOSAIC_GPU_DUMP_PTX": "1",
         "MOSAIC_GPU_DUMP_PTXAS": "1",
     }

@@ -34,6 +34,7 @@ from medjax import sharding
 
 OBVIOUS = "{}, obvious JAX"
 _LISTED = 25  # kernels of a step
+_WIDTH = 120
 _COLUMNS: dict[str, Callable[[Mapping[str, float]], str]] = {
     "compile, s": lambda figure: f"{figure['compile_s']:.1f}",
     "kernels": lambda figure: f"{figure['kernels']:,}",
@@ -213,7 +214,7 @@ def _show(target: str, programs: Mapping[str, Work], arguments: Any) -> dict[str
     print(f"{arguments.devices} × {target}")
     columns = [c for c in _COLUMNS if arguments.devices > 1 or c not in _EXCHANGES]
     rows = ([row, *(_COLUMNS[c](figure) for c in columns)] for row, figure in figures.items())
-    report.print_table(("step", *columns), rows)
+    report.print_table(("step", *columns), rows, _WIDTH)
     _print_hand_written(reports)
     if arguments.kernels:
         for row, found in kernels.items():
@@ -246,7 +247,7 @@ def _print_kernels(title: str, target: str, devices: int, kernels: Sequence[Kern
         ]
         for kernel in longest
     )
-    report.print_table((title, "kind", "launches", "MB each", "ms in all"), rows)
+    report.print_table((title, "kind", "launches", "MB each", "ms in all"), rows, _WIDTH)
 
 
 if __name__ == "__main__":

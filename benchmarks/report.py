@@ -75,14 +75,14 @@ def print_machine(record: dict[str, Any], packages: Iterable[str] = ()) -> None:
     print(", ".join(versions) + "\n")
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], width: int = 100) -> None:
     """A table whose first column is of words and the others of numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == headings[0] else "right")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, width=100).print(table)
+    Console(highlight=False, width=width).print(table)
     print()
 
 
