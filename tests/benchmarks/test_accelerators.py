@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -163,6 +164,43 @@ def test_rule_that_cannot_have_so_many_workers(described, error_of):
     described(lambda *_, **__: SimpleNamespace(devices=jax.devices()))
     message = error_of(accelerators.main, "--rules", "mda", "--workers", "100")
     assert "looks at every subset of n - f workers: of n = 100" in message
+
+
+COPY = """
+ENTRY %main (x: f32[1000]) -> f32[1000] {
+  %x = f32[1000]{0} parameter(0)
+  ROOT %y = f32[1000]{0} copy(%x)
+}"""
+
+
+def test_command_prints_and_writes_what_it_found(described, monkeypatch, capsys, tmp_path):
+    given = []
+
+    def compile_for(_, state, data):
+        given.append(data)
+        return _targets.Compiled(COPY, 0.25, 0.5, 3_000_000, LOG)
+
+    described(lambda *_, **__: SimpleNamespace(devices=jax.devices()))
+    monkeypatch.setattr(_targets, "compile_for", compile_for)
+    flags = "--target h100 --devices 2 --workers 3 --rules sign krum --kernels --json"
+    assert accelerators.main([*flags.split(), str(tmp_path / "a.json")]) == 0
+    record = json.loads((tmp_path / "a.json").read_text())
+    assert record["settings"]["workers"] == 3
+    steps = record["figures"]["h100"]["steps"]
+    # Of Krum there is no obvious code of one line.
+    assert list(steps) == [step.BARE, "sign", "sign, obvious JAX", "krum"]
+    # 8 kB at 2.7 TB/s, and a launch.
+    cost = accelerators.Cost(0.25, 0.5, 1, 0.008, 3.0, 0, 0.0, 1e3 * (8e3 / 2.7e12 + 1.6e-6))
+    assert steps["sign, obvious JAX"] == asdict(cost) | {"times_bare": 1}
+    kernel = _ptxas.HandWritten("select", 255, 156, 5)
+    assert record["figures"]["h100"]["hand_written"]["krum"] == [asdict(kernel)]
+    # A fourth worker without examples, so that each device has two.
+    assert [data.padding for data in given] == [1] * 4
+    assert {x.shape[0] for data in given for x in jax.tree.leaves(data)} == {4}
+    out = capsys.readouterr().out
+    assert re.search(r"^krum +0\.5 +1 +0\.0 +3\.0 +0 +0 +0\.00160 +1\.00$", out, re.MULTILINE)
+    assert re.search(r"^select +sign +255 +156 +5$", out, re.MULTILINE)
+    assert re.search(r"^y +copy +1 +0\.01 +0\.00160$", out, re.MULTILINE)
 
 
 # What follows compiles real steps, for devices that aren't there.
