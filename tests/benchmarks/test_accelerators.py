@@ -107,22 +107,6 @@ def test_three_digits(value, text):
     assert report.digits(value) == text
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("--target h300", "unknown target 'h300': valid: h100, h200, or a TPU's topology such as"),
-        ("--target h100 v5e", "unknown target 'v5e': valid: h100, h200, or a TPU's"),
-        ("--target v2:2x2", "unknown target 'v2:2x2': valid: h100"),
-        ("--devices 0", "--devices: '0' is not a whole number of at least 1"),
-        ("--workers 0", "--workers: '0' is not a whole number of at least 1"),
-        ("--rules noisy_sing", "unknown rule 'noisy_sing': did you mean 'noisy_sign'?"),
-        ("--json .", "--json: '.' is a folder"),
-    ],
-)
-def test_mistake_gets_one_clear_line(arguments, message, error_of):
-    assert message in error_of(accelerators.main, *arguments.split())
-
-
 @pytest.fixture
 def described(monkeypatch):
     """Has JAX describe devices as a function says, and leaves this process's settings alone."""
