@@ -75,14 +75,14 @@ def print_machine(record: dict[str, Any], packages: Iterable[str] = ()) -> None:
     print(", ".join(versions) + "\n")
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], width: int = 100) -> None:
     """A table whose first column is of words and the others of numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == headings[0] else "right")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, width=100).print(table)
+    Console(highlight=False, width=width).print(table)
     print()
 
 
@@ -92,6 +92,13 @@ def cells(formats: Sequence[str], values: Sequence[Any]) -> list[str]:
         NOT_MEASURED if isinstance(value, float) and math.isnan(value) else form.format(value)
         for form, value in zip(formats, values, strict=True)
     ]
+
+
+def digits(value: float, count: int = 3) -> str:
+    """A number in so many digits that count, and in all of those before the point: 0.0844, 1234."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:,.{max(0, count - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
 def ratio(value: float | None) -> str:

@@ -8,11 +8,12 @@ meanwhile: it would slow down the threads of PyTorch by more than its share.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import jax
 import optax
 
 from benchmarks import report, steps, workload
@@ -42,6 +43,8 @@ OTHERS = {
     "PyTorch": steps.pytorch,
     "ByzFL": steps.byzfl,
 }
+_PACKAGES = {"PyTorch": "torch", "ByzFL": "byzfl"}
+BATCH_SIZE = 32
 _SECONDS = 1.0  # for about so long a candidate runs in each turn
 
 Key = tuple[str, str]
@@ -51,12 +54,104 @@ Key = tuple[str, str]
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code. A mistake exits with 2."""
     parser = cli.Parser("python -m benchmarks.step", __doc__ or "")
+    add_options(parser)
+    parser.add_argument(
+        "--batch-size", metavar="B", type=cli.integer(1), default=BATCH_SIZE, help="(default: 32)"
+    )
+    parser.add_argument(
+        "--steps",
+        metavar="T",
+        type=cli.integer(1),
+        default=20,
+        help="in each turn, fewer where they take more than a second (default: 20)",
+    )
+    report.add_common_options(parser)
+    arguments = parser.parse_args(argv)
+    n, others = arguments.workers, {} if arguments.only_medjax else _others()
+    try:
+        chosen = optimizers(arguments.rules, n)
+    except ValueError as error:
+        parser.error(f"{error}: choose others with --rules")
+    packages = {name: package for name, package in _PACKAGES.items() if name in others}
+    installed = [p for p in packages.values() if report.optional(p)]
+
+    work = workload.build(n, arguments.batch_size)
+    figures = measure(
+        {
+            key: partial(_announced, key, prepare)
+            for key, prepare in candidates(work, chosen, others).items()
+        },
+        repeats=arguments.repeats,
+        seconds=_SECONDS,
+        most=arguments.steps,
+    )
+    record = report.provenance(installed)
+    print(f"{n} workers, batches of {arguments.batch_size}, 784-128-10 network")
+    report.print_machine(record, installed)
+    rows = compare(figures)
+    report.print_table(("step", "ms", "× bare", "compile, s", *others), _cells(rows, others))
+    if others:
+        print("The last columns: how many times slower than medjax by the same rule.")
+    for name, package in packages.items():
+        if package not in installed:
+            print(f"{name} is left out: it needs the package {package}.")
+    if others and not packages:
+        print(f"{' and '.join(_PACKAGES)} are left out: their steps would run on the CPU.")
+    if arguments.json is not None:
+        settings = {k: v for k, v in vars(arguments).items() if k != "json"}
+        results.write_json(arguments.json, record | {"settings": settings, "figures": rows})
+    return 0
+
+
+def candidates(
+    work: Workload,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    others: Mapping[str, Any],
+) -> dict[Key, Prepare]:
+    """Bare gradients, the steps of medjax, and those of the others."""
+    n = len(work.data.sizes)
+    found = {(BARE, "medjax"): steps.bare(work)}
+    for row, optimizer in optimizers.items():
+        found[row, "medjax"] = workload.simulated(work, optimizer)
+        for other, step in others.items() if row != EXACT else ():
+            if prepare := step(work, row, workload.num_byzantine(n)):
+                found[row, other] = prepare
+    return found
+
+
+def optimizers(rules: Iterable[str], num_workers: int) -> dict[str, optax.GradientTransformation]:
+    """Ours, by their rows in the table.
+
+    Raises:
+        ValueError: if a rule can't have so many workers.
+    """
+    found: dict[str, optax.GradientTransformation] = {}
+    for rule in rules:
+        found[rule] = workload.optimizer(rule, num_workers)
+        if rule == "noisy_sign":
+            found[EXACT] = workload.exact_noisy_sign()
+    return found
+
+
+def compare(figures: Mapping[Key, Figure]) -> dict[str, dict[str, dict[str, float]]]:
+    """The figures by row and column, each with its ratio: ours to bare, the others' to ours."""
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for (row, column), figure in figures.items():
+        ours = column == "medjax"
+        yardstick = figures[(BARE if ours else row), "medjax"].ms
+        ratio = "times_bare" if ours else "times_medjax"
+        rows.setdefault(row, {})[column] = asdict(figure) | {ratio: figure.ms / yardstick}
+    return rows
+
+
+def add_options(parser: cli.Parser) -> None:
+    """The options that say which steps there are."""
     rules = parser.add_mutually_exclusive_group()
     rules.add_argument(
         "--rules",
         metavar="RULE",
         nargs="+",
-        type=_rule,
+        type=rule_name,
         default=RULES,
         help=f"of {', '.join(algorithms.RULE_NAMES)}, after mixings as in nnm+krum (default: "
         f"{' '.join(RULES)})",
@@ -74,88 +169,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--workers", metavar="N", type=cli.integer(1), default=100, help="(default: 100)"
     )
-    parser.add_argument(
-        "--batch-size", metavar="B", type=cli.integer(1), default=32, help="(default: 32)"
-    )
-    parser.add_argument(
-        "--steps",
-        metavar="T",
-        type=cli.integer(1),
-        default=20,
-        help="in each turn, fewer where they take more than a second (default: 20)",
-    )
-    report.add_common_options(parser)
-    arguments = parser.parse_args(argv)
-    n, others = arguments.workers, {} if arguments.only_medjax else OTHERS
-    try:
-        optimizers = {rule: workload.optimizer(rule, n) for rule in arguments.rules}
-    except ValueError as error:
-        parser.error(f"{error}: choose others with --rules")
-    packages = {"PyTorch": "torch", "ByzFL": "byzfl"} if others else {}
-    installed = [p for p in packages.values() if report.optional(p)]
-
-    work = workload.build(n, arguments.batch_size)
-    figures = measure(
-        {
-            key: partial(_announced, key, prepare)
-            for key, prepare in candidates(work, optimizers, others).items()
-        },
-        repeats=arguments.repeats,
-        seconds=_SECONDS,
-        most=arguments.steps,
-    )
-    record = report.provenance(installed)
-    print(f"{n} workers, batches of {arguments.batch_size}, 784-128-10 network")
-    report.print_machine(record, installed)
-    rows = compare(figures)
-    report.print_table(("step", "ms", "× bare", "compile, s", *others), _cells(rows, others))
-    if others:
-        print("The last columns: how many times slower than medjax by the same rule.")
-    for name, package in packages.items():
-        if package not in installed:
-            print(f"{name} is left out: it needs the package {package}.")
-    if arguments.json is not None:
-        settings = {k: v for k, v in vars(arguments).items() if k != "json"}
-        results.write_json(arguments.json, record | {"settings": settings, "figures": rows})
-    return 0
 
 
-def candidates(
-    work: Workload,
-    optimizers: Mapping[str, optax.GradientTransformation],
-    others: Mapping[str, Any],
-) -> dict[Key, Prepare]:
-    """Bare gradients, the steps of medjax, and those of the others."""
-    n = len(work.data.sizes)
-    found = {(BARE, "medjax"): steps.bare(work)}
-    for rule, optimizer in optimizers.items():
-        found[rule, "medjax"] = workload.simulated(work, optimizer)
-        if rule == "noisy_sign":
-            found[EXACT, "medjax"] = workload.simulated(work, workload.exact_noisy_sign())
-        for other, step in others.items():
-            if prepare := step(work, rule, workload.num_byzantine(n)):
-                found[rule, other] = prepare
-    return found
-
-
-def compare(figures: Mapping[Key, Figure]) -> dict[str, dict[str, dict[str, float]]]:
-    """The figures by row and column, each with its ratio: ours to bare, the others' to ours."""
-    rows: dict[str, dict[str, dict[str, float]]] = {}
-    for (row, column), figure in figures.items():
-        ours = column == "medjax"
-        yardstick = figures[(BARE if ours else row), "medjax"].ms
-        ratio = "times_bare" if ours else "times_medjax"
-        rows.setdefault(row, {})[column] = asdict(figure) | {ratio: figure.ms / yardstick}
-    return rows
-
-
-def _rule(text: str) -> str:
+def rule_name(text: str) -> str:
     """A type for argparse: a rule, perhaps after mixings."""
     *mixings, rule = named.links(text)
     for mixing in mixings:
         named.one_of("mixing", MIXINGS)(mixing)
     named.one_of("rule", algorithms.RULE_TABLE)(rule)
     return text
+
+
+def _others() -> dict[str, Any]:
+    """Those that run where JAX does."""
+    on_cpu = jax.default_backend() == "cpu"
+    return {name: step for name, step in OTHERS.items() if on_cpu or name not in _PACKAGES}
 
 
 def _announced(key: Key, prepare: Prepare) -> Run:
@@ -167,7 +195,7 @@ def _cells(rows: Mapping[str, Any], others: Mapping[str, Any]) -> list[list[str]
     return [
         [
             name,
-            f"{columns['medjax']['ms']:.1f}",
+            report.digits(columns["medjax"]["ms"]),
             f"{columns['medjax']['times_bare']:.2f}",
             f"{columns['medjax']['compile_s']:.1f}",
             *(report.ratio(columns.get(other, {}).get("times_medjax")) for other in others),

@@ -16,44 +16,59 @@ from benchmarks.report import optional
 from benchmarks.timing import Prepare, Run
 from benchmarks.workload import CLASSES, HIDDEN, STEP_SIZE, Workload
 from experiments import algorithms, named
+from medjax import WorkerData
+
+Step = Callable[[Any, WorkerData], Any]
+"""From a state and the workers' data to the state after a step."""
+
+
+def gradients(work: Workload) -> Callable[[PyTree, WorkerData], PyTree]:
+    """The n local gradients at given parameters, stacked."""
+    return lambda params, data: jax.vmap(jax.grad(work.loss), (None, 0, 0))(params, *data.examples)
 
 
 def bare(work: Workload) -> Prepare:
     """The n local gradients, all of them materialised, and nothing else."""
 
-    def loop(params: PyTree, data: Any, steps: int) -> PyTree:
-        def step(_: Any, params: PyTree) -> PyTree:
-            gradients = jax.vmap(jax.grad(work.loss), (None, 0, 0))(params, *data.examples)
-            gradients = lax.optimization_barrier(gradients)
-            # One worker's, so that the next step depends on this one at no cost.
-            return jax.tree.map(lambda p, g: p - STEP_SIZE * g[0], params, gradients)
+    def step(params: PyTree, data: WorkerData) -> PyTree:
+        stacked = lax.optimization_barrier(gradients(work)(params, data))
+        # One worker's, so that the next step depends on this one at no cost.
+        return jax.tree.map(lambda p, g: p - STEP_SIZE * g[0], params, stacked)
 
-        return lax.fori_loop(0, steps, step, params)
-
-    return timing.loop(loop, work.params, work.data)
+    return _loop(step, work.params, work.data)
 
 
 def obvious_jax(work: Workload, rule_name: str, f: int) -> Prepare | None:
     """The step as one writes it at first, or None for a rule that isn't one line."""
+    step = obvious_step(work, rule_name, f)
+    return None if step is None else _loop(step, (work.params, jax.random.key(3)), work.data)
+
+
+def obvious_step(work: Workload, rule_name: str, f: int) -> Step | None:
+    """One such step; its state is the parameters and a key."""
     rule = JAX.rules.get(_base(rule_name))
     if rule is None:
         return None
 
-    def loop(params: PyTree, key: jax.Array, data: Any, steps: int) -> PyTree:
-        def step(_: Any, carry: tuple[PyTree, jax.Array]) -> tuple[PyTree, jax.Array]:
-            params, key = carry
-            gradients = jax.vmap(jax.grad(work.loss), (None, 0, 0))(params, *data.examples)
-            if algorithms.is_noisy(rule_name):
-                leaves, treedef = jax.tree.flatten(gradients)
-                key, *keys = jax.random.split(key, len(leaves) + 1)
-                noisy = [g + B * JAX.normal(g, k) for g, k in zip(leaves, keys, strict=True)]
-                gradients = jax.tree.unflatten(treedef, noisy)
-            params = jax.tree.map(lambda p, g: p - STEP_SIZE * rule(g, f), params, gradients)
-            return params, key
+    def step(state: tuple[PyTree, jax.Array], data: WorkerData) -> tuple[PyTree, jax.Array]:
+        params, key = state
+        stacked = gradients(work)(params, data)
+        if algorithms.is_noisy(rule_name):
+            leaves, treedef = jax.tree.flatten(stacked)
+            key, *keys = jax.random.split(key, len(leaves) + 1)
+            noisy = [g + B * JAX.normal(g, k) for g, k in zip(leaves, keys, strict=True)]
+            stacked = jax.tree.unflatten(treedef, noisy)
+        params = jax.tree.map(lambda p, g: p - STEP_SIZE * rule(g, f), params, stacked)
+        return params, key
 
-        return lax.fori_loop(0, steps, step, (params, key))
+    return step
 
-    return timing.loop(loop, work.params, jax.random.key(3), work.data)
+
+def _loop(step: Step, state: Any, data: WorkerData) -> Prepare:
+    def loop(state: Any, data: WorkerData, steps: int) -> Any:
+        return lax.fori_loop(0, steps, lambda _, state: step(state, data), state)
+
+    return timing.loop(loop, state, data)
 
 
 def pytorch(work: Workload, rule_name: str, f: int) -> Prepare | None:

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import medjax
 from benchmarks import report
-from benchmarks.collectives import Bytes, bytes_sent
+from benchmarks._launches import launches, least, most, sent
 from experiments import cli, machine, results
 from medjax import rules, sharding
 
@@ -35,6 +35,13 @@ RULES: dict[str, Callable[[int], rules.Rule]] = {
     "geometric_median": lambda n: rules.geometric_median(),
 }
 """Some of each family, for n workers."""
+
+
+class Bits(NamedTuple):
+    """Bits that a device sends for each coordinate, at least, and at most: branches may differ."""
+
+    least: float
+    most: float
 
 
 class Exchange(NamedTuple):
@@ -87,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(any(bits.least > 1.01 * forms[name] for name, bits in measured.items()))
 
 
-def per_coordinate(rule: rules.Rule, n: int, d: int, k: int) -> Bytes:
+def per_coordinate(rule: rules.Rule, n: int, d: int, k: int) -> Bits:
     """The bits that a device sends for each coordinate, by the compiled program."""
     mesh = sharding.make_mesh(workers=k)
     tx = sharding.sharded(medjax.aggregate(rule, key=0), mesh)
@@ -95,8 +102,9 @@ def per_coordinate(rule: rules.Rule, n: int, d: int, k: int) -> Bytes:
     updates = jax.device_put(jnp.zeros((n, d)), where)
     state = tx.init(jnp.zeros(d))
     compiled = jax.jit(lambda x: tx.update(x, state)[0]).lower(updates).compile()
-    least, most = bytes_sent(compiled.as_text() or "", k)
-    return Bytes(8 * least / d, 8 * most / d)
+    text = compiled.as_text() or ""
+    share = (k - 1) / k
+    return Bits(*(8 * share * sent(launches(text, branch)) / d for branch in (least, most)))
 
 
 def closed_form(rule: rules.Rule, n: int, d: int, k: int) -> float:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from types import SimpleNamespace
 from typing import get_type_hints
 
 import pytest
@@ -67,6 +68,13 @@ def test_step_compares_the_chosen_rules_with_others(measured):
     for name, package in (("PyTorch", "torch"), ("ByzFL", "byzfl")):
         left_out = f"{name} is left out: it needs the package {package}." in printed
         assert left_out == (optional(package) is None)
+
+
+def test_step_on_a_gpu_leaves_out_what_would_run_on_the_cpu(measured, monkeypatch):
+    monkeypatch.setattr(step, "jax", SimpleNamespace(default_backend=lambda: "gpu"))
+    printed, figures = measured(step, "--rules sign")
+    assert set(figures["sign"]) == {"medjax", "obvious JAX"}
+    assert "PyTorch and ByzFL are left out: their steps would run on the CPU." in printed
 
 
 def test_step_measures_rules_after_mixings(measured):
