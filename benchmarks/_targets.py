@@ -13,7 +13,6 @@ from jax.experimental import topologies
 
 from benchmarks import _captured
 from benchmarks._launches import Kernel
-from benchmarks.machines import MACHINES
 
 INSTALL = 'pip install "medjax[accelerators]"'
 
@@ -73,13 +72,15 @@ class Rates:
 
 
 # Those of the GPUs as an H100 reached them, its memory's by a copy; an H200's memory in proportion.
+_NVLINK = 450e9  # half of both directions, by NVIDIA's data sheet
 _GPU_RATES = {"launch": 1.6e-6, "operations": 30e12, "flops": 45e12}
 _RATES = {
-    "h100": Rates(2.7e12, MACHINES["h100"].link, **_GPU_RATES),
-    "h200": Rates(3.9e12, MACHINES["h100"].link, **_GPU_RATES),
-    # Peak rates; the clock is that at which the matrix units reach the peak.
-    "v5e": Rates(MACHINES["v5e"].memory, MACHINES["v5e"].link, clock=1.5e9),
-    "v5p": Rates(MACHINES["v5p"].memory, MACHINES["v5p"].link, clock=1.75e9),
+    "h100": Rates(2.7e12, _NVLINK, **_GPU_RATES),
+    "h200": Rates(3.9e12, _NVLINK, **_GPU_RATES),
+    # Peak rates, as docs.cloud.google.com/tpu has them: half of the bidirectional interconnect, and
+    # the clock at which the matrix units reach their peak.
+    "v5e": Rates(819e9, 200e9, clock=1.5e9),
+    "v5p": Rates(2765e9, 600e9, clock=1.75e9),
     "v6e": Rates(1638e9, 400e9, clock=1.75e9),
 }
 
