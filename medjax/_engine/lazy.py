@@ -42,6 +42,7 @@ class LazyUpdates:
         weighted: (inputs, weights w) to Σ_i w_i x_i by a cheaper way than computing all x_i, if
             there is one.
         stages: what the workers apply to their updates, in order.
+        in_pairs: whether a stage draws for both workers of a pair at once.
     """
 
     like: PyTree
@@ -51,10 +52,12 @@ class LazyUpdates:
     compute: Callable[[PyTree, int | Int[Array, ""], int], Stacked]
     weighted: Callable[[PyTree, Float[Array, " n"]], Updates] | None = None
     stages: tuple[RowStage, ...] = ()
+    in_pairs: bool = False
 
-    def then(self, stage: RowStage) -> "LazyUpdates":
+    def then(self, stage: RowStage, *, in_pairs: bool = False) -> "LazyUpdates":
         """Append an elementwise stage. It invalidates the shortcut for weighted sums."""
-        return replace(self, stages=(*self.stages, stage), weighted=None)
+        stages, in_pairs = (*self.stages, stage), self.in_pairs or in_pairs
+        return replace(self, stages=stages, weighted=None, in_pairs=in_pairs)
 
     def then_in_turn(self, stage: RowStage) -> "LazyUpdates":
         """Append a stage that runs for one worker at a time on a CPU, before the rule's sum.
@@ -75,7 +78,9 @@ class LazyUpdates:
             rows = _flat(self.compute(rest, first, count), count)
             return self.unflatten(map_each(send, rows, workers), count)
 
-        return replace(self, inputs=inputs, compute=compute, stages=(), weighted=None)
+        return replace(
+            self, inputs=inputs, compute=compute, stages=(), weighted=None, in_pairs=False
+        )
 
     def map(
         self,
@@ -169,7 +174,7 @@ class LazyUpdates:
             def add(first: int | Array, count: int, so_far: Row) -> Row:
                 rows = _flat(self.compute(inputs, first, count), count)
                 even = isinstance(offset, int) or n % 2 == 0
-                paired = even and (chunk % 2 == 0 or chunk == n)
+                paired = self.in_pairs and even and (chunk % 2 == 0 or chunk == n)
                 return sum_over_workers(encode_local, rows, offset + first, so_far, paired=paired)
 
             sum_ = [jnp.zeros(x.shape, x.dtype) for x in sums]

@@ -64,16 +64,18 @@ class StageMark:
         name: the stage's.
         code: (row, worker) to row.
         in_turn: see `LazyUpdates.then_in_turn`.
+        in_pairs: see `LazyUpdates`.
     """
 
     name: str
     code: _Code
     in_turn: bool
+    in_pairs: bool
 
     def run(self, lazy: LazyUpdates, captured: list[Any]) -> LazyUpdates:
         """Append the stage to lazy updates."""
         stage = partial(self.code, captured)
-        return lazy.then_in_turn(stage) if self.in_turn else lazy.then(stage)
+        return _append(lazy, stage, in_turn=self.in_turn, in_pairs=self.in_pairs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +114,13 @@ class SumMark:
 Mark: TypeAlias = StageMark | SumMark
 
 
-def apply_stage(name: str, stage: RowStage, updates: Stacked, *, in_turn: bool = False) -> Stacked:
+def _append(lazy: LazyUpdates, stage: RowStage, *, in_turn: bool, in_pairs: bool) -> LazyUpdates:
+    return lazy.then_in_turn(stage) if in_turn else lazy.then(stage, in_pairs=in_pairs)
+
+
+def apply_stage(
+    name: str, stage: RowStage, updates: Stacked, *, in_turn: bool = False, in_pairs: bool = False
+) -> Stacked:
     """Apply a worker stage to stacked updates, marked so that it can stream.
 
     Args:
@@ -120,13 +128,14 @@ def apply_stage(name: str, stage: RowStage, updates: Stacked, *, in_turn: bool =
         stage: (one worker's flat leaves, the worker) to what it sends, of the same shapes.
         updates: leaves (n, *shape).
         in_turn: whether to run it for one worker at a time; see `LazyUpdates.then_in_turn`.
+        in_pairs: whether it draws for both workers of a pair at once.
     """
     lazy = as_lazy(updates)
     leaves, treedef = jax.tree.flatten(lazy.inputs)
     if not _is_traced(leaves):
-        return (lazy.then_in_turn(stage) if in_turn else lazy.then(stage)).stacked()
+        return _append(lazy, stage, in_turn=in_turn, in_pairs=in_pairs).stacked()
     code, captured, _ = _trace_row(stage, lazy)
-    mark = StageMark(name, code, in_turn)
+    mark = StageMark(name, code, in_turn, in_pairs)
     return jax.tree.unflatten(treedef, _bind(mark, captured, leaves, code.jaxpr.effects))
 
 

@@ -109,7 +109,7 @@ class Vectors:
                 return [jnp.where(w == 0, 0, w.astype(x.dtype) * x) for x in row]
 
             zeros = [jnp.zeros(x.shape[1:], x.dtype) for x in rows]
-            return total(sum_over_workers(weigh, rows, 0, zeros, paired=True), names)
+            return total(sum_over_workers(weigh, rows, 0, zeros, paired=False), names)
 
         return over_shards(local, self.rows, len(weights), "all")
 

@@ -68,4 +68,6 @@ def noisy_sign(
 
         return sign
 
-    return noise_stage("noisy_sign", b, key, draw if distribution.mean_sign else draw_and_add)
+    if distribution.mean_sign is None:
+        return noise_stage("noisy_sign", b, key, draw_and_add)
+    return noise_stage("noisy_sign", b, key, draw, in_pairs=True)

@@ -107,6 +107,8 @@ def noise_stage(
     b: NoiseScale,
     key: Seed,
     draw: Callable[[Key[Array, ""], int], Callable[[Array, Array, Worker], Array]],
+    *,
+    in_pairs: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Build a worker stage that draws noise of scale b from (key, step, leaf, worker).
 
@@ -116,6 +118,7 @@ def noise_stage(
         key: a JAX key or an integer seed.
         draw: (a leaf's key at this step, n) to a function of (a worker's flat leaf, its scale, the
             worker) to what the worker sends.
+        in_pairs: whether it draws for both workers of a pair at once.
     """
 
     def init(params: optax.Params) -> PerturbState:
@@ -145,7 +148,9 @@ def noise_stage(
                 for send_leaf, x, scale in zip(senders, row, scales, strict=True)
             ]
 
-        return apply_stage(kind, send, updates), PerturbState(state.step + 1, state.key)
+        return apply_stage(kind, send, updates, in_pairs=in_pairs), PerturbState(
+            state.step + 1, state.key
+        )
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -188,7 +188,7 @@ def majority_vote(
 
     def encode(x: Array, i: Array, key: MaybeKey) -> Array:
         del i
-        vote = jnp.where(x > 0, 1, jnp.where(x < 0, -1, 0)).astype(x.dtype)
+        vote = jnp.sign(jnp.where(jnp.isnan(x), 0, x))
         if zero == "plus":
             return jnp.where(x == 0, 1, vote)
         if zero == "random" and key is not None:

@@ -12,7 +12,8 @@ from scipy import stats
 
 import medjax
 from medjax.objectives import classification
-from medjax.training._gradients import Local, local_gradients, sample_batches
+from medjax.training._gradients import local_gradients
+from medjax.training._local import Local, sample_batches
 
 
 def linear(params, inputs):

@@ -8,7 +8,8 @@ import pytest
 
 import medjax
 from medjax.objectives import classification
-from medjax.training._gradients import Local, local_gradients
+from medjax.training._gradients import local_gradients
+from medjax.training._local import Local
 
 # Softmax regression on workers of 1, 3, 7, 2 and 5 examples: 5 gradients of 12 + 3 numbers.
 RNG = np.random.default_rng(0)

@@ -13,7 +13,7 @@ import medjax
 from medjax import aggregate, per_worker, perturb, rules
 from medjax._engine.participation import draw_participants
 from medjax._engine.random import stage_key
-from medjax.training._gradients import sample_batches
+from medjax.training._local import sample_batches
 
 N, DIM = 6, 3
 CENTRES = np.random.default_rng(0).normal(size=(N, DIM)).astype(np.float32)

@@ -13,7 +13,7 @@ from medjax import aggregate, attacks, multitask, rules
 from medjax._engine.participation import draw_participants
 from medjax._engine.random import stage_key
 from medjax.objectives import Stateful, classification, language_modelling
-from medjax.training._gradients import sample_batches
+from medjax.training._local import sample_batches
 
 N, ROWS, DIM, LR = 5, 4, 3, 0.25
 RNG = np.random.default_rng(0)
