@@ -124,37 +124,43 @@ def _gram_about(
     """Return the products of x_1 - p, ..., x_n - p, p and a tiny constant, at local coordinates."""
     n = columns[0].shape[0]
 
-    def block_gram(x: Array, p: Array) -> Array:
+    def finite_pivot(x: Array) -> Array:
+        # NaN or ∞ in the pivot would spoil every row.
+        return jnp.where(jnp.isfinite(x[pivot]), x[pivot], 0)
+
+    def centred(x: Array, p: Array) -> Array:
         # NaN or ∞ in a vector spoils only its own row and column of the product.
         x, p = x * unit.astype(x.dtype), p * unit.astype(x.dtype)
-        block = jnp.concatenate([x - p, p[None], jnp.full((1, len(p)), _TINY, x.dtype)])
+        return jnp.concatenate([x - p, p[None], jnp.full((1, len(p)), _TINY, x.dtype)])
+
+    def gram_of(*blocks: Array) -> Array:
+        block = blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
         return dot(block, block.T).astype(dtype)
 
-    def in_blocks(width: int, x: Array) -> Array:
-        # NaN or ∞ in the pivot would spoil every row.
-        p = jnp.where(jnp.isfinite(x[pivot]), x[pivot], 0)
-        blocks = x.shape[1] // width
+    def in_blocks(x: Array, width: int) -> Array:
+        p, blocks = finite_pivot(x), x.shape[1] // width
 
         def add(k: Array, gram: Array) -> Array:
             part = (lax.dynamic_slice_in_dim(y, k * width, width, -1) for y in (x, p))
-            return gram + block_gram(*part)
+            return gram + gram_of(centred(*part))
 
         gram = jnp.zeros((n + 2, n + 2), dtype)
         gram = lax.fori_loop(0, blocks, add, gram) if blocks else gram
         rest = blocks * width
-        return gram + block_gram(x[:, rest:], p[rest:]) if rest < x.shape[1] else gram
+        if rest < x.shape[1]:
+            gram += gram_of(centred(x[:, rest:], p[rest:]))
+        return gram
 
     def on_cpu(columns: Rows) -> Array:
-        grams = (in_blocks(_BLOCK_COLUMNS, x) for x in columns)
-        return sum(grams, jnp.zeros((n + 2, n + 2), dtype))
+        return sum((in_blocks(x, _BLOCK_COLUMNS) for x in columns), no_gram)
 
     def on_accelerator(columns: Rows) -> Array:
-        # All but the largest leaf together: a product of few columns is little but its launch.
-        *small, largest = sorted(columns, key=lambda x: x.shape[1])
-        groups = [largest, jnp.concatenate(small, axis=1)] if small else [largest]
+        if n * sum(x.shape[1] for x in columns) <= _NUMBERS_PER_BLOCK:
+            return gram_of(*(centred(x, finite_pivot(x)) for x in columns))
         width = max(_BLOCK_COLUMNS, _NUMBERS_PER_BLOCK // n)
-        return sum(in_blocks(min(width, max(1, x.shape[1])), x) for x in groups)
+        return sum((in_blocks(x, width) for x in columns), no_gram)
 
+    no_gram = jnp.zeros((n + 2, n + 2), dtype)
     return lax.platform_dependent(columns, cpu=on_cpu, default=on_accelerator)
 
 
