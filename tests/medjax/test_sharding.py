@@ -13,6 +13,7 @@ import pytest
 import medjax
 from benchmarks import wire
 from medjax import rules, sharding
+from medjax._engine import vote_exchange
 from medjax.attacks import ATTACKS
 from medjax.mixing import MIXINGS
 from medjax.rules import RULES
@@ -119,8 +120,29 @@ def test_every_rule_mixing_and_attack_is_as_on_one_device(workers: int, coordina
         assert_same(actual, alone()[name], exactly=name in EXACT, name=name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh_of", [(1, 1), (2, 2)])
+def test_code_for_accelerators_gives_the_same(mesh_of: tuple[int, int], request: Any):
+    expected = alone()  # by the CPU's code
+    request.getfixturevalue("accelerated")
+
+    def all_at_once(g: Any) -> Any:
+        where = mesh(*mesh_of)
+        return {name: step(sharding.sharded(tx, where), g) for name, tx in chains().items()}
+
+    for name, actual in jax.jit(all_at_once)(gradients()).items():
+        exactly = name in ("majority_vote", "median")
+        assert_same(actual, expected[name], exactly=exactly, name=name)
+
+
+# Packed by a CPU's code, or by an accelerator's; or summed as small integers.
+@pytest.mark.parametrize("exchange", ["cpu", "packed", "summed"])
 @pytest.mark.parametrize("n", [7, 16])
-def test_votes_are_the_same_bit_for_bit(n: int):
+def test_votes_are_the_same_bit_for_bit(n: int, exchange: str, request: Any, monkeypatch: Any):
+    if exchange != "cpu":
+        request.getfixturevalue("accelerated")
+        worth = 0 if exchange == "packed" else 10**9
+        monkeypatch.setattr(vote_exchange, "_BYTES_WORTH_PACKING", worth)
     # Without zeros, with some, with nothing but zeros and NaN.
     rng = np.random.default_rng(n)
     full = rng.choice([-1.5, 2.0], (n, 70)).astype(np.float32)
