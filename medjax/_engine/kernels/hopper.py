@@ -73,11 +73,12 @@ def by_columns(
         names = ("matrix", "block")
         # JAX 0.12 renames the keyword.
         renamed = "out_type" in inspect.signature(mosaic_gpu.kernel).parameters
+        result: Any = {"out_type" if renamed else "out_shape": out}
         kernel = mosaic_gpu.kernel(
             partial(_body, of_rows, partial(map, lax.axis_index, names)),
-            **{"out_type" if renamed else "out_shape": out},
             grid=grid,
             grid_names=names,
+            **result,
         )
     return kernel(matrices, *others)[:, :d].reshape(*batch, d)
 

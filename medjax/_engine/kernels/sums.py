@@ -1,5 +1,6 @@
 """Sums over the worker axis."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -108,7 +109,7 @@ def _reduce(
         else:
             workers = [Worker.of(start)]
         parts = [encode([x[k] for x in rows], worker) for k, worker in enumerate(workers)]
-        return [sum(terms[1:], terms[0]) for terms in zip(*parts, strict=True)]
+        return [functools.reduce(jnp.add, terms) for terms in zip(*parts, strict=True)]
 
     grouped = [x.reshape(count // together, together, -1) for x in rows]
     starts = first + together * jnp.arange(count // together, dtype=jnp.int32)
