@@ -28,7 +28,7 @@ def add_training(add: Add) -> None:
         type=cli.integer_or("auto", 1),
         help="for rules that need only a sum over the workers: how many workers' gradients exist "
         "at a time; fewer take less memory; the plain mean and an adaptive noise have no use for "
-        "it (default: auto, the fastest, about 64 MiB)",
+        "it (default: auto, the fastest: about 64 MiB, or 2 GiB on a GPU or TPU)",
     )
     add(
         "--eval-every",

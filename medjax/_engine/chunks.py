@@ -1,4 +1,4 @@
-"""How many workers to take at a time: a CPU's cache is the bound, or an accelerator's memory."""
+"""The number of workers to take at a time, by a CPU's cache or an accelerator's memory."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -11,7 +11,7 @@ Result = TypeVar("Result", bound=PyTree)
 
 
 class Chunk(NamedTuple):
-    """How many workers, or columns, to take at a time: at least 1.
+    """The number of workers, or columns, to take at a time: at least 1.
 
     Attributes:
         cpu: on a CPU.

@@ -1,4 +1,4 @@
-"""How many workers' gradients to compute at a time."""
+"""The number of workers whose gradients to compute at a time."""
 
 import math
 

@@ -210,8 +210,9 @@ def simulate(
         batch_size: how many of its examples each worker draws at each step, independently and with
             replacement, which keeps the gradient unbiased; None for all of them.
         worker_chunk: how many workers' gradients exist at a time where they are streamed; None for
-            as many as are fastest: about 64 MiB of float32, or two workers' if that is more. It
-            affects the result only by rounding.
+            as many as are fastest: on a CPU about 64 MiB of float32, on a GPU or TPU up to 2 GiB
+            with the activations, or two workers' if that is more. It affects the result only by
+            rounding.
         streaming: "auto" computes a chunk of the gradients at a time, so that memory doesn't grow
             with n, where the rule is additive (a mean, a vote) and nothing stands before it but
             `perturb`, `noisy_sign` (of a scale that isn't adaptive) and `compress`. "require" fails

@@ -2,7 +2,7 @@
 
 Only the comparators remain that the wanted ranks depend on. They are unrolled as minima and maxima
 of whole rows: XLA on the CPU fuses them into one loop, and a Hopper kernel keeps the column of a
-thread in its registers. On other accelerators XLA makes many kernels of a network, with memory
+thread in its registers. Left to XLA, a network is many kernels on an accelerator, with memory
 between them: on an H100 (JAX 0.11.2, n = 100) 40 for a median, 880 MB and 30 s to compile.
 """
 
