@@ -68,10 +68,20 @@ def sum_over_workers(
     def fold(rows: Row, first: Array, total: Row) -> Row:
         return _fold(encode, rows, first, total, paired=paired)
 
-    def reduce(rows: Row, first: Array, total: Row) -> Row:
-        return _reduce(encode, rows, first, total, paired=paired)
+    def by_pairs(rows: Row, first: Array, total: Row) -> Row:
+        if not paired:
+            return singly(rows, first, total)
+        even = rows[0].shape[0] // 2 * 2
+        total = _reduce(encode, [x[:even] for x in rows], first, total, together=2)
+        return singly([x[even:] for x in rows], first + even, total)
 
-    return lax.platform_dependent(rows, jnp.int32(first), total, cpu=fold, default=reduce)
+    def singly(rows: Row, first: Array, total: Row) -> Row:
+        return _reduce(encode, rows, first, total, together=1)
+
+    # A TPU takes longer to part the rows of a pair than to draw its words twice.
+    return lax.platform_dependent(
+        rows, jnp.int32(first), total, cpu=fold, tpu=singly, default=by_pairs
+    )
 
 
 def _fold(
@@ -96,14 +106,23 @@ def _fold(
 
 
 def _reduce(
-    encode: Callable[[Row, Worker], Row], rows: Row, first: Array, total: Row, *, paired: bool
+    encode: Callable[[Row, Worker], Row], rows: Row, first: Array, total: Row, *, together: int
 ) -> Row:
-    """Sum over all rows at once: XLA for GPUs fuses `encode` into the reduction."""
-    count = rows[0].shape[0]
-    together = 2 if paired and count % 2 == 0 else 1
+    """Sum over all rows at once: XLA for GPUs fuses `encode` into the reduction.
+
+    Args:
+        encode: see `sum_over_workers`.
+        rows: as there.
+        first: as there.
+        total: as there.
+        together: 1, or 2 to encode both workers of a pair together, so that XLA draws the random
+            words that they share once.
+    """
+    count = rows[0].shape[0] // together
+    if count == 0:
+        return total
 
     def encode_some(rows: Row, start: Array) -> Row:
-        # Both workers of a pair, so that XLA draws the random words that they share once.
         if together == 2:
             workers = [Worker(start >> 1, np.bool_(second)) for second in (False, True)]
         else:
@@ -111,7 +130,7 @@ def _reduce(
         parts = [encode([x[k] for x in rows], worker) for k, worker in enumerate(workers)]
         return [functools.reduce(jnp.add, terms) for terms in zip(*parts, strict=True)]
 
-    grouped = [x.reshape(count // together, together, -1) for x in rows]
-    starts = first + together * jnp.arange(count // together, dtype=jnp.int32)
+    grouped = [x.reshape(count, together, x.shape[1]) for x in rows]
+    starts = first + together * jnp.arange(count, dtype=jnp.int32)
     encoded = jax.vmap(encode_some)(grouped, starts)
     return [t + jnp.sum(x, axis=0, dtype=t.dtype) for t, x in zip(total, encoded, strict=True)]
