@@ -35,7 +35,7 @@ class Array(NamedTuple):
 
     @property
     def bytes(self) -> float:
-        """What it takes, packed."""
+        """The bytes that it takes, packed."""
         return self.size * self.bits / 8
 
 
@@ -101,7 +101,7 @@ class Program(NamedTuple):
     entry: str
 
     def trips(self, loop: Operation) -> int:
-        """How often a loop's body runs: 1 where that depends on the data.
+        """Return how often a loop's body runs: 1 where that depends on the data.
 
         A GPU's compiler writes it down. Of the others only loops that count from 0 to a constant,
         as those of `lax.fori_loop` and `lax.scan` do, are known.
@@ -176,7 +176,7 @@ def _operation(line: str) -> Operation | None:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the parenthesis that opens at `start` has been closed."""
+    """Return the place after the parenthesis that closes the one at `start`."""
     depth = 0
     for found in re.finditer(r"[()]", text[start:]):
         depth += 1 if found[0] == "(" else -1

@@ -52,7 +52,7 @@ class Kernel:
 
     @property
     def is_collective(self) -> bool:
-        """Whether devices exchange something in it."""
+        """True if devices exchange something in it."""
         return self.kind in _WAYS
 
 
@@ -148,7 +148,7 @@ def _kernel(program: Program, computation: Computation, operation: Operation) ->
 
 
 def _results(computation: Computation, operation: Operation) -> list[Array]:
-    """What it gives, less what isn't a result: workspaces, and of a start what it was given."""
+    """Return an operation's results, without workspaces or what a start was given."""
     results = list(operation.results)
     if operation.opcode == "custom-call" and _PRODUCTS.match(_kind(operation)):
         return results[:1]
@@ -234,5 +234,5 @@ def _work(computation: Computation, operation: Operation) -> tuple[float, float]
 
 
 def _bytes(types: Iterable[Array]) -> float:
-    """What has to cross the device's memory."""
+    """Add up the bytes that cross the device's memory."""
     return sum(array.bytes for array in types if not array.on_chip)

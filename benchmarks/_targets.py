@@ -39,7 +39,7 @@ _TPU = re.compile(r"(v5e|v5p|v6e):\d+(x\d+)+")
 
 @dataclass(frozen=True)
 class Rates:
-    """What the model of time goes by.
+    """Rates of a device, for the model of time.
 
     Attributes:
         memory: bytes/s of the device's memory.
@@ -58,7 +58,7 @@ class Rates:
     clock: float | None = None
 
     def seconds(self, kernel: Kernel, devices: int = 1) -> float:
-        """What all launches of a kernel take, by the model.
+        """Return the time of all launches of a kernel, by the model.
 
         Args:
             kernel: the kernel.
@@ -119,7 +119,7 @@ def without_devices() -> None:
 
 
 def known(target: str) -> bool:
-    """Whether there is a description of such a device."""
+    """Tell whether there is a description of such a device."""
     return target in _GPUS or _TPU.fullmatch(target) is not None
 
 
@@ -129,7 +129,7 @@ def valid() -> str:
 
 
 def rates(target: str) -> Rates:
-    """What the model of time goes by on a target."""
+    """Return the rates of a target."""
     return _RATES[target.partition(":")[0]]
 
 

@@ -57,7 +57,7 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step costs, by its compiled program.
+    """Cost of one step, by its compiled program.
 
     Attributes:
         trace_s: seconds to trace and lower it.

@@ -1,4 +1,4 @@
-"""How much memory there is, and one line instead of the system's killer where it isn't enough."""
+"""Check the memory, for one line instead of the system's killer where it isn't enough."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _SHARE_OF_FREE_MEMORY = 0.75
 
 
 class TooLarge(ValueError):
-    """What is asked for doesn't fit the memory.
+    """The error of something that doesn't fit the memory.
 
     Attributes:
         share: about the part of it that would; a half if that isn't known.

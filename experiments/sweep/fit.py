@@ -20,7 +20,7 @@ _FAR_TOO_FEW = 2.0  # if so many times the runs would fit, it is worth compiling
 
 
 class Work(NamedTuple):
-    """What there is to do of a program.
+    """A program's runs that are still to be done.
 
     Attributes:
         program: which.
