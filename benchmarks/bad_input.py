@@ -20,7 +20,7 @@ from benchmarks.cases import Call, Case, Command
 from experiments import cli
 
 _LONGEST = 1500  # characters, but for what is repeated of the user's own words
-_COMPILERS = ("experiments.run.compile_program", "experiments.sweep.execute.compile_program")
+_COMPILERS = ("experiments.run.compile_program", "experiments.sweep.fit.compile_program")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

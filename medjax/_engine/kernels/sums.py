@@ -20,6 +20,9 @@ _UNROLLED_ROWS = (10, 4, 2, 1)
 Row: TypeAlias = list[Float[Array, " _"]]
 """One worker's vector, in parts."""
 
+Rows: TypeAlias = list[Float[Array, "c _"]]
+"""The vectors of c workers, in parts."""
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Worker:
 
 def sum_over_workers(
     encode: Callable[[Row, Worker], Row],
-    rows: list[Float[Array, "c _"]],
+    rows: Rows,
     first: int | Int[Array, ""],
     total: Row,
     *,
@@ -65,17 +68,17 @@ def sum_over_workers(
         paired: whether `first` is known to be even.
     """
 
-    def fold(rows: Row, first: Array, total: Row) -> Row:
+    def fold(rows: Rows, first: Array, total: Row) -> Row:
         return _fold(encode, rows, first, total, paired=paired)
 
-    def by_pairs(rows: Row, first: Array, total: Row) -> Row:
+    def by_pairs(rows: Rows, first: Array, total: Row) -> Row:
         if not paired:
             return singly(rows, first, total)
         even = rows[0].shape[0] // 2 * 2
         total = _reduce(encode, [x[:even] for x in rows], first, total, together=2)
         return singly([x[even:] for x in rows], first + even, total)
 
-    def singly(rows: Row, first: Array, total: Row) -> Row:
+    def singly(rows: Rows, first: Array, total: Row) -> Row:
         return _reduce(encode, rows, first, total, together=1)
 
     # A TPU takes longer to part the rows of a pair than to draw its words twice.
@@ -85,7 +88,7 @@ def sum_over_workers(
 
 
 def _fold(
-    encode: Callable[[Row, Worker], Row], rows: Row, first: Array, total: Row, *, paired: bool
+    encode: Callable[[Row, Worker], Row], rows: Rows, first: Array, total: Row, *, paired: bool
 ) -> Row:
     """Add one row after the other to the total, which stays in a CPU's cache.
 
@@ -106,7 +109,7 @@ def _fold(
 
 
 def _reduce(
-    encode: Callable[[Row, Worker], Row], rows: Row, first: Array, total: Row, *, together: int
+    encode: Callable[[Row, Worker], Row], rows: Rows, first: Array, total: Row, *, together: int
 ) -> Row:
     """Sum over all rows at once: XLA for GPUs fuses `encode` into the reduction.
 
@@ -122,7 +125,7 @@ def _reduce(
     if count == 0:
         return total
 
-    def encode_some(rows: Row, start: Array) -> Row:
+    def encode_some(rows: Rows, start: Array) -> Row:
         if together == 2:
             workers = [Worker(start >> 1, np.bool_(second)) for second in (False, True)]
         else:
