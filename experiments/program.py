@@ -199,9 +199,8 @@ def compile_program(
         # One program for chunks of every length; it takes over the old state's memory.
         advance = jax.jit(program.advance, donate_argnums=0, out_shardings=layout)
         advance = pool.submit(compile_once, advance.lower(state, values, workers, jnp.int32(0)))
-        everywhere = (
-            None if mesh is None else NamedSharding(mesh, PartitionSpec())
-        )  # each process's
+        # Where each of several processes has it.
+        everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
         evaluate = jax.jit(program.evaluate, out_shardings=everywhere)
         evaluate = pool.submit(compile_once, evaluate.lower(state, workers, held_out))
         compiled = Program(init.result(), advance.result(), evaluate.result())

@@ -20,8 +20,9 @@ Rows = list[Float[Array, "n _"]]
 _SAMPLED_COORDINATES = 64
 
 # The columns that are centred and multiplied at a time on a CPU: 100 rows of float32 stay in a
-# cache. With 4,096 to 16,384 columns the product takes 1.5 times as long as the gradients on two
-# cores. Its upper triangle alone, by blocks of rows, took 1.8 to 5.6 times as long as them.
+# cache. With 4,096 to 16,384 columns the product takes 1.5 to 2 times as long as the gradients on
+# two cores (JAX 0.10.2; two machines). No faster: its upper triangle alone, by blocks of rows; more
+# products in each turn; batches of them; rows cut to a multiple of the vector registers.
 _BLOCK_COLUMNS = 4096
 
 # So many numbers, 1 GiB of float32, are centred at a time on an accelerator: mostly all of them. On

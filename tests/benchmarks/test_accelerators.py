@@ -1,4 +1,4 @@
-"""What a step costs on devices that aren't there: the model by hand, and limits on ours."""
+"""Costs on devices that aren't there: the model by hand, and limits on what our steps cost."""
 
 import functools
 import importlib.util

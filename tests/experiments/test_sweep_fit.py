@@ -1,4 +1,4 @@
-"""As many runs side by side as the memory holds: what a program takes, once compiled, decides."""
+"""The number of runs side by side, as the memory of the compiled program decides."""
 
 import json
 import shutil

@@ -40,6 +40,7 @@ def by_columns(
     of_rows: Callable[..., Float[Array, " w"]],
     x: Float[Array, "*batch n d"],
     *vectors: Float[Array, "*batch d"],
+    name: str = "columns",
     interpret: bool = False,
 ) -> Float[Array, "*batch d"]:
     """Apply a function to each column of a batch of matrices, by one kernel.
@@ -49,6 +50,7 @@ def by_columns(
             at a time, and may use only what Mosaic GPU can lower.
         x: float32, with at least one number.
         vectors: the numbers beside each column.
+        name: the kernel's, for profiles.
         interpret: whether to run the body on any device, as plain JAX, for tests.
     """
     # Imported here: it takes a quarter of a second, and on most machines isn't used.
@@ -78,6 +80,7 @@ def by_columns(
             partial(_body, of_rows, partial(map, lax.axis_index, names)),
             grid=grid,
             grid_names=names,
+            kernel_name=name,
             **result,
         )
     return kernel(matrices, *others)[:, :d].reshape(*batch, d)

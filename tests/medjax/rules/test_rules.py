@@ -89,6 +89,8 @@ def test_jit_eager_vmap_and_scan_agree(name: str):
     assert_close(jax.jit(jax.vmap(rule))(x), eager, x)
     assert_close(jax.vmap(rule, in_axes=1)(np.moveaxis(x, 0, 1)), eager, x)
     assert_close(jax.lax.scan(lambda carry, one: (carry, rule(one)), None, x)[1], eager, x)
+    with jax.disable_jit():
+        assert_close(np.stack([rule(one) for one in x]), eager, x)
 
 
 @each_rule

@@ -298,3 +298,9 @@ def test_vmap_equals_each(n: int):
     median = jax.jit(lambda x: kernel.median(x))
     for one, result in zip(x, batched, strict=True):
         assert_same_bits(result, np.asarray(median(one)))
+
+
+def test_what_is_selected_counts_as_constant():
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    gradient = jax.jit(jax.grad(lambda x: kernel.median(x).sum()))(x)
+    np.testing.assert_array_equal(gradient, np.zeros((5, 3)))
