@@ -10,7 +10,7 @@ import atheris  # pyright: ignore[reportMissingImports]
 
 instrument = atheris.instrument_imports  # pyright: ignore[reportAttributeAccessIssue]
 
-with instrument(include=["experiments", "tomllib", "json", "gzip", "argparse"]):
+with instrument(include=["medjax.lab", "tomllib", "json", "gzip", "argparse"]):
     from benchmarks.parsers import PARSERS
 
 

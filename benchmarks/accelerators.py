@@ -29,8 +29,9 @@ from benchmarks import _launches, _ptxas, _targets, report, step, steps, workloa
 from benchmarks._launches import Kernel
 from benchmarks._targets import Compiled
 from benchmarks.workload import Workload
-from experiments import cli, results
 from medjax import sharding
+from medjax.lab.settings import cli
+from medjax.lab.storage import results
 
 OBVIOUS = "{}, obvious JAX"
 _LISTED = 25  # kernels of a step

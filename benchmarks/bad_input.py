@@ -17,10 +17,10 @@ from unittest import mock
 
 from benchmarks import cases
 from benchmarks.cases import Call, Case, Command
-from experiments import cli
+from medjax.lab.settings import cli
 
 _LONGEST = 1500  # characters, but for what is repeated of the user's own words
-_COMPILERS = ("experiments.run.compile_program", "experiments.sweep.fit.compile_program")
+_COMPILERS = ("medjax.lab.commands.run.compile_program", "medjax.lab.sweep.fit.compile_program")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,8 @@ from dataclasses import asdict
 from benchmarks import report, workload
 from benchmarks._point import Point, measured_or_nan
 from benchmarks.spread import SHARED, Kind, Row, picture, rows
-from experiments import algorithms, cli, named, results
+from medjax.lab.settings import algorithms, cli, named
+from medjax.lab.storage import results
 
 RULES = ("mean", "noisy_sign", "median", "krum")
 DEVICES = (1, 2, 4, 8)

@@ -26,7 +26,7 @@ KILL, FULL, READ_ONLY = "kill", "full", "read-only"
 FILLER = "filler"
 _PATIENCE = 600  # seconds, for a command that hangs
 _IMPORTED = (
-    *("experiments.run", "experiments.sweep.__main__", "experiments.paper.__main__"),
+    *("medjax.lab.commands.run", "medjax.lab.commands.sweep", "experiments.paper.__main__"),
     *(
         "benchmarks.faults",
         "orbax.checkpoint",

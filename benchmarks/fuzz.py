@@ -20,7 +20,7 @@ from rich.console import Console
 
 from benchmarks import report
 from benchmarks.parsers import PARSERS
-from experiments import cli
+from medjax.lab.settings import cli
 
 _INPUTS = 100_000
 _SECONDS = 5  # for an input

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks._point import Measurement
-from experiments import plots
+from medjax.lab import plots
 
 Size = Literal["n", "d"]
 WORDS: dict[Size, str] = {"n": "worker", "d": "parameter"}

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from benchmarks import report
 from benchmarks.libraries import torch
 from benchmarks.matrices import KERNELS, Row, measure_size
-from experiments import cli, results
+from medjax.lab.settings import cli
+from medjax.lab.storage import results
 
 WORKERS = (5, 11, 101, 1001)
 DIMS = (10_000, 100_000, 1_000_000)

@@ -17,7 +17,8 @@ from scipy import stats
 
 from benchmarks import _cosmic_ray, _mutants, report
 from benchmarks._mutant_tests import baseline, keep_compiled, survives
-from experiments import cli, results
+from medjax.lab.settings import cli
+from medjax.lab.storage import results
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,14 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import algorithms, checkpoints, cli, data, machine, named, processes
-from experiments.data import text
-from experiments.data.cifar import read_cifar
-from experiments.data.idx import read_idx
-from experiments.options import add_options, add_out
-from experiments.sweep import grid
 from medjax.attacks import ATTACKS
 from medjax.compressors import COMPRESSORS
+from medjax.lab import data
+from medjax.lab.data import text
+from medjax.lab.data.cifar import read_cifar
+from medjax.lab.data.idx import read_idx
+from medjax.lab.machine import devices as machine
+from medjax.lab.machine import processes
+from medjax.lab.settings import algorithms, cli, named
+from medjax.lab.settings.options import add_options, add_out
+from medjax.lab.storage import checkpoints
+from medjax.lab.sweep import grid
 from medjax.mixing import MIXINGS
 from medjax.rules import median
 from medjax.servers import SERVERS

@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments import cli, results
+from medjax.lab.settings import cli
+from medjax.lab.storage import results
 
 NOT_MEASURED = "—"
 # Of other processes, since ours has yet to work: they distort every figure.

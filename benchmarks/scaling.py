@@ -13,7 +13,8 @@ from dataclasses import asdict
 from benchmarks import report, workload
 from benchmarks._point import Point, measure_apart, measured_or_nan
 from benchmarks.growth import WORDS, Row, Size, picture, rows
-from experiments import algorithms, cli, named, results
+from medjax.lab.settings import algorithms, cli, named
+from medjax.lab.storage import results
 
 WORKERS = (10, 100, 1000, 10_000)
 DIMS = (10_000, 100_000, 1_000_000, 10_000_000)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from benchmarks._point import Measurement
-from experiments import plots
+from medjax.lab import plots
 
 Kind = Literal["strong", "weak"]
 SHARED = (

@@ -19,7 +19,8 @@ import optax
 from benchmarks import report, steps, workload
 from benchmarks.timing import Figure, Prepare, Run, measure
 from benchmarks.workload import Workload
-from experiments import algorithms, cli, named, results
+from medjax.lab.settings import algorithms, cli, named
+from medjax.lab.storage import results
 from medjax.mixing import MIXINGS
 
 RULES = (

@@ -15,8 +15,8 @@ from benchmarks.libraries import JAX, TORCH, B, torch
 from benchmarks.report import optional
 from benchmarks.timing import Prepare, Run
 from benchmarks.workload import CLASSES, HIDDEN, STEP_SIZE, Workload
-from experiments import algorithms, named
 from medjax import WorkerData
+from medjax.lab.settings import algorithms, named
 
 Step = Callable[[Any, WorkerData], Any]
 """From a state and the workers' data to the state after a step."""

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from matplotlib.image import imread
 
 from benchmarks.faults import FILLER, KILL, Ending, Fault, carry_out
-from experiments import checkpoints, files, results
-from experiments.keeper import FOLDER, Keeper
-from experiments.sweep import store
+from medjax.lab.storage import checkpoints, files, results
+from medjax.lab.storage.keeper import FOLDER, Keeper
+from medjax.lab.sweep import store
 
 _STEPS = 30
 _TINY = (
@@ -41,12 +41,12 @@ class Scene(NamedTuple):
 
 
 RUN = Scene(
-    "experiments.run",
+    "medjax.lab.commands.run",
     ("--rule", "noisy_median", "--b", "0.1", "--worker-momentum", "0.9", *_TINY),
     checkpoints.METRICS,
 )
 SWEEP = Scene(  # of two programs
-    "experiments.sweep.__main__",
+    "medjax.lab.commands.sweep",
     ("--rule", "noisy_sign", "mean", "--b", "0.1", "--momentum", "0.9", *_TINY),
     store.TABLE,
 )

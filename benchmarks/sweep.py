@@ -2,7 +2,7 @@
 
 The loops alone are timed in turns within this process: 32 runs with a program compiled for one run,
 which is what 32 processes do between compiling and writing, against the chunks of the sweep. As
-processes, `experiments.sweep` is timed once, and `experiments.run` for a few of the runs.
+processes, `medjax.lab.sweep` is timed once, and `medjax.lab.commands.run` for a few of the runs.
 """
 
 import statistics
@@ -18,16 +18,18 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import report
-from experiments import cli, communication, results
-from experiments.config import RunConfig
-from experiments.data import load
-from experiments.memory import free_bytes
-from experiments.program import compile_program, one_run
-from experiments.sweep import grid
-from experiments.sweep.execute import execute, unfinished
-from experiments.sweep.plan import Group, make_groups, runs_at_once
-from experiments.training import Stop, train
-from experiments.workers import build
+from medjax.lab.data import load
+from medjax.lab.machine.memory import free_bytes
+from medjax.lab.settings import cli
+from medjax.lab.settings.config import RunConfig
+from medjax.lab.storage import results
+from medjax.lab.sweep import grid
+from medjax.lab.sweep.execute import execute, unfinished
+from medjax.lab.sweep.plan import Group, make_groups, runs_at_once
+from medjax.lab.task import communication
+from medjax.lab.task.program import compile_program, one_run
+from medjax.lab.task.training import Stop, train
+from medjax.lab.task.workers import build
 
 AXES = {"b": (0.0, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "seed": (0, 1, 2, 3)}
 _STEPS = 300

@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from benchmarks import bad_input, disks, fuzz, kills, report
-from experiments import cli, results
+from medjax.lab.settings import cli
+from medjax.lab.storage import results
 
 
 class Check(NamedTuple):

@@ -21,8 +21,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 import medjax
 from benchmarks import report
 from benchmarks._launches import launches, least, most, sent
-from experiments import cli, machine, results
 from medjax import rules, sharding
+from medjax.lab.machine import devices as machine
+from medjax.lab.settings import cli
+from medjax.lab.storage import results
 
 WORD = 32
 RULES: dict[str, Callable[[int], rules.Rule]] = {

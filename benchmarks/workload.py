@@ -15,8 +15,9 @@ from jaxtyping import PyTree
 import medjax
 from benchmarks.libraries import B
 from benchmarks.timing import Prepare, loop
-from experiments import algorithms, models, named
 from medjax import rules, sharding
+from medjax.lab.models import catalogue as models
+from medjax.lab.settings import algorithms, named
 
 IMAGE = (28, 28, 1)
 CLASSES = 10

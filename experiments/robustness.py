@@ -14,16 +14,18 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from experiments import cli, results, robustness_picture
-from experiments.config import RunConfig, configure
-from experiments.options import add_out
+from experiments import robustness_picture
 from experiments.paper import claims
 from experiments.paper.claims import Claim, text_table
 from experiments.robustness_picture import Accuracies, Problem, worst
-from experiments.sweep import select
-from experiments.sweep.select import Statistic
-from experiments.sweep.session import run_grid
-from experiments.training import stop_on_signal
+from medjax.lab.settings import cli
+from medjax.lab.settings.config import RunConfig, configure
+from medjax.lab.settings.options import add_out
+from medjax.lab.storage import results
+from medjax.lab.sweep import select
+from medjax.lab.sweep.select import Statistic
+from medjax.lab.sweep.session import run_grid
+from medjax.lab.task.training import stop_on_signal
 
 NNM = "nnm + "
 # b is the best single one of `experiments.which_b`. The adaptive one would have to be agreed upon

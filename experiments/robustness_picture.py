@@ -9,9 +9,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from experiments import plots
-from experiments.sweep import heatmap
-from experiments.sweep.select import Statistic
+from medjax.lab import plots
+from medjax.lab.sweep import heatmap
+from medjax.lab.sweep.select import Statistic
 
 
 class Problem(NamedTuple):

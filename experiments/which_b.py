@@ -16,14 +16,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments import cli, plots, results
-from experiments.config import RunConfig, configure
-from experiments.options import add_out
 from experiments.paper.claims import text_table
-from experiments.sweep import select
-from experiments.sweep.select import Statistic
-from experiments.sweep.session import run_grid
-from experiments.training import stop_on_signal
+from medjax.lab import plots
+from medjax.lab.settings import cli
+from medjax.lab.settings.config import RunConfig, configure
+from medjax.lab.settings.options import add_out
+from medjax.lab.storage import results
+from medjax.lab.sweep import select
+from medjax.lab.sweep.select import Statistic
+from medjax.lab.sweep.session import run_grid
+from medjax.lab.task.training import stop_on_signal
 
 FIXED = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 ADAPTIVE = ("adaptive:0.01", "adaptive:0.1", "adaptive:1")

@@ -3,12 +3,15 @@
 import ast
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "medjax").rglob("*.py"))
+ALL = sorted((ROOT / "medjax").rglob("*.py"))
+LAB = [path for path in ALL if path.is_relative_to(ROOT / "medjax/lab")]
+FILES = [path for path in ALL if path not in LAB]  # the library itself
 
 FLOORS = (
     {"_engine.kernels"},
@@ -21,6 +24,20 @@ FLOORS = (
 )
 """The rooms of the library from the ground up: each imports from the floors below it only."""
 
+LAB_FLOORS = (
+    {"data", "plots"},
+    {"models"},
+    {"settings"},
+    {"machine"},
+    {"storage"},
+    {"task"},
+    {"sweep"},
+    {"report"},
+    {"commands"},
+    {"console", ""},
+)
+"""The rooms of the lab, likewise."""
+
 PACKAGES = {"jax", "jaxtyping", "numpy", "optax"}
 
 
@@ -32,8 +49,8 @@ def room(module: str) -> str:
     return parts[0] if parts else ""
 
 
-def floor(name: str) -> int:
-    (found,) = (i for i, rooms in enumerate(FLOORS) if name in rooms)
+def floor(name: str, floors: Sequence[set[str]] = FLOORS) -> int:
+    (found,) = (i for i, rooms in enumerate(floors) if name in rooms)
     return found
 
 
@@ -46,7 +63,7 @@ def imports(path: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, path
             of = node.module or ""
-            inner = of in ("medjax", "medjax._engine", "medjax._engine.kernels")
+            inner = of in ("medjax", "medjax.lab", "medjax._engine", "medjax._engine.kernels")
             found += [f"{of}.{alias.name}" if inner else of for alias in node.names]
     return found
 
@@ -59,9 +76,19 @@ def module_of(path: Path) -> str:
 def test_imports_point_down(path):
     own = room(module_of(path))
     for name in imports(path):
-        if name.partition(".")[0] == "medjax":
+        if name.partition(".")[0] == "medjax":  # of the lab nothing: it has no floor here
             other = room(name)
             assert other == own or floor(other) < floor(own), f"{own or 'medjax'} imports {name}"
+
+
+@pytest.mark.parametrize("path", LAB, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_of_the_lab_point_down(path):
+    own = room(module_of(path).removeprefix("medjax."))
+    for name in imports(path):
+        if name.startswith("medjax.lab"):
+            other = room(name.removeprefix("medjax."))
+            down = floor(other, LAB_FLOORS) < floor(own, LAB_FLOORS)
+            assert other == own or down, f"{own or 'lab'} imports {name}"
 
 
 def test_the_library_needs_few_packages():

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import medjax
-from experiments import algorithms
-from experiments import list as listing
-from experiments.run import main
-from experiments.sweep.__main__ import main as sweep
 from medjax import attacks, compressors, mixing, noise, rules
+from medjax.lab.commands import list as listing
+from medjax.lab.commands.run import main
+from medjax.lab.commands.sweep import main as sweep
+from medjax.lab.settings import algorithms
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

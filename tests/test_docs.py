@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import algorithms
 from medjax import rules
+from medjax.lab.settings import algorithms
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

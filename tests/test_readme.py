@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cli
-from experiments.checkpoints import add_checkpoints
-from experiments.config import RunConfig, resolve
-from experiments.machine import add_machine
-from experiments.options import add_options, add_out
 from experiments.paper.__main__ import EXPERIMENTS as EXPERIMENTS_OF_THE_PAPER
-from experiments.processes import add_processes
-from experiments.sweep import grid
+from medjax.lab.machine.devices import add_machine
+from medjax.lab.machine.processes import add_processes
+from medjax.lab.settings import cli
+from medjax.lab.settings.config import RunConfig, resolve
+from medjax.lab.settings.options import add_options, add_out
+from medjax.lab.storage.checkpoints import add_checkpoints
+from medjax.lab.sweep import grid
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

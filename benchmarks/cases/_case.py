@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-_MODULES = {"sweep": "experiments.sweep.__main__", "paper": "experiments.paper.__main__"}
+_MODULES = {"paper": "experiments.paper.__main__"}
 _LINK = "link to "
 
 
@@ -12,7 +12,7 @@ class Command(NamedTuple):
     """A command line that is a mistake.
 
     Attributes:
-        command: `run` for `experiments.run`, or `benchmarks.step`.
+        command: `run` for `medjax.lab.commands.run`, or `benchmarks.step`.
         arguments: its words.
         message: what is said of it, or a part of that.
         files: what is in the folder in which it is run, by path; a text that begins with "link to "

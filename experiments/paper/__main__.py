@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from experiments import cli, results
-from experiments.data import load
-from experiments.locks import alone_in
 from experiments.paper import claims, fig1, fig2, fig2_subset, fig3, theory
 from experiments.paper.claims import Claim
 from experiments.paper.options import Options
+from medjax.lab.data import load
+from medjax.lab.settings import cli
+from medjax.lab.storage import results
+from medjax.lab.storage.locks import alone_in
 
 
 class Experiment(NamedTuple):

@@ -8,13 +8,14 @@ from typing import TypeVar
 import numpy as np
 from rich.console import Console
 
-from experiments import plots, results
-from experiments.config import RunConfig
 from experiments.paper.claims import text_table
-from experiments.plots import Curves
-from experiments.sweep import select
-from experiments.sweep.session import run_grid
-from experiments.training import stop_on_signal
+from medjax.lab import plots
+from medjax.lab.plots import Curves
+from medjax.lab.settings.config import RunConfig
+from medjax.lab.storage import results
+from medjax.lab.sweep import select
+from medjax.lab.sweep.session import run_grid
+from medjax.lab.task.training import stop_on_signal
 
 _LEAST = 1e-7
 _SHARES = ("train_accuracy", "test_accuracy")

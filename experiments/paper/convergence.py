@@ -28,10 +28,11 @@ from matplotlib.ticker import NullFormatter
 from rich.console import Console
 
 import medjax
-from experiments import plots, results
 from experiments.paper.claims import Claim, columns, log_slope, text_table
 from experiments.paper.options import Options
 from medjax import theory
+from medjax.lab import plots
+from medjax.lab.storage import results
 
 _TOY = np.array([1.0, 2.0, 10.0])
 TARGETS = (_TOY - _TOY.mean()) / _TOY.std()

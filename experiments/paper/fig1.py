@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 import medjax
-from experiments import plots, results
 from experiments.paper.claims import Claim
 from experiments.paper.options import Options
 from medjax import theory
+from medjax.lab import plots
+from medjax.lab.storage import results
 
 TARGETS = (1.0, 2.0, 10.0)
 MEAN, MEDIAN = float(np.mean(TARGETS)), float(np.median(TARGETS))

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from experiments.config import RunConfig, configure
 from experiments.paper import arms
 from experiments.paper.claims import Claim
 from experiments.paper.options import Options
-from experiments.plots import Curves
+from medjax.lab.plots import Curves
+from medjax.lab.settings.config import RunConfig, configure
 
 STEP_SIZES = (1.0, 0.1, 0.01, 0.001)
 # The paper's, and one more for the median, which at those does little on our network.

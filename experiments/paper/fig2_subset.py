@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from experiments.config import RunConfig, configure
 from experiments.paper import arms
 from experiments.paper.claims import Claim
 from experiments.paper.options import Options
-from experiments.plots import Curves
+from medjax.lab.plots import Curves
+from medjax.lab.settings.config import RunConfig, configure
 
 LARGE_STEP, SMALL_STEP = "signSGD, the paper's δ", "signSGD, a tenth of the paper's δ"
 MEDIAN = "medianSGD"

@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.config import RunConfig, configure
 from experiments.paper import arms
 from experiments.paper.claims import Claim
 from experiments.paper.options import Options
-from experiments.plots import Curves
+from medjax.lab.plots import Curves
+from medjax.lab.settings.config import RunConfig, configure
 
 PLAIN, NOISY, HOMOGENEOUS = "heterogeneous", "heterogeneous, adaptive noise", "homogeneous"
 _TITLE = "signSGD with majority vote"

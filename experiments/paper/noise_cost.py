@@ -15,9 +15,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments import plots, results
 from experiments.paper.claims import columns, text_table
 from medjax import theory
+from medjax.lab import plots
+from medjax.lab.storage import results
 from medjax.noise import NOISES
 
 if TYPE_CHECKING:

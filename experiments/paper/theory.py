@@ -20,11 +20,12 @@ from jaxtyping import Array, Float, Key
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments import plots, results
 from experiments.paper import convergence, noise_cost
 from experiments.paper.claims import Claim, columns, log_slope, text_table
 from experiments.paper.options import Options
 from medjax import rules, theory
+from medjax.lab import plots
+from medjax.lab.storage import results
 from medjax.noise import NOISES, Noise
 
 TOY = np.array([1.0, 2.0, 10.0])

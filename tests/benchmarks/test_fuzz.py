@@ -13,12 +13,13 @@ from hypothesis.extra import numpy as hnp
 from benchmarks import fuzz, report
 from benchmarks.arbitrary import inputs_of
 from benchmarks.parsers import PARSERS, Parser
-from experiments import cli, results
-from experiments.config import configure
-from experiments.data import text
-from experiments.data.cifar import read_cifar
-from experiments.data.idx import read_idx
-from experiments.sweep import grid
+from medjax.lab.data import text
+from medjax.lab.data.cifar import read_cifar
+from medjax.lab.data.idx import read_idx
+from medjax.lab.settings import cli
+from medjax.lab.settings.config import configure
+from medjax.lab.storage import results
+from medjax.lab.sweep import grid
 
 NAMES = pytest.mark.parametrize("name", PARSERS)
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}

@@ -6,8 +6,8 @@ from statistics import median
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.run import main
-from experiments.sweep.__main__ import main as sweep
+from medjax.lab.commands.run import main
+from medjax.lab.commands.sweep import main as sweep
 
 pytestmark = pytest.mark.optimized
 

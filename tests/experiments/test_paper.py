@@ -9,8 +9,8 @@ from scipy import integrate, stats
 
 from experiments.paper import fig1
 from experiments.paper.__main__ import main
-from experiments.run import main as run
 from medjax import theory
+from medjax.lab.commands.run import main as run
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,0 @@
-"""Runs and sweeps as a page: `python -m experiments.report`."""

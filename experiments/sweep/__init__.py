@@ -1,1 +1,0 @@
-"""Grids of settings, trained together: `python -m experiments.sweep`."""

@@ -1,0 +1,1 @@
+"""Studies: data, models, settings, runs, sweeps, reports."""

@@ -1,0 +1,53 @@
+"""Several runs in one picture: `medjax compare DIR DIR ... --out FILE`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from medjax.lab import plots
+from medjax.lab.settings import cli
+from medjax.lab.storage import results, runs
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code. A mistake exits with 2."""
+    parser = cli.Parser(
+        "medjax compare",
+        "Draw the curves of several runs in one picture, and print their last measurements.",
+    )
+    parser.add_argument("runs", metavar="DIR", nargs="+", type=Path, help="a run's folder")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        default=Path("comparison.png"),
+        help="the picture: .png, .svg or .pdf (default: comparison.png)",
+    )
+    parser.add_argument("--title", metavar="TEXT", default="", help="(default: none)")
+    arguments = parser.parse_args(argv)
+    if arguments.out.suffix not in (".png", ".svg", ".pdf"):
+        parser.error(f"--out {arguments.out}: the name must end in .png, .svg or .pdf")
+    return cli.carry_out(parser, arguments.out, lambda: _compare(arguments))
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    found = [runs.read(folder) for folder in arguments.runs]
+    names = plots.labels(
+        [record["config"] for record, _ in found], [folder.name for folder in arguments.runs]
+    )
+    curves = [plots.Curves(name, c) for name, (_, c) in zip(names, found, strict=True)]
+    results.write_figure(arguments.out, plots.comparison_figure(curves, arguments.title))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("run", "step", *runs.COMPARED):
+        table.add_column(heading, justify="left" if heading == "run" else "right")
+    for run in curves:
+        last = (f"{run.columns[metric][-1]:.4g}" for metric in runs.COMPARED)
+        table.add_row(Text(run.label), f"{run.columns['step'][-1]}", *last)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+    print(f"\npicture in {arguments.out}")
+    return 0

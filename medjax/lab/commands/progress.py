@@ -1,0 +1,165 @@
+"""What a run says while it goes on, and at its end."""
+
+import math
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from medjax.lab import plots
+from medjax.lab.settings.config import RunConfig, configure
+from medjax.lab.settings.options import CONSTANT, THEORY
+from medjax.lab.task import health
+from medjax.lab.task.training import Clock
+from medjax.lab.task.training import Progress as RunProgress
+from medjax.lab.task.workers import Setup
+
+# metric, heading, format
+_SHOWN = (
+    ("train_loss", "train loss", "10.4f"),
+    ("train_accuracy", "train acc", "9.3f"),
+    ("test_accuracy", "test acc", "8.3f"),
+    ("grad_norm", "‖mean grad‖", "11.4g"),
+    ("median_mean_gap", "‖median-mean‖", "13.4g"),
+)
+_STAGES = (
+    *("participation", "local_steps", "local_lr", "worker_momentum", "weights", "compress"),
+    *("error_feedback", "attack", "byzantine", "mix", "server"),
+)
+_LABELS = {"images": "classes", "characters": "different characters"}
+_WORDS = {"zero": "0", "plus": "+1", "random": "±1 at random"}
+
+
+class Reporter:
+    """Prints the plan, a line for each measurement, and on a terminal a progress bar."""
+
+    def __init__(
+        self, console: Console, config: RunConfig, setup: Setup, folder: Path | None
+    ) -> None:
+        self._console = console
+        self._config = config
+        self._folder = folder
+        self._headed = self._diverged = False
+        self._bar = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[pace]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=config.steps, pace="compiling")
+        for line in plan(config, setup):
+            self._print(line)
+        self._print(f"results    {folder}")
+
+    def __enter__(self) -> "Reporter":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, progress: RunProgress) -> None:
+        """Show where the run is; a line of its own for a measurement."""
+        pace = _pace(progress.clock, self._config.steps - progress.step)
+        self._bar.update(self._task, completed=progress.step, pace=pace)
+        if progress.metrics is None:
+            return
+        if not self._headed:
+            self._headed = True
+            self._print(f"compiled in {progress.clock.compile_seconds:.1f} s\n")
+            self._print("    step  " + "  ".join(heading for _, heading, _ in _SHOWN))
+        values = "  ".join(f"{float(progress.metrics[name]):{form}}" for name, _, form in _SHOWN)
+        self._print(f"{progress.step:8d}  {values}  {pace}")
+        loss = float(progress.metrics["train_loss"])
+        if not self._diverged and not math.isfinite(loss):
+            self._diverged = True
+            self._print(f"diverged: the training loss is {loss:g} at step {progress.step}")
+
+    def nonfinite(self, workers: Sequence[int], step: int) -> None:
+        """Name workers who send NaN or ±∞ for the first time."""
+        who = health.in_words(workers, self._config.workers)
+        self._print(f"not finite: what {who} send{'s' * (len(workers) == 1)} at step {step}")
+
+    def finish(self, columns: dict[str, list[float]], clock: Clock) -> None:
+        """The short table at the end."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("", "start", "end"):
+            table.add_column(heading, justify="right" if heading else "left")
+        for name, values in columns.items():
+            if name != "step":
+                table.add_row(name, f"{values[0]:.4g}", f"{values[-1]:.4g}")
+        rate = clock.steps_per_second
+        table.add_row("steps_per_second", "", f"{rate:.4g}" if rate else "-")
+        self._print("")
+        self._console.print(table)
+        done, total = columns["step"][-1], self._config.steps
+        how = f"{done} steps" if done == total else f"stopped after {done} of {total} steps"
+        self._print(f"\n{how} in {clock.train_seconds:.1f} s; results in {self._folder}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True, markup=False)
+
+
+def plan(config: RunConfig, setup: Setup) -> list[str]:
+    """What the run is about to do."""
+    data, values = setup.sizes, setup.values
+    small, large = data["smallest_worker"], data["largest_worker"]
+    each = f"{small}" if small == large else f"{small} to {large}"
+    settings = {
+        **{"classes_per_worker": "classes", "shards_per_worker": "shards", "alpha": "α"},
+        **{"similarity": "γ", "exponent": "exponent"},
+    }
+    split = [f"{w} = {v}" for k, w in settings.items() if (v := getattr(config, k)) is not None]
+    noise = "no noise"
+    if config.b is not None:
+        df = "" if config.df is None else f", {config.df:g} degrees of freedom"
+        by_theory = f" ({values.b:g})" if config.b == THEORY else ""
+        noise = f"{config.noise} noise, b = {config.b}{by_theory}{df}"
+    details = [f"step size {values.lr:g}", noise]
+    if config.lr_schedule != CONSTANT:
+        details[0] += f" by schedule {config.lr_schedule}"
+    if config.momentum is not None:
+        details.append(f"momentum {config.momentum:g}")
+    if config.declared_byzantine is not None:
+        details.append(f"f = {config.declared_byzantine}")
+    if config.zero is not None and config.tie is not None:
+        details.append(f"a zero votes {_WORDS[config.zero]}, a tie gives {_WORDS[config.tie]}")
+    usual = configure(rule=config.rule)
+    stages = [name for name in _STAGES if getattr(config, name) != getattr(usual, name)]
+    protocol = plots.named(vars(config), stages)
+    validation = ""
+    if config.validation:
+        validation = f"{data['validation_examples']} validation, "
+    batch = "full batch" if config.batch_size == "full" else f"batches of {config.batch_size}"
+    return [
+        f"algorithm  {config.rule}: {', '.join(details)}",
+        *([f"protocol   {protocol}"] if protocol else []),
+        f"workers    {config.workers}, {each} examples each, of {config.dataset} "
+        f"({data['train_examples']} training, {validation}{data['test_examples']} test, "
+        f"{data['num_classes']} {_LABELS[data['inputs']]}), {config.partition}"
+        + (f" ({', '.join(split)})" if split else "")
+        + (f", dealt out {config.copies} times" if config.copies > 1 else ""),
+        f"model      {config.model}, {setup.task.num_params:,} parameters",
+        f"training   {config.steps} steps, {batch}, measured every {config.eval_every}, "
+        f"seed {config.seed}",
+    ]
+
+
+def _pace(clock: Clock, steps_left: int) -> str:
+    rate = clock.steps_per_second
+    if rate is None:
+        return ""
+    left = timedelta(seconds=round(clock.seconds_left(steps_left)))
+    return f"{rate:6.1f} steps/s" + (f", {left} left" if steps_left else "")

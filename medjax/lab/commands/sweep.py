@@ -1,0 +1,86 @@
+"""`medjax sweep --rule sign noisy_sign --b 0 0.001 0.01 --seeds 5`: a whole grid."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from medjax.lab.machine import devices as machine
+from medjax.lab.settings import cli
+from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings.options import add_out
+from medjax.lab.storage import checkpoints, results
+from medjax.lab.sweep import grid, pictures, report, select, store
+from medjax.lab.sweep.outcome import outcome, title
+from medjax.lab.sweep.session import run_grid
+from medjax.lab.task.training import stop_on_signal
+
+_DESCRIPTION = """\
+Train with every combination of the settings' values. What differs only in numbers (step size, b,
+momentum, seed) is one compiled program, its runs side by side.
+
+A part of the training data is held out to choose the best setting of each rule; the test data are
+only reported on. The folder gets results.parquet (a row for each run and measurement), config.json,
+summary.json and pictures. Whatever ends a sweep, the same command goes on where it was."""
+
+_MOST_ROWS = 40
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0, or 130 if stopped. A mistake in the settings exits with 2."""
+    parser = cli.Parser("medjax sweep", _DESCRIPTION)
+    grid.add_grid_options(parser)
+    machine.add_machine(parser)
+    checkpoints.add_checkpoint_every(parser)
+    add_out(parser)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    try:
+        arguments, axes = grid.read_axes(parser, argv)
+        runs = grid.expand(axes, yes=arguments.yes)
+        mesh = machine.make_mesh(arguments, default="grid")
+    except ValueError as error:
+        parser.error(str(error))
+    folder = Path(arguments.out) if arguments.out else _default_folder(runs)
+
+    def work() -> int:
+        every = arguments.checkpoint_every
+        with (
+            stop_on_signal() as stop,
+            run_grid(console, folder, runs, stop, mesh, every) as columns,
+        ):
+            stop.finishing = True
+            show(console, folder, runs, columns)
+        return 0
+
+    return cli.carry_out(parser, folder, work)
+
+
+def show(
+    console: Console, folder: Path, runs: Sequence[RunConfig], columns: select.Columns
+) -> None:
+    """Print the tables; write the summary and the pictures."""
+    told = outcome(runs, columns)
+    if 1 < len(told.found) <= _MOST_ROWS:
+        console.print(report.table(told.found, told.names, told.measured))
+    console.print(f"\nBest by {told.chosen_by}, mean ± standard error over seeds:")
+    console.print(report.table(told.chosen, told.names, told.measured))
+    ended = select.diverged(columns)
+    if ended:
+        console.print(f"\n{report.diverged(runs, ended, [*told.names, 'seed'])}", soft_wrap=True)
+    summary = {"criterion": told.criterion, "best": told.chosen, "settings": told.found}
+    summary["diverged_at_step"] = ended
+    if told.worst:
+        summary["worst"] = told.worst
+        console.print("\nTheir worst cases, by test accuracy:")
+        console.print(report.table(told.worst, told.names, told.measured))
+    results.write_json(folder / "summary.json", summary)
+    for name, figure in pictures.draw(runs, columns, title(runs)).items():
+        results.write_figure(folder / f"{name}.png", figure)
+    console.print(f"\nresults in {folder}", soft_wrap=True, markup=False)
+
+
+def _default_folder(runs: Sequence[RunConfig]) -> Path:
+    """The same for the same grid."""
+    rules = "-".join(dict.fromkeys(run.rule for run in runs))
+    return results.DEFAULT_PARENT / f"sweep-{rules[:60]}-{store.fingerprint(runs)}"

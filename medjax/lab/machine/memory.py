@@ -1,0 +1,111 @@
+"""Check the memory, for one line instead of the system's killer where it isn't enough."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from medjax.lab.machine import devices as machine
+
+_SHARE_OF_FREE_MEMORY = 0.75
+
+
+class TooLarge(ValueError):
+    """The error of something that doesn't fit the memory.
+
+    Attributes:
+        share: about the part of it that would; a half if that isn't known.
+    """
+
+    def __init__(self, message: str, share: float = 0.5) -> None:
+        super().__init__(message)
+        self.share = share
+
+
+def free_bytes() -> int:
+    """The memory that a command may take, of a device that it runs on."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    else:
+        free = _available_host_bytes()
+    return int(_SHARE_OF_FREE_MEMORY * free)
+
+
+def check_fits(what: str, num_bytes: int, advice: str) -> None:
+    """Check that so much memory is there.
+
+    Args:
+        what: what takes it.
+        num_bytes: how much.
+        advice: what takes less.
+
+    Raises:
+        TooLarge: if it isn't.
+    """
+    free = free_bytes()
+    if num_bytes > free:
+        raise TooLarge(
+            f"{what} takes {in_words(num_bytes)}, more than the {in_words(free)} that there are: "
+            f"{advice}",
+            free / num_bytes,
+        )
+
+
+def check_program(num_bytes: int, data: PyTree, mesh: Mesh | None, advice: str) -> None:
+    """Check that a device can run a program, beside the data which it has already.
+
+    Args:
+        num_bytes: what the program takes of a device, its data included.
+        data: what of its arguments is there.
+        mesh: the devices; None for one.
+        advice: what takes less.
+
+    Raises:
+        TooLarge: if it can't.
+    """
+    check_fits("a step, or a measurement,", _missing(num_bytes, data, mesh), advice)
+
+
+def room(num_bytes: int, data: PyTree, mesh: Mesh | None) -> float:
+    """The number of times over that a program fits, beside its data: below 1 if it doesn't."""
+    return free_bytes() / max(1, _missing(num_bytes, data, mesh))
+
+
+def _missing(num_bytes: int, data: PyTree, mesh: Mesh | None) -> int:
+    there = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(data))
+    return (num_bytes - there) * machine.sharing_memory(mesh)
+
+
+@contextmanager
+def exhaustion(advice: str) -> Iterator[None]:
+    """A block in which it is one line if a device's memory is used up, foreseen or not.
+
+    Raises:
+        TooLarge: if it is.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise TooLarge(f"the memory of a device is used up: {advice}") from None
+
+
+def in_words(num_bytes: float) -> str:
+    """Such as 1.5 GiB."""
+    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
+
+
+def _available_host_bytes() -> int:
+    try:  # what Linux could give without swapping: more than what lies idle
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith("MemAvailable:"))
+        return 1024 * int(line.split()[1])
+    except (OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,230 @@
+"""Pictures of runs."""
+
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's (2008), which the colour-blind can tell apart."""
+
+METRICS = {
+    "train_loss": "training loss",
+    "test_accuracy": "test accuracy",
+    "grad_norm": "norm of the true mean gradient",
+    "median_mean_gap": "median - mean gap",
+}
+"""What is compared, and how it is called."""
+
+SETTINGS = {
+    "rule": "{}",
+    "mix": "after {}",
+    "workers": "n = {}",
+    "participation": "{} take part",
+    "b": "b = {}",
+    "noise": "{} noise",
+    "lr": "δ = {}",
+    "lr_schedule": "schedule {}",
+    "server": "server {}",
+    "momentum": "momentum {}",
+    "local_steps": "{} local steps",
+    "local_lr": "local δ = {}",
+    "worker_momentum": "worker momentum {}",
+    "weights": "{} weights",
+    "compress": "{}",
+    "error_feedback": "error feedback: {}",
+    "attack": "attack {}",
+    "byzantine": "{} Byzantine",
+    "batch_size": "batch {}",
+    "dataset": "{}",
+    "validation": "{} held out",
+    "partition": "{}",
+    "classes_per_worker": "{} classes",
+    "shards_per_worker": "{} shards",
+    "alpha": "α = {}",
+    "similarity": "γ = {}",
+    "exponent": "exponent {}",
+    "examples_per_worker": "{} examples each",
+    "copies": "dealt out {} times",
+    "declared_byzantine": "f = {}",
+    "zero": "a zero votes {}",
+    "tie": "a tie gives {}",
+    "df": "{} degrees of freedom",
+    "model": "{}",
+    "steps": "{} steps",
+    "seed": "seed {}",
+}
+_TELLING_IF_NONE = ("b", "mix", "compress", "attack")
+# By font size; a bit more than most letters take.
+_INCHES_PER_LETTER = {9: 0.066, 11: 0.085}
+# So many times what it was at the start, a metric's value is of no more interest.
+_DIVERGED = 100
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A run's measurements: a column for each metric, and `step`; of a mean, the errors."""
+
+    label: str
+    columns: Mapping[str, Sequence[float] | np.ndarray]
+    errors: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def new_figure(rows: int, columns: int, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with its axes, in the style of all our pictures."""
+    figure = Figure(figsize=(4.6 * columns, 3.4 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    set_title(figure, title)
+    for axis in axes:
+        axis.grid(alpha=0.25, linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def set_title(figure: Figure, title: str) -> None:
+    """A title no wider than the figure."""
+    width = int(figure.get_figwidth() / _INCHES_PER_LETTER[11])
+    lines = (textwrap.fill(line, width) for line in title.splitlines())
+    figure.suptitle("\n".join(lines), fontsize=11)
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend under the axes, in as many columns as there is room for, the figure made taller."""
+    longest = max(map(len, labels))
+    columns = int(figure.get_figwidth() / (0.7 + _INCHES_PER_LETTER[9] * longest))
+    columns = max(1, min(columns, len(labels)))
+    figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(labels) // columns))
+    place = "outside lower center"
+    figure.legend(handles, labels, loc=place, ncols=columns, fontsize=9, frameon=False)
+
+
+def run_figure(curves: Curves) -> Figure:
+    """One run: loss, accuracy, and the norms of the true gradient and of the median-mean gap."""
+    figure, axes = new_figure(1, 3, curves.label)
+    panels = (
+        ("loss", {"train_loss": "training", "test_loss": "test"}),
+        ("accuracy", {"train_accuracy": "training", "test_accuracy": "test"}),
+        ("norm", {"grad_norm": "true mean gradient", "median_mean_gap": "median - mean gap"}),
+    )
+    for axis, (name, metrics) in zip(axes, panels, strict=True):
+        for colour, (metric, label) in zip(COLOURS, metrics.items(), strict=False):
+            axis.plot(curves.columns["step"], curves.columns[metric], color=colour, label=label)
+        _label(axis, name)
+        axis.legend(frameon=False)
+    return figure
+
+
+def comparison_figure(runs: Sequence[Curves], title: str) -> Figure:
+    """Several runs, a panel for each metric."""
+    figure, axes = new_figure(2, 2, title)
+    for axis, (metric, name) in zip(axes, METRICS.items(), strict=True):
+        for k, run in enumerate(runs):
+            x, y = run.columns["step"], np.asarray(run.columns[metric], np.float64)
+            axis.plot(x, np.where(np.isfinite(y), y, np.nan), label=run.label, **style(k))
+            if metric in run.errors:
+                low, high = around(y, np.asarray(run.errors[metric]))
+                axis.fill_between(x, low, high, color=style(k)["color"], alpha=0.15, linewidth=0)
+        _label(axis, name, [run.columns[metric][0] for run in runs])
+    legend_below(figure, *axes[0].get_legend_handles_labels())
+    return figure
+
+
+def style(k: int) -> dict[str, Any]:
+    """How the k-th of several lines is drawn."""
+    return {
+        "color": COLOURS[k % len(COLOURS)],
+        "linestyle": ("-", "--", ":")[k // len(COLOURS) % 3],
+    }
+
+
+def around(mean: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """From mean - error to mean + error, but nowhere below a tenth of the mean, for log axes.
+
+    (The standard error of positive numbers is at most their mean: few come so far down.)
+    """
+    return np.maximum(mean - error, mean / 10), mean + error
+
+
+def _label(axis: Axes, name: str, start: Sequence[float] = ()) -> None:
+    axis.set_xlabel("step")
+    label_metric(axis, name, start)
+
+
+def label_metric(axis: Axes, name: str, start: Sequence[float] | np.ndarray = ()) -> None:
+    """Make the vertical axis of a metric, once its values are drawn.
+
+    Args:
+        axis: the panel.
+        name: of the metric.
+        start: its values at the start of training: a log axis ends where they are far exceeded.
+    """
+    axis.set_ylabel(name)
+    if "accuracy" in name:
+        axis.set_ylim(0, 1.02)
+        return
+    if not any(y > 0 for line in axis.get_lines() for y in np.ravel(line.get_ydata())):
+        return
+    axis.set_yscale("log")
+    bottom, top = axis.get_ylim()
+    ceiling = _DIVERGED * np.max(start, initial=0.0)
+    if bottom < ceiling < top:
+        axis.set_ylim(bottom, top := ceiling)
+    if top / bottom < 100:  # hardly a power of ten
+        steps = (1, 2, 5)
+        near = top / bottom < 10
+        locator = MaxNLocator(8, steps=(*steps, 10)) if near else LogLocator(subs=steps)
+        axis.yaxis.set_major_locator(locator)
+        axis.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+        axis.yaxis.set_minor_locator(NullLocator())
+
+
+def telling(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that tell runs apart: the rule, and those in which they differ."""
+
+    def differs(name: str) -> bool:
+        values = {str(config.get(name)) for config in configs}
+        # b names the noisy runs well enough: other settings that some lack don't tell them apart.
+        return len(values if name in _TELLING_IF_NONE else values - {"None"}) > 1
+
+    return [name for name in SETTINGS if name == "rule" or differs(name)]
+
+
+def labels(configs: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> list[str]:
+    """A name for each run: its rule and the settings in which the runs differ.
+
+    Where that leaves two runs with one name, the names of the folders are added.
+    """
+    names_of = telling(configs)
+    names = [named(config, names_of) for config in configs]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name} ({folder})" for name, folder in zip(names, folders, strict=True)]
+
+
+def named(config: Mapping[str, Any], names: Collection[str]) -> str:
+    """Some of a run's settings, in words; those that don't apply to it are left out."""
+    return ", ".join(
+        text.format(short(config[name]))
+        for name, text in SETTINGS.items()
+        if name in names and config.get(name) is not None
+    )
+
+
+def short(value: object) -> str:
+    """A setting's value: 1e-5, not 1e-05."""
+    return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
+
+
+def describe(config: Mapping[str, Any]) -> str:
+    """A run in a line, from its resolved settings."""
+    parts = [str(config["rule"]), f"n = {config['workers']}", f"δ = {short(config['lr'])}"]
+    if config["b"] is not None:
+        parts.append(f"b = {short(config['b'])}")
+    batch = config["batch_size"]
+    parts.append("full batch" if batch == "full" else f"batches of {batch}")
+    return ", ".join([*parts, str(config["dataset"]).rpartition("/")[2]])

@@ -1,0 +1,52 @@
+"""One process at a time in a folder."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from medjax.lab.storage.files import LOCK, remove_partial
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from working in the folder at the same time.
+
+    However the process ends, the lock ends with it. What a killed one was writing is removed, and
+    at the end the folder too, if there is nothing in it.
+
+    Raises:
+        ValueError: if another process is at work there.
+    """
+    descriptor = _locked(folder / LOCK)
+    try:
+        remove_partial(folder)
+        yield
+    finally:
+        with suppress(OSError):  # a disk that has become read-only
+            (folder / LOCK).unlink()
+            folder.rmdir()
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    """The descriptor of the file, which is locked for as long as it is open."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError:  # the folder has just been removed by who had it before
+            continue
+        try:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Unless who had it before has removed it: others would lock another file.
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except ImportError:  # no such thing on Windows
+            return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ValueError(f"another process is at work in {str(path.parent)!r}") from None
+        os.close(descriptor)

@@ -1,0 +1,78 @@
+"""The arguments of a sweep's programs, each placed once where the programs take it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import medjax
+from medjax import sharding
+from medjax.lab.machine import devices as machine
+from medjax.lab.sweep.plan import Chunk, Group, grid_axis
+from medjax.lab.task.setup import Hyperparameters, hyperparameters
+from medjax.lab.task.workers import worker_data
+
+
+class Inputs:
+    """The arguments for one chunk after the other.
+
+    The workers' examples stay on the devices while the seeds stay the same, the held-out data while
+    they do, which is mostly the whole sweep.
+    """
+
+    def __init__(self, mesh: Mesh | None = None) -> None:
+        self._mesh = mesh
+        self._group: Group | None = None
+        self._seeds: list[int] = []
+        self._workers: Any = None
+        self._source: Any = None
+        self._held_out: Any = None
+
+    def of(self, group: Group, chunk: Chunk) -> tuple[Hyperparameters, medjax.WorkerData, Any]:
+        """The hyper-parameters, the workers' data and the held-out data of a chunk.
+
+        Raises:
+            TooLarge: if the data don't fit the memory.
+        """
+        by = grid_axis(group, machine.parts(self._mesh))
+        where = None
+        if self._mesh is not None:
+            runs = (sharding.GRID,) if by == "seed" else (None, sharding.GRID)
+            where = NamedSharding(self._mesh, PartitionSpec(*runs))
+        workers = self._workers_of(group, chunk.seeds, sharding.GRID if by == "seed" else None)
+        placed = jax.tree.map(lambda x: jax.device_put(x, where), values(group, chunk))
+        return placed, workers, self._held_out_of(group)
+
+    def _workers_of(self, group: Group, seeds: np.ndarray, axis: str | None) -> medjax.WorkerData:
+        if self._group is not group or self._seeds != seeds.tolist():
+            self._workers = None  # free the memory first
+            indices = jax.tree.map(lambda x: x[seeds], group.indices)
+            self._workers = worker_data(group.task, indices, self._mesh, axis)
+            self._group, self._seeds = group, seeds.tolist()
+        return self._workers
+
+    def _held_out_of(self, group: Group) -> Any:
+        source = group.task.held_out
+        if not _same(self._source, source):
+            self._source = self._held_out = None
+            placed = sharding.place_everywhere(source, self._mesh)
+            self._source, self._held_out = source, jax.tree.map(jnp.asarray, placed)
+        return self._held_out
+
+
+def values(group: Group, chunk: Chunk) -> Hyperparameters:
+    """The chunk's numbers, each (s, h)."""
+    settings = [hyperparameters(group.task, group.settings[k]) for k in chunk.settings]
+    seeds = [group.seeds[k] for k in chunk.seeds]
+    each = [values._replace(seed=seed) for seed in seeds for values in settings]
+    return jax.tree.map(lambda *x: jnp.array(x).reshape(chunk.new.shape), *each)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Compare two trees of arrays."""
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        x is y or np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )

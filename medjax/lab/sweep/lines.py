@@ -1,0 +1,159 @@
+"""What a picture of a grid compares: for each line or panel, its best candidates."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from medjax.lab.plots import named, telling
+from medjax.lab.sweep.grid import varied
+from medjax.lab.sweep.select import Candidate, Columns, best, criterion
+
+CHOSEN = ("lr", "lr_schedule", "momentum", "b", "df")
+"""What is chosen wherever it isn't drawn.
+
+Of the rest of the algorithm (the noise's distribution, the vote of a zero) there are few values,
+which are compared.
+"""
+MOST = 12
+"""So many lines can be told apart in a picture."""
+
+_NAMES = {"lr": "step size δ", "b": "noise scale b", "alpha": "α", "workers": "workers n"}
+# Without a picture of their own.
+_IDLE = ("seed", "worker_chunk", "eval_every")
+
+
+class Line(NamedTuple):
+    """Candidates that are drawn together.
+
+    Attributes:
+        label: what they have in common, and other lines don't.
+        points: each one's values of the settings that are drawn.
+    """
+
+    label: str
+    points: dict[tuple[Any, ...], Candidate]
+
+
+def along(found: Sequence[Candidate], columns: Columns, *names: str) -> list[Line]:
+    """For each rule in each of the problems, the best candidate at each value of some settings."""
+    telling_names = telling([vars(candidate.run) for candidate in found])
+    lines = []
+    for rule in dict.fromkeys(candidate.run.rule for candidate in found):
+        of_rule = [candidate for candidate in found if candidate.run.rule == rule]
+        apart = [
+            name
+            for name in varied([candidate.run for candidate in of_rule])
+            if name not in (*names, *CHOSEN, *_IDLE) and not follows(of_rule, name, names)
+        ]
+        cells: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Candidate]]] = {}
+        for candidate in of_rule:
+            cell = cells.setdefault(_values(candidate, apart), {})
+            cell.setdefault(_values(candidate, names), []).append(candidate)
+        shown = ["rule", *(name for name in apart if name in telling_names)]
+        for cell in cells.values():
+            line = Line("", {v: best(these, columns)[0] for v, these in cell.items()})
+            lines.append(line._replace(label=named(vars(_first(line).run), shown)))
+    return lines
+
+
+def follows(found: Sequence[Candidate], name: str, others: Sequence[str]) -> bool:
+    """Whether a setting has one value wherever others have theirs, as a default that depends on."""
+    keys = {_values(candidate, others) for candidate in found}
+    return len({_values(candidate, (*others, name)) for candidate in found}) == len(keys)
+
+
+def numeric_settings(found: Sequence[Candidate]) -> list[str]:
+    """What there are several numbers of, and would be drawn; not what only follows another one."""
+    names: list[str] = []
+    for name in varied([candidate.run for candidate in found]):
+        numbers = [c for c in found if is_number(getattr(c.run, name)) and name not in _IDLE]
+        several = len({getattr(candidate.run, name) for candidate in numbers}) > 1
+        if several and not any(follows(numbers, name, (other,)) for other in names):
+            names.append(name)
+    return names
+
+
+def split(line: Line, name: str, names: Sequence[str]) -> Iterator[Line]:
+    """A line along a setting, and one for each value that isn't a number, and has no place on it.
+
+    Args:
+        line: the line.
+        name: the setting.
+        names: the settings that tell the grid's runs apart.
+    """
+    numbers = {value: c for value, c in line.points.items() if is_number(value[0])}
+    if numbers:
+        yield Line(line.label, dict(sorted(numbers.items())))
+    for value, candidate in line.points.items():
+        if value not in numbers:
+            shown = [other for other in names if other == name or other not in CHOSEN]
+            yield Line(named(vars(candidate.run), shown), {value: candidate})
+
+
+def foremost(lines: Sequence[Line], columns: Columns, most: int = MOST) -> list[Line]:
+    """At most so many lines, in the order that they have: of each rule, those with the best points.
+
+    As many of each rule as of the others, so that the worst of the rules is still compared.
+    """
+    by_rule: dict[str, list[int]] = {}
+    for k in sorted(range(len(lines)), key=lambda k: _badness(lines[k], columns)):
+        by_rule.setdefault(_first(lines[k]).run.rule, []).append(k)
+    in_turns = itertools.chain(*itertools.zip_longest(*by_rule.values()))
+    kept = [k for k in in_turns if k is not None][:most]
+    return [lines[k] for k in sorted(kept)]
+
+
+def choice(found: Sequence[Candidate], columns: Columns, *names: str) -> str:
+    """What is chosen in a picture of some settings, in words; empty if nothing is."""
+    rules = dict.fromkeys(candidate.run.rule for candidate in found)
+    by_rule = [varied([c.run for c in found if c.run.rule == rule]) for rule in rules]
+    chosen = [name for name in CHOSEN if name not in names and any(name in v for v in by_rule)]
+    what = ", ".join(map(called, chosen))
+    return f"at each point the best {what} by {by(columns)}" if chosen else ""
+
+
+def by(columns: Columns) -> str:
+    """What candidates are chosen by, in words."""
+    return "training loss" if criterion(columns) == "train_loss" else "validation accuracy"
+
+
+def seeds(what: str, found: Sequence[Candidate]) -> str:
+    """What the marks of the standard error are; empty if there are none."""
+    count = max(len(candidate.runs) for candidate in found)
+    return f"{what}: ± 1 standard error of {count} seeds" if count > 1 else ""
+
+
+def left_out(shown: Sequence[object], every: Sequence[object]) -> str:
+    """How many there are, if they aren't all shown."""
+    return f"the best of each rule, {len(shown)} of {len(every)}" if len(shown) < len(every) else ""
+
+
+def with_notes(title: str, notes: Sequence[str]) -> str:
+    """A picture's title, and under it what else is to be said."""
+    return "\n".join(filter(None, (title, "; ".join(filter(None, notes)))))
+
+
+def called(name: str) -> str:
+    """A setting, in words."""
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def is_number(value: object) -> bool:
+    """Whether a setting's value has a place on an axis."""
+    return type(value) in (int, float)
+
+
+def _badness(line: Line, columns: Columns) -> float:
+    name = criterion(columns)
+    values = [candidate.final[name].mean for candidate in line.points.values()]
+    bad = [value if name == "train_loss" else -value for value in values]
+    return min((value for value in bad if not math.isnan(value)), default=math.inf)
+
+
+def _first(line: Line) -> Candidate:
+    return next(iter(line.points.values()))
+
+
+def _values(candidate: Candidate, names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(getattr(candidate.run, name) for name in names)

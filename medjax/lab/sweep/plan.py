@@ -1,0 +1,154 @@
+"""How a grid becomes programs, and each program's runs chunks that fit the machine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import jax
+import numpy as np
+
+import medjax
+from medjax.lab.data import Dataset
+from medjax.lab.settings.config import RunConfig, static
+from medjax.lab.task.setup import Task, prepare
+from medjax.lab.task.workers import share_out
+
+# About so many numbers, of gradients or of activations, in all the runs of a chunk: on a CPU, more
+# don't fit the cache, and runs side by side are then slower than one after the other.
+_CACHED_NUMBERS = 1 << 23
+# Nor do more small runs than this gain anything; a sweep that is killed loses a chunk.
+_MOST_AT_ONCE = 64
+_EXAMPLES_AT_ONCE = 8192  # of one run: medjax takes more of them in turns
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The runs of one compiled program: every seed with every setting of the numbers.
+
+    Attributes:
+        task: what they have in common.
+        seeds: S of them.
+        settings: H of them, each a run of the first seed.
+        runs: (S, H), the runs' places in the grid.
+        indices: which examples each worker has, (S, n, m).
+    """
+
+    task: Task
+    seeds: list[int]
+    settings: list[RunConfig]
+    runs: np.ndarray
+    indices: medjax.WorkerData
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Runs that go side by side.
+
+    Attributes:
+        seeds: which of the group's, (s,).
+        settings: which of the group's, (h,).
+        new: (s, h), False where a run has been in an earlier chunk: all chunks have one shape.
+    """
+
+    seeds: np.ndarray
+    settings: np.ndarray
+    new: np.ndarray
+
+
+def make_groups(runs: Sequence[RunConfig], datasets: Mapping[str, Dataset]) -> list[Group]:
+    """One group for each program.
+
+    Raises:
+        ValueError: if a run's settings don't fit each other or the data.
+    """
+    seeds: dict[RunConfig, dict[int, int]] = {}  # of the runs that differ only in the seed
+    for place, run in enumerate(runs):
+        seeds.setdefault(replace(run, seed=0), {})[run.seed] = place
+    programs: dict[tuple[RunConfig, tuple[int, ...]], list[RunConfig]] = {}
+    for setting, places in seeds.items():
+        programs.setdefault((static(setting), tuple(places)), []).append(setting)
+    groups = []
+    for (_, group_seeds), settings in programs.items():
+        task = prepare(settings[0], datasets[settings[0].dataset])
+        places = [[seeds[setting][seed] for setting in settings] for seed in group_seeds]
+        groups.append(
+            Group(task, list(group_seeds), settings, np.array(places), share_out(task, group_seeds))
+        )
+    return groups
+
+
+def make_chunks(group: Group, runs_at_once: int, parts: int = 1) -> list[Chunk]:
+    """Cut a group into rectangles of at most so many runs, all of one shape.
+
+    Args:
+        group: the runs.
+        runs_at_once: the most of a chunk, but for filling up.
+        parts: over how many devices a chunk is spread, along `grid_axis`, whose length divides.
+    """
+    num_seeds, num_settings = group.runs.shape
+    seeds, settings = (parts, 1) if grid_axis(group, parts) == "seed" else (1, parts)
+    by_setting = _even_parts(num_settings, max(1, runs_at_once // seeds), settings)
+    by_seed = _even_parts(num_seeds, max(1, runs_at_once // len(by_setting[0][0])), seeds)
+    return [
+        Chunk(seeds, settings, new_seed[:, None] & new_setting)
+        for seeds, new_seed in by_seed
+        for settings, new_setting in by_setting
+    ]
+
+
+def grid_axis(group: Group, parts: int) -> Literal["seed", "setting"]:
+    """Whether the seeds or the settings of a chunk are spread over devices: which fills them."""
+    num_seeds, num_settings = group.runs.shape
+    return "seed" if num_settings < parts and num_seeds > num_settings else "setting"
+
+
+def _even_parts(count: int, most: int, multiple: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
+    """0, ..., count-1 in parts of one size, the largest up to `most` that wastes no tenth.
+
+    Args:
+        count: how many there are.
+        most: how many there may be in a part.
+        multiple: what the size of a part must be a multiple of, whatever that wastes.
+
+    Returns:
+        Each part's numbers, the last filled up with the last number, and whether they are new.
+    """
+    size = next(s for s in range(min(most, count), 0, -1) if -count % s <= count // 10)
+    size += -size % multiple
+    numbers = np.arange(count + -count % size).reshape(-1, size)
+    return [(np.minimum(part, count - 1), part < count) for part in numbers]
+
+
+def runs_at_once(group: Group, budget: int) -> int:
+    """How many of the group's runs go side by side: as many as are fast, and fit the memory.
+
+    On one device: of several each has so many.
+    """
+    one = _numbers_per_run(group)
+    fit = max(1, (budget - _data_bytes(group, 1)) // (4 * one))
+    if jax.default_backend() == "cpu":
+        fit = min(fit, max(1, _CACHED_NUMBERS // one), _MOST_AT_ONCE)
+    return min(fit, group.runs.size)
+
+
+def estimate_bytes(group: Group, chunk: Chunk) -> int:
+    """About the memory that a chunk takes, before it is compiled."""
+    return 4 * _numbers_per_run(group) * chunk.new.size + _data_bytes(group, len(chunk.seeds))
+
+
+def _numbers_per_run(group: Group) -> int:
+    """The gradients of all workers, as they are when measured, and the activations."""
+    task = group.task
+    n, rows = group.indices.examples.shape[1:]
+    held_out = max(len(labels) for _, labels in task.held_out.values())
+    forward = jax.make_jaxpr(task.model.apply)(task.like, task.train[0][:1])
+    each = sum(v.aval.size for eqn in forward.eqns for v in eqn.outvars)
+    examples = max(min(n * rows, max(rows, _EXAMPLES_AT_ONCE)), held_out)
+    return n * task.num_params + each * examples
+
+
+def _data_bytes(group: Group, num_seeds: int) -> int:
+    """The workers' examples of so many seeds, and those held out."""
+    each = sum(x[0].nbytes for x in group.task.train)
+    held_out = sum(len(labels) for _, labels in group.task.held_out.values())
+    return each * (num_seeds * group.indices.examples[0].size + held_out)

@@ -1,0 +1,156 @@
+"""What a sweep says: its plan, how far it is, and the tables at its end."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from medjax.lab import plots
+from medjax.lab.machine import memory
+from medjax.lab.settings.conditions import CONDITIONAL
+from medjax.lab.settings.config import RunConfig
+from medjax.lab.sweep.execute import Progress
+from medjax.lab.sweep.fit import Work
+from medjax.lab.sweep.plan import estimate_bytes
+from medjax.lab.sweep.select import Candidate
+
+_SECONDS_BETWEEN_LINES = 15.0
+_MOST_DIVERGED = 5  # that are named
+# Of a program.
+_TOLD = ("rule", "mix", "attack", "byzantine", "workers", "dataset", "partition", "alpha", "model")
+
+
+def plan(runs: Sequence[RunConfig], num_programs: int, work: Sequence[Work]) -> list[str]:
+    """What there is to do, before anything is done."""
+    steps = sum(run.steps for run in runs)
+    lines = [f"grid       {_count(len(runs), 'run')}, {steps:,} steps in all"]
+    todo = sum(int(chunk.new.sum()) for item in work for chunk in item.chunks.values())
+    if todo < len(runs):
+        lines.append(f"finished   {_count(len(runs) - todo, 'run')} of them, {todo} to do")
+    num_chunks = sum(len(item.chunks) for item in work)
+    most = max((c.new.size for item in work for c in item.chunks.values()), default=0)
+    lines.append(
+        f"programs   {_count(num_programs, 'program')} to compile, "
+        f"{_count(num_chunks, 'chunk')} of up to {_count(most, 'run')} side by side"
+    )
+    needed = max(
+        (estimate_bytes(item.group, c) for item in work for c in item.chunks.values()), default=0
+    )
+    free = memory.in_words(memory.free_bytes())
+    lines.append(f"memory     about {memory.in_words(needed)} at a time, of {free}")
+    return lines
+
+
+class Reporter:
+    """A progress bar on a terminal; elsewhere, a line now and then."""
+
+    def __init__(self, console: Console, work: Sequence[Work]) -> None:
+        self._console = console
+        self._work = {item.program: item for item in work}
+        chunks = [(item, c) for item in work for c in item.chunks.values()]
+        self._total = sum(item.group.task.config.steps * int(c.new.sum()) for item, c in chunks)
+        self._runs = sum(int(c.new.sum()) for _, c in chunks)
+        self._done = self._finished = 0
+        self._begun = self._last_line = time.monotonic()
+        self._bar = Bar(
+            TextColumn("{task.fields[runs]}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[pace]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=self._total, pace="compiling", runs="")
+
+    def __enter__(self) -> "Reporter":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Show how far the sweep is."""
+        self._total -= progress.kept
+        self._done += progress.run_steps
+        self._finished += progress.finished
+        runs = f"{self._finished}/{self._runs} runs"
+        self._bar.update(
+            self._task, completed=self._done, total=self._total, pace=self._pace(), runs=runs
+        )
+        if progress.compiled is not None:
+            self._console.print(self._program(progress), soft_wrap=True, markup=False)
+        due = time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
+        if self._done and due and not self._console.is_terminal:
+            self._last_line = time.monotonic()
+            self._console.print(f"{runs}, {self._pace()}", soft_wrap=True, markup=False)
+
+    def _pace(self) -> str:
+        if not self._done:
+            return ""
+        seconds = time.monotonic() - self._begun
+        left = timedelta(seconds=round(seconds * (self._total - self._done) / self._done))
+        return f"{self._done / seconds:.0f} steps/s, {left} left"
+
+    def _program(self, progress: Progress) -> str:
+        item = self._work[progress.program]
+        config, compiled = item.group.task.config, progress.compiled
+        assert compiled is not None
+        new = sum(int(c.new.sum()) for c in item.chunks.values())
+        other = progress.at_once if progress.at_once != item.at_once else None
+        return (
+            f"program {progress.program + 1}: {plots.named(vars(config), _TOLD)}: "
+            f"{_count(new, 'run')}; compiled in {compiled.seconds:.1f} s, "
+            f"{memory.in_words(compiled.num_bytes)}"
+            + (f"; up to {_count(other, 'run')} side by side" if other else "")
+        )
+
+
+def table(found: Sequence[Candidate], names: Sequence[str], columns: Sequence[str]) -> Table:
+    """A row for each candidate: the settings that vary, and the last measurements over seeds."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        made.add_column(name)
+    for name in columns:
+        made.add_column(name.replace("_", " "), justify="right")
+    for candidate in found:
+        made.add_row(
+            *(setting_text(name, getattr(candidate.run, name)) for name in names),
+            *(f"{candidate.final[name]:.4g}" for name in columns),
+        )
+    return made
+
+
+def diverged(runs: Sequence[RunConfig], ended: Mapping[int, int], names: Sequence[str]) -> str:
+    """Which runs' losses were NaN or infinite, and from which measurement on; of many the first."""
+    told = [
+        f"{plots.named(vars(runs[run]), names)} (step {step})"
+        for run, step in list(ended.items())[:_MOST_DIVERGED]
+    ]
+    more = len(ended) - len(told)
+    return (
+        f"diverged   {len(ended):,} of {_count(len(runs), 'run')}: {'; '.join(told)}"
+        + f"; and {more} more, in summary.json" * (more > 0)
+    )
+
+
+def setting_text(name: str, value: object) -> str:
+    """A setting's value in a table."""
+    if value is None:
+        return "-" if name in CONDITIONAL else "none"
+    return plots.short(value)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

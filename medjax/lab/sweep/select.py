@@ -1,0 +1,147 @@
+"""What a grid's table says: statistics over seeds, and the best setting of each rule."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medjax.lab.settings.config import RunConfig
+from medjax.lab.sweep.grid import varied
+
+TUNED = ("lr", "lr_schedule", "momentum", "b", "noise", "df", "zero", "tie", "worker_chunk")
+"""Settings that belong to the algorithm, to be chosen; others that vary make different problems."""
+
+Columns = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Of one metric over the seeds: mean and standard error s/√S (NaN of a single seed)."""
+
+    mean: float
+    error: float
+
+    def __format__(self, form: str) -> str:
+        error = "" if math.isnan(self.error) else f" ± {self.error:{form}}"
+        return f"{self.mean:{form}}{error}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A setting with all its seeds.
+
+    Attributes:
+        run: the first seed's.
+        runs: the places in the grid of all of them.
+        final: metric to its statistic, at the last step.
+    """
+
+    run: RunConfig
+    runs: tuple[int, ...]
+    final: Mapping[str, Statistic]
+
+
+def criterion(columns: Columns) -> str:
+    """What settings are chosen by: never the test data."""
+    return "validation_accuracy" if "validation_accuracy" in columns else "train_loss"
+
+
+def candidates(runs: Sequence[RunConfig], columns: Columns) -> list[Candidate]:
+    """Every setting, its metrics averaged over the seeds."""
+    names = [name for name in varied(runs) if name != "seed"]
+    places: dict[tuple[Any, ...], list[int]] = {}
+    for place, run in enumerate(runs):
+        places.setdefault(_key(run, names), []).append(place)
+    last = final_rows(columns)
+    metrics = metric_names(columns)
+    return [
+        Candidate(
+            runs[these[0]],
+            tuple(these),
+            {name: _statistic(columns[name][last[these]]) for name in metrics},
+        )
+        for these in places.values()
+    ]
+
+
+def best(found: Sequence[Candidate], columns: Columns) -> list[Candidate]:
+    """Of each rule, in each of the problems, the setting with the best criterion.
+
+    Where several are equally good, the one with the least training loss. The server doesn't know
+    the attack: where there are several, a setting is as good as under the worst of them, and the
+    chosen one is given under each.
+    """
+    names = varied([candidate.run for candidate in found])
+    problem = ["rule", *(name for name in names if name not in (*TUNED, "rule"))]
+
+    def badness(candidate: Candidate) -> tuple[float, float]:
+        loss = candidate.final["train_loss"].mean
+        loss = math.inf if math.isnan(loss) else loss
+        name = criterion(columns)
+        return (loss if name == "train_loss" else -candidate.final[name].mean, loss)
+
+    chosen = [
+        min(_under_attacks(these, names), key=lambda setting: max(map(badness, setting)))
+        for these in _under_attacks(found, problem)
+    ]
+    return list({candidate.runs: candidate for these in chosen for candidate in these}.values())
+
+
+def worst_cases(found: Sequence[Candidate]) -> list[Candidate]:
+    """Of each setting, that under the attack with the lowest test accuracy."""
+    names = varied([candidate.run for candidate in found])
+    return [
+        min(setting, key=lambda candidate: candidate.final["test_accuracy"].mean)
+        for setting in _under_attacks(found, names)
+    ]
+
+
+def diverged(columns: Columns) -> dict[int, int]:
+    """The runs whose loss has been NaN or infinite, by place, and when that was first measured."""
+    rows = np.flatnonzero(~np.isfinite(columns["train_loss"]))
+    first = rows[np.unique(columns["run"][rows], return_index=True)[1]]  # sorted by run, then step
+    return {int(columns["run"][row]): int(columns["step"][row]) for row in first}
+
+
+def final_rows(columns: Columns) -> np.ndarray:
+    """The row of each run's last measurement; the table is sorted by run, then step."""
+    return np.append(np.flatnonzero(np.diff(columns["run"])), len(columns["run"]) - 1)
+
+
+def metric_names(columns: Columns) -> list[str]:
+    """The table's columns that are measurements."""
+    names = list(columns)
+    return names[names.index("step") + 1 :]
+
+
+def _under_attacks(found: Sequence[Candidate], names: Sequence[str]) -> list[list[Candidate]]:
+    """Those together that differ, of some settings, only in the attack.
+
+    Without an attack there is no number of attackers: such a candidate is beside each that there
+    is.
+    """
+    names = [name for name in names if name not in ("attack", "byzantine", "seed")]
+    numbers: dict[tuple[Any, ...], dict[int | None, None]] = {}
+    for candidate in found:
+        if candidate.run.attack is not None:
+            numbers.setdefault(_key(candidate.run, names), {})[candidate.run.byzantine] = None
+    groups: dict[tuple[Any, ...], list[Candidate]] = {}
+    for candidate in found:
+        run, key = candidate.run, _key(candidate.run, names)
+        every = numbers.get(key, [None]) if run.attack is None else [run.byzantine]
+        for number in every:
+            groups.setdefault((key, number), []).append(candidate)
+    return list(groups.values())
+
+
+def _statistic(values: np.ndarray) -> Statistic:
+    values = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a diverged run makes both of them NaN
+        error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return Statistic(float(values.mean()), float(error))
+
+
+def _key(run: RunConfig, names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(getattr(run, name) for name in names)

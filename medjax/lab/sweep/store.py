@@ -1,0 +1,141 @@
+"""A sweep's folder: what is finished stays, and is not run again.
+
+Every chunk of runs is written whole to a part of its own as soon as it is done, and the table is
+made of the parts at the end. So however a sweep ends, starting it again goes on where it was.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import pyarrow as pa
+
+from medjax.lab.plots import METRICS
+from medjax.lab.settings.config import RunConfig
+from medjax.lab.storage import results
+from medjax.lab.storage.keeper import FOLDER
+
+TABLE = "results.parquet"
+_RUNS = "runs.parquet"
+PARTS = "parts"
+
+
+def fingerprint(runs: Sequence[RunConfig]) -> str:
+    """Eight digits that differ where grids do."""
+    return hashlib.sha256(json.dumps([_settings(run) for run in runs]).encode()).hexdigest()[:8]
+
+
+def part(folder: Path, program: int, chunk: int) -> Path:
+    """Where a chunk's measurements are, once they are complete."""
+    return folder / PARTS / f"{program:04d}-{chunk:05d}.parquet"
+
+
+def begun(folder: Path, program: int) -> bool:
+    """Tell if a chunk of a program is complete, or has a checkpoint."""
+    kept = (path for place in (PARTS, FOLDER) for path in (folder / place).glob(f"{program:04d}-*"))
+    return any(kept)
+
+
+def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray]:
+    """Put the parts together: a row for each run and measurement, settings first.
+
+    Returns:
+        The table's columns.
+    """
+    table = _joined(folder)
+    measured = {name: table[name].to_numpy() for name in table.column_names}
+    places = pa.array(measured.pop("run"))
+    columns: dict[str, pa.Array] = {"run": places}
+    columns |= {name: column.take(places) for name, column in _columns(runs).items()}
+    results.write_table(folder / TABLE, columns | measured)
+    as_numpy = {name: x.to_numpy(zero_copy_only=False) for name, x in columns.items()}
+    return as_numpy | measured
+
+
+def write_runs(folder: Path, runs: Sequence[RunConfig]) -> None:
+    """Write what the runs are, so that the parts can be read before there is a table."""
+    results.write_table(folder / _RUNS, _columns(runs))
+
+
+def read(folder: Path) -> tuple[list[RunConfig], dict[str, np.ndarray]]:
+    """The runs of a sweep that are finished, and their measurements, as if there were no others.
+
+    Returns:
+        The runs, and the table's columns without their settings. Nothing if none is finished.
+
+    Raises:
+        ValueError: if the files aren't those of a sweep.
+    """
+    try:
+        rows, measured = _read(folder)
+        columns = {name: measured[name].to_numpy() for name in measured.column_names}
+        words = [name for name, values in columns.items() if values.dtype.kind not in "iuf"]
+        missing = ({"run", "step", *METRICS} - {*columns}) if rows else set()
+        if missing or words:
+            raise ValueError(f"no numbers in {', '.join(sorted({*missing, *words}))}")
+        runs = [_run(row) for row in rows]
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise ValueError(f"{str(folder)!r}'s files can't be read: {error}") from None
+    if runs:
+        columns["run"] = np.unique(columns["run"], return_inverse=True)[1]
+    return runs, columns
+
+
+def _read(folder: Path) -> tuple[list[dict[str, Any]], pa.Table]:
+    """The settings of each finished run, and the measurements without them."""
+    settings = get_type_hints(RunConfig).keys()
+    if (folder / TABLE).exists():
+        table = results.read_table(folder / TABLE)
+        _, first = np.unique(table["run"].to_numpy(), return_index=True)
+        rows = table.take(first).to_pylist()
+        return rows, table.drop_columns([x for x in table.column_names if x in settings])
+    if not (folder / _RUNS).exists() or not any((folder / PARTS).glob("*.parquet")):
+        return [], pa.table({})
+    measured = _joined(folder)
+    rows = results.read_table(folder / _RUNS).take(np.unique(measured["run"])).to_pylist()
+    return rows, measured
+
+
+def _joined(folder: Path) -> pa.Table:
+    """The parts, by run and step."""
+    parts = sorted((folder / PARTS).glob("*.parquet"))
+    table = pa.concat_tables(map(results.read_table, parts), promote_options="default")
+    return table.sort_by([("run", "ascending"), ("step", "ascending")])
+
+
+def _columns(runs: Sequence[RunConfig]) -> dict[str, pa.Array]:
+    """The settings, a row for each run."""
+    settings = [_settings(run) for run in runs]
+    return {name: _column([values[name] for values in settings]) for name in settings[0]}
+
+
+def _run(row: dict[str, Any]) -> RunConfig:
+    """A run from its row: the inverse of `_columns`."""
+    hints = get_type_hints(RunConfig)
+    values = {name: _typed(row.get(name), hint) for name, hint in hints.items()}
+    return RunConfig(**values | {"rule": row["rule"]})  # without which it isn't one
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """A number that stands as a word in a column where others are words."""
+    for kind in (int, float):
+        if isinstance(value, str) and kind in get_args(hint):
+            with suppress(ValueError):
+                return kind(value)
+    return value
+
+
+def _settings(run: RunConfig) -> dict[str, Any]:
+    return {name: value for name, value in asdict(run).items() if name != "out"}
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """Numbers, or words if there is one among them; null where a setting doesn't apply."""
+    if any(isinstance(value, str) for value in values):
+        values = [value if value is None else str(value) for value in values]
+    return pa.array(values)

@@ -1,0 +1,1 @@
+"""From settings and data to the compiled program of a run."""

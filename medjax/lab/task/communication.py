@@ -1,0 +1,40 @@
+"""What a step sends, up to the server and down from it, in bits."""
+
+from typing import Any
+
+import numpy as np
+
+from medjax import compressors
+from medjax.compressors import Bits
+from medjax.lab.settings import algorithms
+from medjax.lab.settings.interpret import is_adaptive
+from medjax.lab.task.setup import Task
+
+
+def per_step(task: Task, b: Any) -> Bits:
+    """The bits of all who take part in a step.
+
+    A vote is one bit for each coordinate where it can't be 0, else two, the log₂ 3 of three symbols
+    rounded up. (Of finite gradients: a NaN abstains.) A worker's can't be 0 with `--zero plus` or
+    `random`, nor if the sign is drawn with noise of b > 0 that isn't adaptive, which is 0 where all
+    gradients are; nor the server's with `--tie random`, or if it has an odd number of such votes.
+    With a mixing the workers send vectors, of which the server takes the signs.
+
+    Args:
+        task: the task.
+        b: the noise of a run, or of several; None without.
+
+    Returns:
+        Numbers, or an array of them for each b.
+    """
+    config, protocol, n = task.config, task.protocol, task.protocol.num_workers
+    if not algorithms.is_vote(config.rule):
+        return compressors.communication(task.like, n, up=protocol.compressor)
+    drawn = b is not None and algorithms.draws_signs(protocol) and not is_adaptive(config)
+    never_0: Any = config.zero != "zero" or (drawn and np.asarray(b) > 0)
+    one_by_one = config.mix is None
+    decided: Any = config.tie == "random" or (one_by_one and n % 2 == 1 and never_0)
+    up = n * task.num_params * (2 - never_0)
+    if not one_by_one:
+        up = compressors.communication(task.like, n).up
+    return Bits(up, n * task.num_params * (2 - decided))

@@ -1,0 +1,224 @@
+"""The programs of a task: for one run, or, under vmap, for seeds × hyper-parameters at once."""
+
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float
+
+import medjax
+from medjax import sharding
+from medjax.lab.settings import algorithms
+from medjax.lab.settings.interpret import noise_distribution, noise_scale, server, worker_momentum
+from medjax.lab.task import backdoor
+from medjax.lab.task.setup import Hyperparameters, Task
+from medjax.sharding import GRID
+
+NONFINITE = "nonfinite_workers"
+"""Who sends NaN or ±∞, (n,) as it is measured, and in tables how many they are."""
+
+
+class Program(NamedTuple):
+    """Three functions, to be compiled; a run's state is of the kind that medjax has.
+
+    Attributes:
+        init: of hyper-parameters.
+        advance: of (state, hyper-parameters, workers' data, number of steps).
+        evaluate: of (state, workers' data, held-out data).
+    """
+
+    init: Callable[..., Any]
+    advance: Callable[..., Any]
+    evaluate: Callable[..., Any]
+
+
+class Compiled(NamedTuple):
+    """A program for arguments of certain shapes.
+
+    Attributes:
+        program: its compiled functions; `advance` takes over the memory of the state.
+        seconds: what compiling took.
+        num_bytes: the most memory that any of the three takes, its arguments included.
+    """
+
+    program: Program
+    seconds: float
+    num_bytes: int
+
+
+def one_run(task: Task) -> Program:
+    """The program of a single run."""
+    config, objective = task.config, task.objective
+
+    def simulation(
+        values: Hyperparameters, workers: medjax.WorkerData | None = None
+    ) -> medjax.Simulation:
+        protocol = task.protocol
+        if config.weights == "examples" and workers is not None:
+            sizes = workers.sizes[: workers.num_workers]
+            protocol = replace(protocol, rule=medjax.rules.mean(sizes))
+        optimizer = algorithms.build_optimizer(
+            protocol,
+            server(config, values.lr, values.momentum),
+            noise_scale(config, values.b),
+            noise_distribution(config),
+            _keys(values)[1],
+            worker_momentum(config, values.worker_momentum),
+        )
+        return medjax.simulation(
+            objective,
+            optimizer,
+            batch_size=None if config.batch_size == "full" else int(config.batch_size),
+            worker_chunk=config.worker_chunk if isinstance(config.worker_chunk, int) else None,
+            local_steps=config.local_steps,
+            local_lr=values.local_lr,
+            participants=config.participation,
+            always=protocol.num_byzantine if config.participation else 0,
+        )
+
+    def init(values: Hyperparameters) -> medjax.SimulationState:
+        model_key, _, simulation_key = _keys(values)
+        params = task.model.init(model_key, task.train[0][:1])
+        return simulation(values).init(params, simulation_key)
+
+    def advance(
+        state: medjax.SimulationState,
+        values: Hyperparameters,
+        workers: medjax.WorkerData,
+        num_steps: Any,
+    ) -> medjax.SimulationState:
+        return simulation(values, workers).advance(state, workers, num_steps)
+
+    def evaluate(
+        state: medjax.SimulationState, workers: medjax.WorkerData, held_out: Any
+    ) -> dict[str, Float[Array, ""] | Bool[Array, " n"]]:
+        # What is measured doesn't depend on how the parameters move, nor on who only pretends.
+        metrics = medjax.simulation(objective, optax.identity()).evaluate(state, workers, held_out)
+        if backdoor.PART in held_out:
+            metrics[backdoor.SUCCESS] = metrics.pop(f"{backdoor.PART}_accuracy")
+        return metrics
+
+    return Program(init, advance, evaluate)
+
+
+def many_runs(
+    task: Task, mesh: Mesh | None = None, by: Literal["seed", "setting"] = "setting"
+) -> Program:
+    """The program of a rectangle of runs: S seeds, each with its data, by H hyper-parameters.
+
+    The leaves of the hyper-parameters are (S, H), those of the workers' data (S, ...), and those of
+    the state and of the metrics (S, H, ...). The H runs of a seed share its data.
+
+    Args:
+        task: what they have in common.
+        mesh: the devices, if there are several. Along its grid axis each has some of the runs.
+        by: whether the seeds or the settings are cut for it; their number must divide.
+    """
+    one, spread = one_run(task), mesh is not None and mesh.shape[GRID] > 1
+    alone = spread and mesh is not None and mesh.size == mesh.shape[GRID]
+
+    def over_both(f: Callable[..., Any], *depths: int) -> Callable[..., Any]:
+        """Of inputs that are each of a run (depth 2), of a seed's runs (1), or of all (0)."""
+        # Where the workers are spread too, the maps over them have to know of the runs'.
+        names = {by: GRID} if spread and not alone else {}
+        by_setting = tuple(0 if depth > 1 else None for depth in depths)
+        by_seed = tuple(0 if depth > 0 else None for depth in depths)
+        inner = jax.vmap(f, in_axes=by_setting, spmd_axis_name=names.get("setting"))
+        mapped = jax.vmap(inner, in_axes=by_seed, spmd_axis_name=names.get("seed"))
+
+        def run(*inputs: Any) -> Any:
+            if jax.tree.leaves(inputs[0])[0].shape[:2] != (1, 1):
+                return mapped(*inputs)
+            # A map over one isn't free: XLA's batched products are slower than its others.
+            own = [_squeezed(x, depth) for x, depth in zip(inputs, depths, strict=True)]
+            return jax.tree.map(lambda x: jnp.expand_dims(x, (0, 1)), f(*own))
+
+        return run
+
+    runs = PartitionSpec(GRID) if by == "seed" else PartitionSpec(None, GRID)
+    data = PartitionSpec(GRID) if by == "seed" else PartitionSpec()
+    every = PartitionSpec()
+
+    def each(f: Callable[..., Any], *inputs: PartitionSpec) -> Callable[..., Any]:
+        if not alone:
+            return f
+        return jax.shard_map(f, in_specs=inputs, out_specs=runs, axis_names={GRID}, check_vma=False)
+
+    return Program(
+        init=each(over_both(one.init, 2), runs),
+        advance=each(over_both(one.advance, 2, 2, 1, 0), runs, runs, data, every),
+        evaluate=each(over_both(one.evaluate, 2, 1, 0), runs, data, every),
+    )
+
+
+def compile_program(
+    program: Program,
+    values: Hyperparameters,
+    workers: medjax.WorkerData,
+    held_out: Any,
+    done: dict[Hashable, Any] | None = None,
+    mesh: Mesh | None = None,
+) -> Compiled:
+    """Compile for arguments like these.
+
+    Args:
+        program: what to compile.
+        values: hyper-parameters.
+        workers: the workers' data.
+        held_out: the held-out data.
+        done: what other programs were compiled to, to which this one's is added. Those that differ
+            only in the rule or the attack often have the same `init` and `evaluate`; those that
+            differ only in who has which data are the same.
+        mesh: the devices that the workers are spread over; None for one.
+    """
+    program = Program(*(sharding.on_mesh(f, mesh) for f in program))
+    done = {} if done is None else done
+
+    def compile_once(lowered: Any) -> Any:
+        key = (lowered.as_text(), lowered.in_tree, lowered.out_tree)
+        if key not in done:
+            done[key] = lowered.compile()
+        return done[key]
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor() as pool:  # XLA compiles one while the next is traced
+        init = pool.submit(compile_once, jax.jit(program.init).lower(values))
+        state, layout = jax.eval_shape(program.init, values), None
+        if mesh is not None:  # the state stays where it is
+            layout = init.result().output_shardings
+            state = jax.tree.map(
+                lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+                state,
+                layout,
+            )
+        # One program for chunks of every length; it takes over the old state's memory.
+        advance = jax.jit(program.advance, donate_argnums=0, out_shardings=layout)
+        advance = pool.submit(compile_once, advance.lower(state, values, workers, jnp.int32(0)))
+        # Where each of several processes has it.
+        everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+        evaluate = jax.jit(program.evaluate, out_shardings=everywhere)
+        evaluate = pool.submit(compile_once, evaluate.lower(state, workers, held_out))
+        compiled = Program(init.result(), advance.result(), evaluate.result())
+    return Compiled(compiled, time.perf_counter() - start, max(map(_num_bytes, compiled)))
+
+
+def _squeezed(tree: Any, depth: int) -> Any:
+    return jax.tree.map(lambda x: jnp.squeeze(x, tuple(range(depth))), tree)
+
+
+def _num_bytes(compiled: Any) -> int:
+    memory = compiled.memory_analysis()
+    sizes = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
+    taken_over = getattr(memory, "alias_size_in_bytes", 0)
+    return sum(getattr(memory, size, 0) for size in sizes) - taken_over
+
+
+def _keys(values: Hyperparameters) -> Any:
+    """One for each purpose: model, noise, mini-batches."""
+    return jax.random.split(jax.random.key(values.seed), 3)

@@ -1,0 +1,153 @@
+"""Helpers that several of the tests here share, as fixtures because test files cannot import."""
+
+import errno
+import gzip
+import os
+import struct
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from medjax.lab import plots
+from medjax.lab.settings.config import configure
+from medjax.lab.storage import results
+from medjax.lab.sweep import grid, store
+
+# For each numpy type: its code in an IDX header, and the struct format of one value.
+FORMATS = {
+    "uint8": (0x08, "B"),
+    "int8": (0x09, "b"),
+    "int16": (0x0B, "h"),
+    "int32": (0x0C, "i"),
+    "float32": (0x0D, "f"),
+    "float64": (0x0E, "d"),
+}
+MEASURED = ("train_loss", "validation_accuracy", "test_loss", "train_accuracy", "test_accuracy")
+MEASURED += ("grad_norm", "median_mean_gap")
+
+
+@pytest.fixture(scope="session")
+def idx_bytes():
+    """Encodes an array as IDX."""
+
+    def idx_bytes(array):
+        code, form = FORMATS[array.dtype.name]
+        values = array.ravel().tolist()
+        header = struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
+        return header + struct.pack(f">{len(values)}{form}", *values)
+
+    return idx_bytes
+
+
+@pytest.fixture(scope="session")
+def write():
+    """Writes bytes to a file, gzipped if it is called so, and returns its path."""
+
+    def write(path, data):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(data, 1) if path.suffix == ".gz" else data)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def refused():
+    """Checks that a call fails with one line that names the file and says what is wrong."""
+
+    def refused(call, *args, kind=ValueError, match, names):
+        with pytest.raises(kind, match=match) as caught:
+            call(*args)
+        assert type(caught.value) is kind
+        assert repr(str(names)) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    return refused
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """Lists images, as bytes of pixels from 0 to a maximum, with their labels."""
+
+    def rows(x, y, maximum):
+        pixels = np.round(x * maximum).astype(np.uint8)
+        return [(image.tobytes(), int(label)) for image, label in zip(pixels, y, strict=True)]
+
+    return rows
+
+
+@pytest.fixture(scope="session")
+def assert_same():
+    """Checks that two data sets are equal in every field."""
+
+    def assert_same(a, b):
+        assert (a.name, a.num_classes) == (b.name, b.num_classes)
+        for field in ("train_x", "train_y", "test_x", "test_y"):
+            np.testing.assert_array_equal(getattr(a, field), getattr(b, field), strict=True)
+
+    return assert_same
+
+
+@pytest.fixture
+def no_picture(monkeypatch):
+    """For many runs of a few steps, of which a third would go to drawing curves like others'."""
+    monkeypatch.setattr(plots, "run_figure", lambda _: Figure((1, 1)))
+
+
+@pytest.fixture(scope="session")
+def make_run():
+    """Writes the folder of a run, with figures made up; returns what is measured."""
+
+    def make_run(folder, *, done=100, figures=None, **settings):
+        config = configure(**{"dataset": "digits", "steps": 100} | settings)
+        record = {"config": config, "data": {"train_examples": 1442}, **results.provenance()}
+        results.claim_folder(folder, record)
+        steps = np.arange(0, done + 1, 25)
+        columns = {name: (k + 1) / (1 + 0.1 * steps) for k, name in enumerate(MEASURED)}
+        columns = {"step": steps} | columns | (figures or {})
+        if done:
+            results.write_table(folder / "metrics.parquet", columns)
+        if done == config.steps:
+            last = {name: values[-1].item() for name, values in columns.items()}
+            results.write_json(folder / "summary.json", last | {"steps_per_second": 1234.5})
+        return columns
+
+    return make_run
+
+
+@pytest.fixture(scope="session")
+def make_sweep():
+    """Writes the folder of a sweep of which some runs are finished, with figures made up."""
+
+    def make_sweep(folder, finished=None, **axes):
+        runs = grid.expand({"dataset": ["digits"], "steps": [20]} | axes)
+        finished = range(len(runs)) if finished is None else finished
+        varied = {
+            name: [*dict.fromkeys(getattr(r, name) for r in runs)] for name in grid.varied(runs)
+        }
+        settings = {k: v for k, v in vars(runs[0]).items() if k not in (*varied, "out")}
+        record = {"grid": store.fingerprint(runs), "runs": len(runs), "settings": settings}
+        sessions = {"axes": varied, "sessions": [results.provenance()]}
+        results.write_json(folder / results.CONFIG, record | sessions)
+        store.write_runs(folder, runs)
+        rng = np.random.default_rng(0)
+        for run in finished:
+            columns = {"run": np.full(3, run), "step": np.array([0, 10, 20])}
+            columns |= {name: np.float32(rng.uniform(0.1, 0.9, 3)) for name in MEASURED}
+            results.write_table(store.part(folder, 0, run), columns)
+        if len(finished) == len(runs):
+            store.write_table(folder, runs)
+        return runs
+
+    return make_sweep
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """From its call on, no file can be written."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return lambda: monkeypatch.setattr(os, "fsync", refuse)

@@ -1,0 +1,237 @@
+"""Runs that are stopped or torn, and go on: bit for bit as if nothing had happened."""
+
+import json
+import shutil
+import signal
+
+import pyarrow.parquet as pq
+import pytest
+
+from medjax.lab.commands.run import main
+from medjax.lab.machine import memory
+from medjax.lab.storage.keeper import FOLDER, Keeper
+from medjax.lab.storage.locks import alone_in
+
+pytestmark = pytest.mark.usefixtures("no_picture")
+
+# With states of all kinds: the server's and the workers' momenta, errors, noise, mini-batches.
+SETTINGS = (
+    *("--dataset", "digits", "--model", "logistic", "--rule", "noisy_mean", "--batch-size", "8"),
+    *("--worker-momentum", "0.9", "--server", "adam", "--compress", "scaled_sign"),
+    *("--error-feedback", "yes", "--steps", "60", "--eval-every", "20"),
+)
+KEPT = ("--checkpoint-every", "10")
+
+
+def run(*arguments):
+    return main([*map(str, arguments)])
+
+
+def table(folder):
+    return pq.read_table(folder / "metrics.parquet").to_pydict()
+
+
+def last(folder):
+    """Step and state of the last checkpoint."""
+    keeper = Keeper(folder / FOLDER, 1)
+    try:
+        start = keeper.latest()
+        assert start is not None
+        return start
+    finally:
+        keeper.close()
+
+
+def assert_same(folder, other):
+    assert table(folder) == table(other)  # to the last bit
+    one, two = last(folder), last(other)
+    assert one.step == two.step
+    assert [x.tobytes() for x in one.leaves] == [x.tobytes() for x in two.leaves]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing happens to."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert run(*SETTINGS, *KEPT, "--out", folder) == 0
+    return folder
+
+
+@pytest.fixture
+def stopped(request, tmp_path, monkeypatch):
+    """A run that was asked to stop at step 20, or at the step that is the test's parameter."""
+    asked_at = getattr(request, "param", 20)
+    folder, update = tmp_path / "run", Keeper.update
+
+    def asked(self, step, state, rows, *, now):
+        update(self, step, state, rows, now=now)
+        if step >= asked_at:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "update", asked)
+        assert run(*SETTINGS, *KEPT, "--out", folder) == 130
+    assert last(folder).step == table(folder)["step"][-1] in (1, 40)  # the next that can be heard
+    return folder
+
+
+def test_a_checkpointed_run_is_as_one_without(whole, tmp_path):
+    assert run(*SETTINGS, "--out", tmp_path / "run") == 0
+    assert table(tmp_path / "run") == table(whole)
+    assert not (tmp_path / "run" / FOLDER).exists()
+
+
+@pytest.mark.parametrize("stopped", [0, 20], indirect=True)
+def test_a_stopped_run_goes_on(stopped, whole):
+    assert run("--resume", stopped) == 0
+    assert_same(stopped, whole)
+    record, summary = (
+        json.loads((stopped / f"{x}.json").read_text()) for x in ("config", "summary")
+    )
+    assert len(record["resumed"]) == 1
+    assert summary["stopped_early"] is False
+    assert summary["step"] == 60
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "emptied"])
+def test_a_torn_checkpoint_is_passed_over(stopped, whole, damage):
+    steps = sorted(int(x.name) for x in (stopped / FOLDER).iterdir() if x.name.isdigit())
+    assert len(steps) == 2
+    torn = stopped / FOLDER / str(steps[-1])
+    for path in (x for x in torn.rglob("*") if x.is_file()):
+        content = path.read_bytes()
+        if damage == "cut":
+            path.write_bytes(content[: len(content) // 2])
+        elif damage == "changed":
+            path.write_bytes(bytes(255 - x for x in content))
+        else:
+            path.unlink()
+    assert run("--resume", stopped) == 0
+    assert_same(stopped, whole)
+
+
+def test_without_any_whole_checkpoint_it_begins_anew(stopped, whole):
+    for path in (stopped / FOLDER).rglob("*"):
+        if path.is_file() and path.name != ".lock":
+            path.write_bytes(b"")
+    assert run("--resume", stopped) == 0
+    assert_same(stopped, whole)
+
+
+def test_what_was_left_half_done_goes(stopped, whole):
+    kept = sorted(x.name for x in (stopped / FOLDER).iterdir())
+    for path in ("9.orbax-checkpoint-tmp/state", "7/about"):  # half written, half removed
+        (stopped / FOLDER / path).mkdir(parents=True)
+    (stopped / ".metrics.parquet.123.tmp").write_bytes(b"half")
+    (stopped / ".lock").touch()
+    assert run("--resume", stopped) == 0
+    assert_same(stopped, whole)
+    assert len(kept) == len(list((stopped / FOLDER).iterdir())) == 2
+    assert {x.name for x in stopped.iterdir()} == {x.name for x in whole.iterdir()}
+
+
+def test_what_is_missing_at_the_end_is_written(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (folder / "summary.json").unlink()
+    (folder / "curves.png").unlink()
+    assert run("--resume", folder) == 0
+    assert_same(folder, whole)
+    assert (folder / "curves.png").exists()
+    assert json.loads((folder / "summary.json").read_text())["step"] == 60
+
+
+def test_the_same_command_begins_anew_what_has_not_measured_anything(whole, tmp_path, error_of):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    command = (*SETTINGS, *KEPT, "--out", str(folder))
+    record = json.loads((whole / "config.json").read_text())
+    record["config"]["out"] = str(folder)
+    (folder / "config.json").write_text(json.dumps(record))
+    (folder / ".lock").touch()
+    message = error_of(main, *command, "--lr", "0.5")
+    assert (
+        f"already holds a run: name a new one with --out, or go on with it by --resume {folder}"
+        in (message)
+    )
+    assert run(*command) == 0
+    assert_same(folder, whole)
+    assert "already holds a run" in error_of(main, *command)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--resume {run} --lr 0.5", "--lr 0.5 isn't what {run!r} was begun with, 0.1: leave it"),
+        ("--resume {run} --workers 11", "--workers 11 isn't what {run!r} was begun with, 10"),
+        ("--resume {run}", "the run in {run!r} has finished its 60 steps"),
+        ("--resume {run} --out x", "--resume goes on in the run's own folder: without --out"),
+        ("--resume nowhere", "'nowhere' isn't the folder of a run with checkpoints"),
+        ("--checkpoint-every 0", "'0' is not a whole number of at least 1"),
+    ],
+)
+def test_mistakes_get_one_line(flags, message, whole, capsys):
+    before = sorted(whole.rglob("*"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_info:
+        run(*(flag.format(run=whole) for flag in flags.split()))
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message.format(run=str(whole)) in error
+    assert error.count("\n") == 1
+    assert sorted(whole.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps", "abc", "argument --steps: 'abc' is not a whole number of at least 0"),
+        ("rule", 5, "argument --rule: unknown rule '5'"),
+        ("colour", "red", "has a setting that runs don't have, 'colour'"),
+    ],
+)
+def test_an_edited_configuration_gets_one_line(stopped, name, value, message, capsys):
+    path = stopped / "config.json"
+    record = json.loads(path.read_text())
+    record["config"][name] = value
+    path.write_text(json.dumps(record))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_info:
+        run("--resume", stopped)
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_the_same_settings_may_be_given(stopped, whole):
+    assert run("--resume", stopped, *SETTINGS) == 0
+    assert_same(stopped, whole)
+
+
+def test_what_does_not_fit_the_memory_leaves_what_was_there(stopped, tmp_path, monkeypatch, capsys):
+    before = table(stopped), (stopped / "config.json").exists()
+
+    def refuse(*_):
+        raise ValueError("a step takes more than there is")
+
+    monkeypatch.setattr(memory, "check_program", refuse)
+    for arguments in (("--resume", stopped), (*SETTINGS, *KEPT, "--out", tmp_path / "new")):
+        with pytest.raises(SystemExit) as exit_info:
+            run(*arguments)
+        assert exit_info.value.code == 2
+        assert capsys.readouterr().err.startswith("error: a step takes more")
+    assert (table(stopped), (stopped / "config.json").exists()) == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_processes_are_not_at_one_run(stopped, capsys):
+    before = table(stopped)
+    with alone_in(stopped), pytest.raises(SystemExit) as exit_info:
+        run("--resume", stopped)
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: another process is at work in")
+    assert error.count("\n") == 1
+    assert table(stopped) == before

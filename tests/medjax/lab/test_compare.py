@@ -1,0 +1,88 @@
+"""`python -m experiments.compare`: several runs in one picture."""
+
+import shutil
+
+import pytest
+
+from medjax.lab.commands.compare import main
+from medjax.lab.commands.run import main as run
+from medjax.lab.plots import labels
+from medjax.lab.storage import results
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    base = tmp_path_factory.mktemp("runs")
+    for rule in ("sign", "noisy_sign"):
+        arguments = ["--dataset", "digits", "--model", "logistic", "--steps", "4"]
+        assert run([*arguments, "--rule", rule, "--out", str(base / rule)]) == 0
+    return base
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_picture_and_table(runs, suffix, tmp_path, capsys):
+    out = tmp_path / f"picture.{suffix}"
+    assert main([str(runs / "sign"), str(runs / "noisy_sign"), "--out", str(out)]) == 0
+    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix]
+    assert out.read_bytes().startswith(start)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["run", "sign", "noisy_sign,"]
+
+
+def test_labels_name_what_differs():
+    base = {"rule": "noisy_sign", "b": 0.01, "noise": "normal", "lr": 0.1, "workers": 10}
+    silent = base | {"rule": "sign", "b": None, "noise": None}
+    assert labels([base, base | {"lr": 0.01}], ["a", "b"]) == [
+        "noisy_sign, δ = 0.1",
+        "noisy_sign, δ = 0.01",
+    ]
+    assert labels([base, silent], ["a", "b"]) == ["noisy_sign, b = 0.01", "sign"]
+    assert labels([base], ["a"]) == ["noisy_sign"]
+    assert labels([base, base], ["a", "b"]) == ["noisy_sign (a)", "noisy_sign (b)"]
+    trimmed = base | {"rule": "trimmed_mean", "declared_byzantine": 1}
+    other = trimmed | {"declared_byzantine": 3}
+    assert labels([trimmed, other], ["a", "b"]) == ["trimmed_mean, f = 1", "trimmed_mean, f = 3"]
+
+
+def test_run_without_a_metric_is_refused(runs, tmp_path, error_of):
+    (tmp_path / "config.json").write_bytes((runs / "sign/config.json").read_bytes())
+    results.write_table(tmp_path / "metrics.parquet", {"step": [0], "train_loss": [1.0]})
+    message = error_of(main, str(tmp_path), "--out", str(tmp_path / "picture.png"))
+    assert "lacks grad_norm, median_mean_gap, test_accuracy" in message
+
+
+def test_names_with_brackets_are_shown_as_they_are(runs, tmp_path, capsys):
+    folders = [tmp_path / "[bold]", tmp_path / "[red]"]
+    for folder in folders:
+        shutil.copytree(runs / "sign", folder)
+    assert main([*map(str, folders), "--out", str(tmp_path / "picture.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "sign ([bold])" in printed
+    assert "sign ([red])" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "'nowhere' doesn't hold a run"),
+        ([], "required: DIR"),
+        (["x", "--out", "picture.exe"], "must end in .png, .svg or .pdf"),
+    ],
+)
+def test_mistakes(arguments, message, error_of):
+    assert message in error_of(main, *arguments)
+
+
+def test_picture_that_cannot_be_written(runs, error_of):
+    message = error_of(main, str(runs / "sign"), "--out", "/proc/nowhere/picture.png")
+    assert "No such file or directory" in message
+
+
+def test_a_full_disk_leaves_the_old_picture(runs, tmp_path, full_disk, capsys):
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"old")
+    full_disk()
+    assert main([str(runs / "sign"), "--out", str(picture)]) == 1
+    assert capsys.readouterr().err == f"error: {picture}: No space left on device\n"
+    assert picture.read_bytes() == b"old"
+    assert [x.name for x in tmp_path.iterdir()] == ["picture.png"]

@@ -1,0 +1,90 @@
+"""Commands on several devices: the same figures, and what can't be in one line."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from medjax.lab.commands import run
+from medjax.lab.commands import sweep
+
+QUICK = ("--dataset", "digits", "--model", "logistic", "--workers", "10", "--batch-size", "8")
+QUICK += ("--steps", "20", "--eval-every", "10")
+
+
+def table(folder):
+    columns = pq.read_table(folder).to_pydict()
+    return {name: np.array(values) for name, values in columns.items() if name != "median_mean_gap"}
+
+
+def assert_close(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(actual[name], values, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_is_the_same_on_any_mesh(tmp_path):
+    # 10 workers divide by neither 4 nor 8.
+    for name, flags in {
+        "one": (),
+        "four": ("--devices", "4"),
+        "mesh": ("--mesh", "workers=2,coordinates=4"),
+    }.items():
+        out = tmp_path / name
+        assert run.main([*QUICK, "--rule", "noisy_sign", *flags, "--out", str(out)]) == 0
+    one = table(tmp_path / "one" / "metrics.parquet")
+    for name in ("four", "mesh"):
+        assert_close(table(tmp_path / name / "metrics.parquet"), one)
+    mesh = json.loads((tmp_path / "mesh" / "config.json").read_text())["mesh"]
+    assert mesh == {"grid": 1, "workers": 2, "coordinates": 4}
+
+
+@pytest.mark.slow
+def test_a_sweep_is_the_same_on_any_mesh(tmp_path):
+    grid = ("--rule", "noisy_sign", "--b", "0.1", "1", "10", "--seeds", "2")
+    for name, flags in {
+        "one": (),
+        "grid": ("--devices", "2"),
+        "both": ("--mesh", "grid=2,workers=2"),
+    }.items():
+        assert sweep.main([*QUICK, *grid, *flags, "--out", str(tmp_path / name)]) == 0
+    one = table(tmp_path / "one" / "results.parquet")
+    assert len(one["step"]) == 6 * 3
+    numbers = [name for name, values in one.items() if values.dtype.kind in "if"]
+    for name in ("grid", "both"):
+        other = table(tmp_path / name / "results.parquet")
+        assert_close({k: other[k] for k in numbers}, {k: one[k] for k in numbers})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--devices 0", "'0' is not a whole number of at least 1, nor 'auto'"),
+        ("--devices 99", "99 devices are asked for, there are 8"),
+        ("--mesh rows=2", "unknown axis 'rows': valid: workers, coordinates, grid"),
+        ("--mesh workers=2,workers=2", "workers is there twice"),
+        ("--mesh workers=0", "'0' is not a whole number of at least 1"),
+        ("--mesh workers", "'' is not a whole number of at least 1"),
+        ("--mesh workers=4 --devices 2", "--mesh workers=4 needs 4 devices, --devices gives 2"),
+    ],
+)
+def test_mistakes_get_one_line(flags, message, error_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (run.main, sweep.main):
+        assert message in error_of(command, *QUICK, "--rule", "mean", *flags.split())
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_single_run_has_no_grid(error_of):
+    message = "--mesh grid=2 is for sweeps"
+    assert message in error_of(run.main, *QUICK, "--rule", "mean", "--mesh", "grid=2")
+
+
+def test_a_sweep_goes_on_with_as_many_devices(error_of, tmp_path):
+    grid = (*QUICK, "--rule", "mean", "--lr", "0.1", "0.2", "--out", str(tmp_path / "sweep"))
+    assert sweep.main([*grid, "--devices", "2"]) == 0
+    assert "was begun with grid=2 devices, and goes on with as many, got 1" in error_of(
+        sweep.main, *grid
+    )

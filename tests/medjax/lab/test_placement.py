@@ -1,0 +1,91 @@
+"""Data lie where the programs take them: between calls nothing moves, on one device or many."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from medjax import sharding
+from medjax.lab.commands import run
+from medjax.lab.commands import sweep
+from medjax.lab.sweep import execute
+
+QUICK = ("--dataset", "digits", "--model", "logistic", "--workers", "10", "--batch-size", "8")
+QUICK += ("--steps", "4", "--eval-every", "2")
+
+
+def leaves(tree):
+    return jax.tree.leaves(tree, is_leaf=lambda x: x is None)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The arguments of all calls, each made while nothing may be copied but their steps' number."""
+    made = []
+
+    def guarded(name, function):
+        wanted, _ = function.input_shardings
+
+        def call(*arguments):
+            if name == "advance":
+                arguments = (*arguments[:-1], jax.device_put(arguments[-1], wanted[-1]))
+            for x, where in zip(leaves(arguments), leaves(wanted), strict=True):
+                # None if there is none, or if the program doesn't use it.
+                assert where is None or x.sharding.is_equivalent_to(where, x.ndim)
+            made.append((name, arguments))
+            with jax.transfer_guard("disallow"):
+                return function(*arguments)
+
+        return call
+
+    def watched(train):
+        def watch(compiled, *inputs, **settings):
+            program = compiled.program
+            named = {name: guarded(name, f) for name, f in program._asdict().items()}
+            return train(compiled._replace(program=program._replace(**named)), *inputs, **settings)
+
+        return watch
+
+    monkeypatch.setattr(run, "train", watched(run.train))
+    monkeypatch.setattr(execute, "train", watched(execute.train))
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--devices", "8"), ("--mesh", "workers=2,coordinates=2"), ("--attack", "label_flip")],
+    ids=" ".join,
+)
+def test_nothing_moves_in_a_run(flags, calls, tmp_path, no_picture):
+    flags = (*flags, "--byzantine", "2") if "--attack" in flags else flags
+    assert run.main([*QUICK, *flags, "--out", str(tmp_path / "run")]) == 0
+    assert {name for name, _ in calls} == {"init", "advance", "evaluate"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "workers"),
+    [
+        ((), None),
+        # Each device has the runs of some settings, with all seeds' data; or of some seeds.
+        (("--devices", "2", "--b", "1", "2"), PartitionSpec()),
+        (("--devices", "4", "--seeds", "4"), PartitionSpec("grid")),
+        # 10 workers divide by neither 3 nor 4.
+        (("--mesh", "grid=2,workers=3", "--b", "1", "2"), PartitionSpec(None, "workers")),
+        (("--mesh", "grid=2,workers=4", "--seeds", "2"), PartitionSpec("grid", "workers")),
+        (("--mesh", "workers=2", "--attack", "label_flip", "--byzantine", "2"), None),
+    ],
+    ids=str,
+)
+def test_nothing_moves_in_a_sweep(flags, workers, calls, tmp_path):
+    assert sweep.main([*QUICK, *flags, "--out", str(tmp_path / "sweep")]) == 0
+    (_, evaluated), *_ = [call for call in calls if call[0] == "evaluate"]
+    x = evaluated[1].examples[0]
+    if workers is not None:
+        # A device has its part alone, from the beginning.
+        assert x.sharding.is_equivalent_to(NamedSharding(x.sharding.mesh, workers), x.ndim)
+        parts = x.sharding.mesh.shape[sharding.WORKERS]
+        assert x.shape[1] == -(-10 // parts) * parts
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(evaluated[2]))
+    assert np.isfinite(np.asarray(x)).all()

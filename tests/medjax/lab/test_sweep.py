@@ -1,0 +1,222 @@
+"""What a user does with `python -m experiments.sweep`: its tables, files and interrupts."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from medjax.lab.commands import run
+from medjax.lab.commands.sweep import main
+from medjax.lab.sweep import fit, plan
+
+QUICK = ["--dataset", "digits", "--model", "logistic", "--steps", "20", "--eval-every", "5"]
+GRID = ["--rule", "sign", "noisy_sign", "--b", "0", "0.01", "0.1", "--lr", "0.01", "0.1"]
+METRICS = {
+    f"{part}_{name}" for part in ("train", "validation", "test") for name in ("loss", "accuracy")
+} | {"grad_norm", "median_mean_gap", "nonfinite_workers"}
+
+
+def table(folder):
+    return pq.read_table(folder / "results.parquet").to_pydict()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep") / "grid"
+    assert main([*QUICK, *GRID, "--seeds", "2", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_a_row_for_each_run_and_measurement(finished):
+    columns = table(finished)
+    assert set(columns) >= METRICS | {"run", "step", "rule", "b", "lr", "seed", "workers"}
+    assert columns["step"] == [0, 5, 10, 15, 20] * 16
+    assert columns["run"] == [run for run in range(16) for _ in range(5)]
+    settings = zip(columns["rule"], columns["b"], columns["lr"], columns["seed"], strict=True)
+    assert len(set(settings)) == 2 * 2 + 3 * 2 * 2
+    assert {b for rule, b in zip(columns["rule"], columns["b"], strict=True) if rule == "sign"} == {
+        None
+    }
+
+
+def test_folder_explains_itself(finished):
+    record = json.loads((finished / "config.json").read_text())
+    assert record["runs"] == 16
+    assert record["settings"]["steps"] == 20
+    assert record["settings"]["validation"] == 0.1
+    assert record["axes"]["lr"] == [0.01, 0.1]
+    assert record["axes"]["seed"] == [0, 1]
+    (session,) = record["sessions"]
+    assert session["versions"]["jax"]
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {"results.parquet", "summary.json", "curves.png", "b.png", "heatmap-lr-b.png"}
+
+
+def test_settings_are_chosen_by_validation_and_averaged_over_seeds(finished):
+    summary, columns = json.loads((finished / "summary.json").read_text()), table(finished)
+    last = {
+        (columns["rule"][k], columns["b"][k], columns["lr"][k], columns["seed"][k]): k
+        for k in range(len(columns["run"]))
+        if columns["step"][k] == 20
+    }
+    assert summary["criterion"] == "validation_accuracy"
+    for rule in ("sign", "noisy_sign"):
+        means = {
+            key[:3]: np.mean([columns["validation_accuracy"][last[*key[:3], s]] for s in (0, 1)])
+            for key in last
+            if key[0] == rule
+        }
+        (best,) = (c for c in summary["best"] if c["run"]["rule"] == rule)
+        assert best["final"]["validation_accuracy"]["mean"] == pytest.approx(max(means.values()))
+        chosen = (rule, best["run"]["b"], best["run"]["lr"])
+        values = [columns["test_accuracy"][last[*chosen, s]] for s in (0, 1)]
+        assert best["final"]["test_accuracy"]["mean"] == pytest.approx(np.mean(values))
+        # s/√S with s² = Σ(x - mean)²/(S - 1): half the difference of two.
+        error = abs(values[0] - values[1]) / 2
+        assert best["final"]["test_accuracy"]["error"] == pytest.approx(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("--rule", "noisy_sign", "--b", "0.1", "--lr", "0.01", "--seed", "1"),
+        ("--rule", "sign", "--lr", "0.1", "--seed", "0"),
+    ],
+    ids=" ".join,
+)
+def test_the_same_as_separate_runs(finished, settings, tmp_path):
+    arguments = [*QUICK, *settings, "--validation", "0.1", "--out", str(tmp_path / "run")]
+    assert run.main(arguments) == 0
+    alone = pq.read_table(tmp_path / "run/metrics.parquet").to_pydict()
+    given = dict(zip(settings[::2], settings[1::2], strict=True))
+    columns = table(finished)
+    rows = [
+        k
+        for k in range(len(columns["run"]))
+        if columns["rule"][k] == given["--rule"]
+        and columns["b"][k] == (float(given["--b"]) if "--b" in given else None)
+        and columns["lr"][k] == float(given["--lr"])
+        and columns["seed"][k] == int(given["--seed"])
+    ]
+    for name in METRICS:
+        np.testing.assert_allclose(
+            [columns[name][k] for k in rows], alone[name], rtol=1e-4, atol=1e-6, err_msg=name
+        )
+
+
+def test_one_compiled_program_for_all_numbers(tmp_path, monkeypatch, capsys):
+    compiled = []
+    compile_program = fit.compile_program
+
+    def counted(*arguments):
+        compiled.append(arguments)
+        return compile_program(*arguments)
+
+    monkeypatch.setattr(fit, "compile_program", counted)
+    grid = ["--b", "0", "0.1", "theory", "--lr", "0.01", "0.1", "--momentum", "0", "0.9"]
+    assert main([*QUICK, *grid, "--seeds", "3", "--out", str(tmp_path / "a")]) == 0
+    assert len(compiled) == 1
+    printed = capsys.readouterr().out
+    assert "36 runs, 720 steps in all" in printed
+    assert "1 program to compile, 1 chunk of up to 36 runs side by side" in printed
+    assert re.search(r"memory +about \d+ MiB at a time", printed)
+
+
+def test_finished_work_is_not_done_again(finished, monkeypatch, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("parts/*")}
+    monkeypatch.setattr(fit, "compile_program", None)
+    again = [*QUICK, *GRID, "--seeds", "2", "--out", str(finished)]
+    assert main(again) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in finished.glob("parts/*")}
+    printed = capsys.readouterr().out
+    assert "16 runs of them, 0 to do" in printed
+    assert "Best by validation accuracy" in printed
+
+
+def test_folder_of_another_grid_is_kept(finished, error_of):
+    message = error_of(main, *QUICK, *GRID, "--seeds", "3", "--out", str(finished))
+    assert "already holds other results" in message
+
+
+def test_the_default_folder_is_the_same_for_the_same_grid(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seeds in ("1", "1", "2"):
+        assert main([*QUICK, "--rule", "mean", "--seeds", seeds]) == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+# Three programs, so three chunks, each of some seconds with the compiling.
+LONG = ["--dataset", "digits", "--model", "logistic", "--steps", "600", "--eval-every", "100"]
+LONG += ["--batch-size", "4", "8", "12", "--b", "0", "0.1", "--seeds", "2"]
+
+
+def begin(folder, *arguments):
+    command = [sys.executable, "-m", "medjax.lab.sweep", *LONG, "--out", str(folder), *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while not list(folder.glob("parts/*.parquet")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    return process
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("long") / "sweep"
+    assert main([*LONG, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_a_sweep_that_is_stopped_goes_on(name, uninterrupted, tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    with begin(folder) as process:
+        process.send_signal(getattr(signal, name))
+        errors = process.stderr.read()
+    assert process.returncode == (130 if name == "SIGINT" else -signal.SIGKILL)
+    assert errors == ("stopped; the same command goes on where this was\n" * (name == "SIGINT"))
+    assert not (folder / "results.parquet").exists()
+    parts = {path: path.stat().st_mtime_ns for path in folder.glob("parts/*.parquet")}
+    assert 1 <= len(parts) < 3
+
+    assert main([*LONG, "--out", str(folder)]) == 0
+    assert f"{4 * len(parts)} runs of them, {12 - 4 * len(parts)} to do" in capsys.readouterr().out
+    for path, time_written in parts.items():
+        assert path.stat().st_mtime_ns == time_written
+    resumed, whole = (pq.read_table(x / "results.parquet") for x in (folder, uninterrupted))
+    assert resumed.equals(whole)
+    record = json.loads((folder / "config.json").read_text())
+    assert len(record["sessions"]) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_do_not_work_in_one_folder(tmp_path, error_of):
+    with begin(tmp_path / "sweep") as process:
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(SystemExit) as exit_info:
+            main([*LONG, "--out", str(tmp_path / "sweep")])
+        process.kill()
+    assert exit_info.value.code == 2
+
+
+def test_runs_one_at_a_time_are_those_side_by_side(tmp_path, monkeypatch, capsys):
+    # A chunk of one is another program, without the maps over seeds and settings.
+    grid = ["--rule", "noisy_mean", "--lr", "0.01", "0.1", "--seeds", "2", "--batch-size", "8"]
+    assert main([*QUICK, *grid, "--out", str(tmp_path / "together")]) == 0
+    monkeypatch.setattr(plan, "_CACHED_NUMBERS", 1)
+    capsys.readouterr()
+    assert main([*QUICK, *grid, "--out", str(tmp_path / "alone")]) == 0
+    assert "4 chunks of up to 1 run side by side" in capsys.readouterr().out
+    together, alone = table(tmp_path / "together"), table(tmp_path / "alone")
+    assert together.keys() == alone.keys()
+    for name in METRICS:
+        np.testing.assert_allclose(alone[name], together[name], rtol=1e-4, atol=1e-6, err_msg=name)

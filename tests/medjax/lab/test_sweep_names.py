@@ -1,0 +1,74 @@
+"""Every name of the library is a value of a sweep's axis: its programs are built and traced."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from medjax.attacks import ATTACKS
+from medjax.compressors import COMPRESSORS
+from medjax.lab.data import load
+from medjax.lab.settings import algorithms, named
+from medjax.lab.sweep import grid
+from medjax.lab.sweep.inputs import Inputs
+from medjax.lab.sweep.plan import make_chunks, make_groups
+from medjax.lab.task.program import many_runs
+from medjax.mixing import MIXINGS
+
+DATASETS = {"digits": load("digits")}
+BASE = {"dataset": ["digits"], "model": ["logistic"], "workers": [8], "partition": ["iid"]}
+# What has no default; and a fraction, for compressors that need it or another number.
+VALUES = {
+    "tau": "1",
+    "max_norm": "1",
+    "fraction": "0.5",
+    "target": "3",
+    "gradient_bound": "1",
+    "product_threshold": "100",
+    "sum_threshold": "100",
+}
+
+
+def written(kind, table):
+    """Each name of a table as on the command line."""
+    texts = []
+    for name, factory in table.items():
+        needed = [
+            f"{key}={VALUES[key]}"
+            for key, setting in named.settings_of(kind, factory).items()
+            if setting.default is setting.empty or key == "fraction"
+        ]
+        texts.append(f"{name}:{','.join(needed)}" if needed else name)
+        assert named.one_of(kind, table)(texts[-1]) == texts[-1]
+    return texts
+
+
+# To add noise is a stage of its own, whatever the rule.
+RULES = {
+    name: rule
+    for name, rule in algorithms.RULE_TABLE.items()
+    if not algorithms.is_noisy(name) or name == "noisy_median"
+}
+ATTACKED = {"attack": ["ipm"], "byzantine": [1]}
+MEAN = {"rule": ["mean"]}
+AXES = {
+    "rule": ATTACKED | {"rule": written("rule", RULES)},
+    "mix": ATTACKED | MEAN | {"mix": written("mixing", MIXINGS)},
+    "attack": ATTACKED | MEAN | {"attack": written("attack", ATTACKS)},
+    "compress": MEAN | {"compress": written("compressor", COMPRESSORS)},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", AXES)
+def test_every_name_is_a_value_of_an_axis(axis):
+    runs = grid.expand(BASE | AXES[axis] | {"seed": [0, 1], "lr": [0.1, 0.2]})
+    groups = make_groups(runs, DATASETS)
+    assert [getattr(group.task.config, axis) for group in groups] == AXES[axis][axis]
+    for group in groups:
+        assert group.runs.shape == (2, 2)
+        (chunk,) = make_chunks(group, 4)
+        values, data, _ = Inputs().of(group, chunk)
+        program = many_runs(group.task)
+        state = jax.eval_shape(program.init, values)
+        after = jax.eval_shape(program.advance, state, values, data, jnp.int32(1))
+        assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
