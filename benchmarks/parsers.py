@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from medjax.lab.settings.options import add_options, add_out
+
 from medjax.attacks import ATTACKS
 from medjax.compressors import COMPRESSORS
 from medjax.lab import data
@@ -20,7 +22,6 @@ from medjax.lab.data.idx import read_idx
 from medjax.lab.machine import devices as machine
 from medjax.lab.machine import processes
 from medjax.lab.settings import algorithms, cli, named
-from medjax.lab.settings.options import add_options, add_out
 from medjax.lab.storage import checkpoints
 from medjax.lab.sweep import grid
 from medjax.mixing import MIXINGS

@@ -20,7 +20,7 @@ from experiments.paper.claims import Claim, text_table
 from experiments.robustness_picture import Accuracies, Problem, worst
 from medjax.lab.settings import cli
 from medjax.lab.settings.config import RunConfig, configure
-from medjax.lab.settings.options import add_out
+from medjax.lab.settings.flags import add_out
 from medjax.lab.storage import results
 from medjax.lab.sweep import select
 from medjax.lab.sweep.select import Statistic

@@ -18,9 +18,10 @@ from rich.console import Console
 
 from experiments.paper.claims import text_table
 from medjax.lab import plots
-from medjax.lab.settings import cli
+from medjax.lab.settings import cli, wording
 from medjax.lab.settings.config import RunConfig, configure
-from medjax.lab.settings.options import add_out
+from medjax.lab.settings.field import plain
+from medjax.lab.settings.flags import add_out
 from medjax.lab.storage import results
 from medjax.lab.sweep import select
 from medjax.lab.sweep.select import Statistic
@@ -73,7 +74,7 @@ def _show(
 ) -> None:
     """Print the regrets; write them, and the picture."""
     rows = [regrets(found, problem) for problem in problems()]
-    headings = ("rule", "model", "n", "α", "best b", *map(plots.short, CHOICES))
+    headings = ("rule", "model", "n", "α", "best b", *map(wording.short, CHOICES))
     results.write_table(
         folder / "regret.parquet", {h: [row[k] for row in rows] for k, h in enumerate(headings)}
     )
@@ -125,8 +126,8 @@ def accuracies(
     """The last test accuracy of each problem and b."""
     return {
         (
-            (c.run.rule, c.run.model, c.run.workers, c.run.alpha),
-            c.run.b if c.run.b is not None else 0.0,
+            (str(c.run.rule), str(c.run.model), c.run.workers, c.run.alpha),
+            plain(c.run.b) if c.run.b is not None else 0.0,
         ): c.final["test_accuracy"]
         for c in select.candidates(runs, columns)
     }
@@ -137,7 +138,8 @@ def regrets(found: Mapping[tuple[Problem, float | str], Statistic], problem: Pro
     means = {b: found[problem, b].mean for b in CHOICES}
     best = max(FIXED, key=lambda b: means[b])
     rule, model, n, alpha = problem
-    words = [rule, model, str(n), "∞" if alpha is None else plots.short(alpha), plots.short(best)]
+    split = "∞" if alpha is None else wording.short(alpha)
+    words = [rule, model, str(n), split, wording.short(best)]
     return [*words, *(means[best] - means[b] for b in CHOICES)]
 
 
@@ -155,7 +157,7 @@ def figure(found: Mapping[tuple[Problem, float | str], Statistic]) -> Figure:
             enumerate(MODELS[model]), zip(plots.COLOURS, ALPHAS, strict=False)
         ):
             values = [found[(rule, model, n, alpha), b] for b in CHOICES]
-            label = f"α = {'∞' if alpha is None else plots.short(alpha)}, n = {n}"
+            label = f"α = {'∞' if alpha is None else wording.short(alpha)}, n = {n}"
             for part in (slice(len(FIXED)), slice(len(FIXED), None)):
                 axis.errorbar(
                     places[part],
@@ -168,7 +170,7 @@ def figure(found: Mapping[tuple[Problem, float | str], Statistic]) -> Figure:
                     linewidth=1.2,
                     label=label if part.start is None else None,
                 )
-        names = [plots.short(b).replace("adaptive:", "a ") for b in CHOICES]
+        names = [wording.short(b).replace("adaptive:", "a ") for b in CHOICES]
         axis.set_xticks(places, names, fontsize=8)
         axis.set_xlabel("b: fixed, and (a) a fraction of the largest gradient", fontsize=9)
         axis.set_ylabel("test accuracy")

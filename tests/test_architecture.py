@@ -34,6 +34,7 @@ LAB_FLOORS = (
     {"sweep"},
     {"report"},
     {"commands"},
+    {"study"},
     {"console", ""},
 )
 """The rooms of the lab, likewise."""

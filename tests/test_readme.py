@@ -5,13 +5,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+from medjax.lab.settings.options import add_options, add_out
 
 from experiments.paper.__main__ import EXPERIMENTS as EXPERIMENTS_OF_THE_PAPER
 from medjax.lab.machine.devices import add_machine
 from medjax.lab.machine.processes import add_processes
 from medjax.lab.settings import cli
 from medjax.lab.settings.config import RunConfig, resolve
-from medjax.lab.settings.options import add_options, add_out
 from medjax.lab.storage.checkpoints import add_checkpoints
 from medjax.lab.sweep import grid
 

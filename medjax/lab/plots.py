@@ -1,7 +1,7 @@
 """Pictures of runs."""
 
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,45 +21,6 @@ METRICS = {
 }
 """What is compared, and how it is called."""
 
-SETTINGS = {
-    "rule": "{}",
-    "mix": "after {}",
-    "workers": "n = {}",
-    "participation": "{} take part",
-    "b": "b = {}",
-    "noise": "{} noise",
-    "lr": "δ = {}",
-    "lr_schedule": "schedule {}",
-    "server": "server {}",
-    "momentum": "momentum {}",
-    "local_steps": "{} local steps",
-    "local_lr": "local δ = {}",
-    "worker_momentum": "worker momentum {}",
-    "weights": "{} weights",
-    "compress": "{}",
-    "error_feedback": "error feedback: {}",
-    "attack": "attack {}",
-    "byzantine": "{} Byzantine",
-    "batch_size": "batch {}",
-    "dataset": "{}",
-    "validation": "{} held out",
-    "partition": "{}",
-    "classes_per_worker": "{} classes",
-    "shards_per_worker": "{} shards",
-    "alpha": "α = {}",
-    "similarity": "γ = {}",
-    "exponent": "exponent {}",
-    "examples_per_worker": "{} examples each",
-    "copies": "dealt out {} times",
-    "declared_byzantine": "f = {}",
-    "zero": "a zero votes {}",
-    "tie": "a tie gives {}",
-    "df": "{} degrees of freedom",
-    "model": "{}",
-    "steps": "{} steps",
-    "seed": "seed {}",
-}
-_TELLING_IF_NONE = ("b", "mix", "compress", "attack")
 # By font size; a bit more than most letters take.
 _INCHES_PER_LETTER = {9: 0.066, 11: 0.085}
 # So many times what it was at the start, a metric's value is of no more interest.
@@ -181,50 +142,3 @@ def label_metric(axis: Axes, name: str, start: Sequence[float] | np.ndarray = ()
         axis.yaxis.set_major_locator(locator)
         axis.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
         axis.yaxis.set_minor_locator(NullLocator())
-
-
-def telling(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The settings that tell runs apart: the rule, and those in which they differ."""
-
-    def differs(name: str) -> bool:
-        values = {str(config.get(name)) for config in configs}
-        # b names the noisy runs well enough: other settings that some lack don't tell them apart.
-        return len(values if name in _TELLING_IF_NONE else values - {"None"}) > 1
-
-    return [name for name in SETTINGS if name == "rule" or differs(name)]
-
-
-def labels(configs: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> list[str]:
-    """A name for each run: its rule and the settings in which the runs differ.
-
-    Where that leaves two runs with one name, the names of the folders are added.
-    """
-    names_of = telling(configs)
-    names = [named(config, names_of) for config in configs]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{name} ({folder})" for name, folder in zip(names, folders, strict=True)]
-
-
-def named(config: Mapping[str, Any], names: Collection[str]) -> str:
-    """Some of a run's settings, in words; those that don't apply to it are left out."""
-    return ", ".join(
-        text.format(short(config[name]))
-        for name, text in SETTINGS.items()
-        if name in names and config.get(name) is not None
-    )
-
-
-def short(value: object) -> str:
-    """A setting's value: 1e-5, not 1e-05."""
-    return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
-
-
-def describe(config: Mapping[str, Any]) -> str:
-    """A run in a line, from its resolved settings."""
-    parts = [str(config["rule"]), f"n = {config['workers']}", f"δ = {short(config['lr'])}"]
-    if config["b"] is not None:
-        parts.append(f"b = {short(config['b'])}")
-    batch = config["batch_size"]
-    parts.append("full batch" if batch == "full" else f"batches of {batch}")
-    return ", ".join([*parts, str(config["dataset"]).rpartition("/")[2]])

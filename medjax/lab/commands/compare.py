@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medjax.lab import plots
-from medjax.lab.settings import cli
+from medjax.lab.settings import cli, wording
 from medjax.lab.storage import results, runs
 
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     found = [runs.read(folder) for folder in arguments.runs]
-    names = plots.labels(
+    names = wording.labels(
         [record["config"] for record, _ in found], [folder.name for folder in arguments.runs]
     )
     curves = [plots.Curves(name, c) for name, (_, c) in zip(names, found, strict=True)]

@@ -1,6 +1,7 @@
-"""Every name that the command line takes, and what it stands for: `medjax list`.
+"""The command `medjax list`: every name that the command line takes, and what it stands for.
 
-All of it is read from the factories themselves: their docstrings and signatures.
+All of it is read from the factories themselves, their docstrings and signatures, and from the
+declarations of the settings.
 """
 
 import argparse
@@ -17,11 +18,12 @@ from rich.text import Text
 
 from medjax.attacks import ATTACKS
 from medjax.compressors import COMPRESSORS
-from medjax.lab import plots
 from medjax.lab.data import SOURCES
 from medjax.lab.models.catalogue import MODELS
-from medjax.lab.settings import algorithms, cli, named
-from medjax.lab.settings.conditions import CONDITIONAL
+from medjax.lab.settings import cli, parts, wording
+from medjax.lab.settings.config import GROUPS, SETTINGS
+from medjax.lab.settings.field import flag, specs
+from medjax.lab.settings.rules import RULE_TABLE
 from medjax.mixing import MIXINGS
 from medjax.noise import NOISES
 from medjax.partition import PARTITIONS
@@ -34,10 +36,10 @@ class Kind:
     """A kind of names.
 
     Attributes:
-        word: what one of them is called in `named.KNOWN`, if settings may follow its name.
-        flag: where it is written.
+        word: the kind in `parts.KNOWN`, if settings may follow its name.
+        flag: the flag that takes it.
         table: the names with their factories.
-        note: what holds of all.
+        note: a remark that holds of all.
     """
 
     word: str
@@ -45,15 +47,12 @@ class Kind:
     table: Mapping[str, Callable[..., Any]]
     note: str = ""
 
-    def names(self) -> list[str]:
-        """Those with a row of their own: a noisy rule is the same as that without noise."""
-        return [name for name in self.table if not algorithms.is_noisy(name)]
-
 
 _NOISE = "b·ξ is added to every local gradient first"
+_NOISY = "noisy_"
 
 KINDS: Mapping[str, Kind] = {
-    "rules": Kind("rule", "--rule", algorithms.RULE_TABLE, f"each also as noisy_NAME: {_NOISE}"),
+    "rules": Kind("rule", "--rule", RULE_TABLE, f"each also as {_NOISY}NAME: {_NOISE}"),
     "mixings": Kind("mixing", "--mix", MIXINGS, "several are joined by +"),
     "attacks": Kind("attack", "--attack", ATTACKS, "several are joined by +"),
     "compressors": Kind("compressor", "--compress", COMPRESSORS),
@@ -63,7 +62,9 @@ KINDS: Mapping[str, Kind] = {
     "models": Kind("model", "--model", MODELS),
     "datasets": Kind("dataset", "--dataset", SOURCES),
 }
-"""Every kind by what `--kind` takes."""
+"""Every kind of names by what `--kind` takes."""
+
+_SETTINGS = "settings"
 
 HEADINGS = ("name", "family", "what it is", "settings", "needs", "source")
 
@@ -77,45 +78,59 @@ _CITATION = re.compile(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code. A mistake exits with 2."""
+    """Carry out the command; return its exit code. A mistake exits with 2."""
     parser = cli.Parser(
         "medjax list",
         "Every name that the command line takes. Settings of its own follow a name after a colon, "
         "as in\n--attack alie:tau=2; those with =VALUE must be given. Others are flags.",
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="all that is known of this one")
+    names = (*KINDS, _SETTINGS)
     parser.add_argument(
         "--kind",
         metavar="KIND",
-        type=cli.one_of("kind", KINDS),
-        help=f"only {', '.join(KINDS)} (default: all)",
+        type=cli.one_of("kind", names),
+        help=f"only {', '.join(names)} (default: all but the last)",
     )
     arguments = parser.parse_args(argv)
-    kinds = [KINDS[arguments.kind]] if arguments.kind else list(KINDS.values())
     # No terminal is wide enough for a line for each name, which is what one greps in.
     shape, width = (folded, None) if sys.stdout.isatty() else (table, 1000)
     console = Console(highlight=False, markup=False, width=width)
+    if arguments.kind == _SETTINGS and arguments.name is None:
+        console.print(all_settings())
+        return 0
+    kinds = [kind for name, kind in KINDS.items() if arguments.kind in (None, name)]
     if arguments.name is None:
         for kind in kinds:
             note = f" ({kind.note})" if kind.note else ""
             console.print(f"{kind.flag} NAME{note}", style="bold", soft_wrap=True)
             console.print(shape(kind), "")
         return 0
+    name = arguments.name.removeprefix(_NOISY)
     try:
-        cli.one_of("name", dict.fromkeys(name for kind in kinds for name in kind.table))(
-            arguments.name
-        )
+        cli.one_of("name", dict.fromkeys(name for kind in kinds for name in kind.table))(name)
     except argparse.ArgumentTypeError as error:
         parser.error(str(error))
     for kind in kinds:
-        if arguments.name in kind.table:
+        if name in kind.table:
             console.print(page(kind, arguments.name), soft_wrap=True)
     return 0
 
 
+def all_settings() -> Table:
+    """Return a table of the settings that runs and sweeps have, in their groups."""
+    made = Table.grid(padding=(0, 2))
+    for title, group in GROUPS.items():
+        made.add_row(Text(title, style="bold"))
+        for name, spec in specs(group).items():
+            made.add_row(f"{flag(name)} {spec.metavar}", spec.full_help())
+        made.add_row("")
+    return made
+
+
 def table(kind: Kind) -> Table:
-    """All names of a kind, without columns in which all are alike."""
-    rows = [row(kind, name) for name in kind.names()]
+    """Return all names of a kind, without columns in which all are alike."""
+    rows = [row(kind, name) for name in kind.table]
     made = Table(box=None, pad_edge=False, header_style="bold")
     kept = [k for k in range(len(HEADINGS)) if len({r[k] for r in rows}) > 1]
     for k in kept:
@@ -126,16 +141,16 @@ def table(kind: Kind) -> Table:
 
 
 def folded(kind: Kind) -> Table:
-    """The same in two columns, the others under what it is."""
+    """Return the same in two columns, the others below the summary."""
     made = Table.grid(padding=(0, 2))
-    for name, made_by, what, *others in (row(kind, name) for name in kind.names()):
+    for name, made_by, what, *others in (row(kind, name) for name in kind.table):
         details = "; ".join(filter(None, (made_by, *others)))
         made.add_row(name, Text(what).append(f"\n{details}" if details else "", style="dim"))
     return made
 
 
 def row(kind: Kind, name: str) -> tuple[str, ...]:
-    """What the headings say, of one name."""
+    """Return the cells of one name."""
     factory = kind.table[name]
     text = inspect.getdoc(factory) or ""
     return (
@@ -149,18 +164,18 @@ def row(kind: Kind, name: str) -> tuple[str, ...]:
 
 
 def page(kind: Kind, name: str) -> str:
-    """All that is known of one name: how it is written, and its docstring."""
-    factory = kind.table[name]
-    given = settings(kind, name)
+    """Return all that is known of one name: how it is written, and its docstring."""
+    factory = kind.table[name.removeprefix(_NOISY)]
+    given = settings(kind, name.removeprefix(_NOISY))
     flags = [setting for setting in given if setting.startswith("--")]
     own = [setting for setting in given if setting not in flags]
     written = f"{kind.flag} {name}" + (f":{','.join(own)}" if own else "")
-    noise = f"{_NOISE}.\n\n" if algorithms.is_noisy(name) else ""
+    noise = f"{_NOISE}.\n\n" if name.startswith(_NOISY) else ""
     return f"{' '.join([written, *flags])}\n\n{noise}{inspect.getdoc(factory)}\n"
 
 
 def summary(docstring: str) -> str:
-    """The first sentence, without the source, and the formula that stands by itself."""
+    """Return the first sentence, without the source, and the formula that stands by itself."""
     first, *others = docstring.partition("Args:")[0].split("\n\n")
     formula = next((text for text in others if text.startswith("    ")), "")
     what = re.sub(r" \([^()]*\b(?:19|20)\d\d\b[^()]*\)", "", first)
@@ -168,29 +183,27 @@ def summary(docstring: str) -> str:
 
 
 def family(factory: Callable[..., Any]) -> str:
-    """What the factory makes, by its return annotation; the first of several."""
+    """Return the kind that the factory makes, by its return annotation; the first of several."""
     made = inspect.signature(factory).return_annotation
     made = next(iter(get_args(made)), made)
     return "stateful" if made is StatefulRule else getattr(made, "__name__", "")
 
 
 def settings(kind: Kind, name: str) -> list[str]:
-    """The settings with their defaults, as they are written."""
+    """Return the settings with their defaults, as they are written."""
     factory = kind.table[name]
-    own = named.settings_of(kind.word, factory) if kind.word in named.KNOWN else {}
+    own = parts.settings_of(kind.word, factory) if kind.word in parts.KNOWN else {}
     written = [
         f"{key}={'VALUE' if setting.default is setting.empty else _word(setting.default)}"
         for key, setting in own.items()
     ]
-    flags = [key for key in named.parameters(factory) if key in CONDITIONAL and key not in own]
-    usual = argparse.Namespace()
-    return written + [
-        f"--{key.replace('_', '-')} {_word(CONDITIONAL[key].default(usual))}" for key in flags
-    ]
+    names = [key for key in parts.parameters(factory) if key not in own]
+    flags = [key for key in names if key in SETTINGS and SETTINGS[key].applies]
+    return written + [f"{flag(key)} {_word(SETTINGS[key].default)}" for key in flags]
 
 
 def requirements(docstring: str) -> list[str]:
-    """What must hold of n and f, or of d, or else the docstring says that an error is raised."""
+    """Return the conditions on n, f and d: the opposites of those that raise an error."""
     raises = " ".join(docstring.partition("Raises:\n")[2].partition("\n\n")[0].split())
     return [
         f"{left} {_OPPOSITE[sign]} {right}"
@@ -200,10 +213,10 @@ def requirements(docstring: str) -> list[str]:
 
 
 def sources(docstring: str) -> list[str]:
-    """Who is cited, with the years."""
+    """Return the sources that are cited, with the years."""
     found = _CITATION.findall(" ".join(docstring.split()))
     return list(dict.fromkeys(f"{authors}, {year}" for authors, year in found))
 
 
 def _word(value: object) -> str:
-    return "none" if value is None else plots.short(value)
+    return "none" if value is None else wording.short(value)

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from medjax.lab import plots
-from medjax.lab.settings.config import RunConfig, configure
-from medjax.lab.settings.options import CONSTANT, THEORY
+from medjax.lab.settings import wording
+from medjax.lab.settings.config import RunConfig, resolve
+from medjax.lab.settings.values import THEORY, Schedule
 from medjax.lab.task import health
 from medjax.lab.task.training import Clock
 from medjax.lab.task.training import Progress as RunProgress
@@ -128,7 +128,7 @@ def plan(config: RunConfig, setup: Setup) -> list[str]:
         by_theory = f" ({values.b:g})" if config.b == THEORY else ""
         noise = f"{config.noise} noise, b = {config.b}{by_theory}{df}"
     details = [f"step size {values.lr:g}", noise]
-    if config.lr_schedule != CONSTANT:
+    if config.lr_schedule != Schedule():
         details[0] += f" by schedule {config.lr_schedule}"
     if config.momentum is not None:
         details.append(f"momentum {config.momentum:g}")
@@ -136,9 +136,9 @@ def plan(config: RunConfig, setup: Setup) -> list[str]:
         details.append(f"f = {config.declared_byzantine}")
     if config.zero is not None and config.tie is not None:
         details.append(f"a zero votes {_WORDS[config.zero]}, a tie gives {_WORDS[config.tie]}")
-    usual = configure(rule=config.rule)
+    usual = resolve({"rule": config.rule})
     stages = [name for name in _STAGES if getattr(config, name) != getattr(usual, name)]
-    protocol = plots.named(vars(config), stages)
+    protocol = wording.named(vars(config), stages)
     validation = ""
     if config.validation:
         validation = f"{data['validation_examples']} validation, "

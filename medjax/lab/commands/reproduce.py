@@ -16,8 +16,8 @@ from rich.table import Table
 from medjax.lab.commands import run as one_run
 from medjax.lab.machine import devices as machine
 from medjax.lab.settings import cli
-from medjax.lab.settings.config import RunConfig, resolve
-from medjax.lab.settings.options import add_options, add_out, as_flags
+from medjax.lab.settings.config import RunConfig, as_record, from_record
+from medjax.lab.settings.flags import add_out, as_flags
 from medjax.lab.storage import checkpoints, results
 from medjax.lab.sweep import store
 from medjax.lab.sweep.session import run_grid
@@ -162,7 +162,7 @@ def _run_again(
         devices = ["--devices", str(arguments.devices), *(["--mesh", mesh] if mesh else [])]
         code = one_run.main(
             [
-                *checkpoints.recorded_flags(arguments.folder, record["config"]),
+                *as_flags(as_record(checkpoints.recorded(arguments.folder, record))),
                 *devices,
                 "--out",
                 str(out),
@@ -183,11 +183,9 @@ def _run_again(
 
 def _grid(recorded: pa.Table) -> list[RunConfig]:
     """The runs of a sweep's table, in their order."""
-    parser = cli.Parser("medjax run", "")
-    add_options(parser)
     settings = recorded.select(recorded.column_names[: recorded.column_names.index("step")])
     runs = {row.pop("run"): row for row in settings.to_pylist()}
-    return [resolve(parser.parse_args(as_flags(runs[place]))) for place in sorted(runs)]
+    return [from_record(runs[place]) for place in sorted(runs)]
 
 
 def _changed(record: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

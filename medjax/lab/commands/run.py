@@ -1,7 +1,6 @@
 """Train one model by one algorithm: `medjax run --workers 100 --rule noisy_sign`."""
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,9 +18,9 @@ from medjax.lab import plots
 from medjax.lab.commands.progress import Reporter
 from medjax.lab.machine import devices as machine
 from medjax.lab.machine import memory, processes
-from medjax.lab.settings import cli
-from medjax.lab.settings.config import RunConfig
-from medjax.lab.settings.options import add_options, add_out
+from medjax.lab.settings import cli, wording
+from medjax.lab.settings.config import RunConfig, as_record, digests
+from medjax.lab.settings.flags import add_out, add_settings
 from medjax.lab.storage import checkpoints, events, results
 from medjax.lab.storage.keeper import FOLDER, Keeper
 from medjax.lab.storage.locks import alone_in
@@ -37,42 +36,68 @@ The run's folder gets config.json (every setting, versions, device, commit), met
 for each measurement), summary.json (the last of them, and the speed) and curves.png. Ctrl-C ends
 the run and keeps what was measured."""
 
-_LESS_MEMORY = (
+LESS_MEMORY = (
     "fewer --workers or --examples-per-worker, a smaller --batch-size, --worker-chunk or --model "
     "takes less"
 )
+"""The advice to a run that doesn't fit the memory."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 0, or 130 if stopped. A mistake in the settings exits with 2."""
-    parser = cli.Parser("medjax run", _DESCRIPTION)
-    add_options(parser)
-    machine.add_machine(parser)
-    processes.add_processes(parser)
-    checkpoints.add_checkpoints(parser)
-    events.add_events(parser)
-    add_out(parser)
+    """Carry out the command; return 0, or 130 if stopped. A mistake in the settings exits with 2."""
+    parser = make_parser()
     try:
         arguments = parser.parse_args(argv)
         config = checkpoints.settings(parser, argv, arguments)
         processes.start(arguments)
-        with memory.exhaustion(_LESS_MEMORY), processes.together():
-            return _prepare_and_run(arguments, config)
+        with memory.exhaustion(LESS_MEMORY), processes.together():
+            stopped = execute(arguments, config, Console(highlight=False))[1]
+    except results.Refused as error:
+        return processes.fail(str(error))
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         print("stopped before the run began", file=sys.stderr)
         return cli.STOPPED
+    return cli.STOPPED if stopped else 0
 
 
-def _prepare_and_run(arguments: argparse.Namespace, config: RunConfig) -> int:
+def make_parser() -> cli.Parser:
+    """Make the command's parser."""
+    parser = cli.Parser("medjax run", _DESCRIPTION)
+    add_settings(parser)
+    machine.add_machine(parser)
+    processes.add_processes(parser)
+    checkpoints.add_checkpoints(parser)
+    events.add_events(parser)
+    add_out(parser)
+    return parser
+
+
+def execute(
+    arguments: argparse.Namespace, config: RunConfig, console: Console
+) -> tuple[Path | None, bool]:
+    """Run, writing to a folder.
+
+    Args:
+        arguments: the command's, for all but the settings.
+        config: the settings.
+        console: for what is told meanwhile.
+
+    Returns:
+        The folder, which only one of several processes has, and whether the run was stopped.
+
+    Raises:
+        ValueError: if the settings don't fit each other, the data or the memory.
+        Refused: if the system refuses to write.
+    """
     mesh = machine.make_mesh(arguments, default="workers")
-    first, out = processes.is_first(), Path(config.out) if config.out else None
-    console = Console(highlight=False, quiet=not first)
+    first, out = processes.is_first(), Path(arguments.out) if arguments.out else None
+    console.quiet = console.quiet or not first
 
     def prepare() -> Setup:
         if first and not arguments.resume:
-            results.check_folder(out, config)  # before anything slow
+            results.check_folder(out, as_record(config))  # before anything slow
         with console.status("loading the data, building the model"):
             return build(config, mesh)
 
@@ -82,14 +107,15 @@ def _prepare_and_run(arguments: argparse.Namespace, config: RunConfig) -> int:
         folder = out or results.new_folder(_stem(config))
         held.enter_context(alone_in(folder))
         if not arguments.resume:
-            record = {"config": config, "data": setup.sizes, "num_params": setup.task.num_params}
+            record = {"config": as_record(config), "own_code": digests([config])}
+            record |= {"data": setup.sizes, "num_params": setup.task.num_params}
             record |= {"checkpoint_every": arguments.checkpoint_every}
             record |= results.provenance() | machine.described(mesh)
             results.claim_folder(folder, record)
         return folder
 
-    settings = vars(config) | machine.described(mesh) | {"jax": jax.__version__}
-    processes.check_same({k: v for k, v in settings.items() if k != "out"})
+    versions = {"jax": jax.__version__, "own_code": digests([config])}
+    processes.check_same(as_record(config) | machine.described(mesh) | versions)
     setup = processes.all_ready(prepare)
     folder = out
     with ExitStack() as held:
@@ -102,8 +128,8 @@ def _prepare_and_run(arguments: argparse.Namespace, config: RunConfig) -> int:
                 _run(console, config, setup, folder, stop, mesh, keeper, arguments.tensorboard)
         except OSError as error:
             place = folder or results.DEFAULT_PARENT
-            return processes.fail(f"{place}: {error.strerror or error}")
-    return cli.STOPPED if stop.requested else 0
+            raise results.Refused(f"{place}: {error.strerror or error}") from error
+    return folder, stop.requested
 
 
 def _run(
@@ -129,7 +155,7 @@ def _run(
             inputs = (values, setup.workers, held_out)
             compiled = compile_program(one_run(setup.task), *inputs, mesh=mesh)
             try:
-                needs = (compiled.num_bytes, setup.workers, mesh, _LESS_MEMORY)
+                needs = (compiled.num_bytes, setup.workers, mesh, LESS_MEMORY)
                 processes.all_ready(lambda: memory.check_program(*needs))
             except ValueError:
                 _give_up(folder)
@@ -168,7 +194,7 @@ def _run(
         _give_up(folder)
         print("stopped before the first measurement", file=sys.stderr)
     else:
-        curves = plots.Curves(plots.describe(dataclasses.asdict(config)), columns)
+        curves = plots.Curves(wording.describe(vars(config)), columns)
         results.write_figure(folder / "curves.png", plots.run_figure(curves))
         # The last: where it is, all is.
         summary = _summary(columns, clock, setup, bits, stop, seen)
@@ -206,5 +232,6 @@ def _summary(
 
 
 def _stem(config: RunConfig) -> str:
-    dataset = config.dataset.partition(":")[0]
-    return f"{config.rule}-{dataset}-n{config.workers}-seed{config.seed}"
+    """Return a name for a run's folder."""
+    dataset = wording.for_files(str(config.dataset).partition(":")[0])
+    return f"{wording.for_files(config.rule)}-{dataset}-n{config.workers}-seed{config.seed}"

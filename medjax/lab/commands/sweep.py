@@ -3,13 +3,15 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from jax.sharding import Mesh
 from rich.console import Console
 
 from medjax.lab.machine import devices as machine
-from medjax.lab.settings import cli
+from medjax.lab.settings import cli, wording
 from medjax.lab.settings.config import RunConfig
-from medjax.lab.settings.options import add_out
+from medjax.lab.settings.flags import add_out
 from medjax.lab.storage import checkpoints, results
 from medjax.lab.sweep import grid, pictures, report, select, store
 from medjax.lab.sweep.outcome import outcome, title
@@ -41,19 +43,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         mesh = machine.make_mesh(arguments, default="grid")
     except ValueError as error:
         parser.error(str(error))
-    folder = Path(arguments.out) if arguments.out else _default_folder(runs)
+    folder = Path(arguments.out) if arguments.out else default_folder(runs)
 
     def work() -> int:
-        every = arguments.checkpoint_every
-        with (
-            stop_on_signal() as stop,
-            run_grid(console, folder, runs, stop, mesh, every) as columns,
-        ):
-            stop.finishing = True
-            show(console, folder, runs, columns)
+        execute(folder, runs, console, mesh, arguments.checkpoint_every)
         return 0
 
     return cli.carry_out(parser, folder, work)
+
+
+def execute(
+    folder: Path,
+    runs: Sequence[RunConfig],
+    console: Console,
+    mesh: Mesh | None = None,
+    checkpoint_every: int | None = None,
+) -> None:
+    """Run what isn't finished of a grid, and write what comes of it.
+
+    Raises:
+        ValueError: as `run_grid` does.
+        KeyboardInterrupt: if stopped.
+    """
+    with (
+        stop_on_signal() as stop,
+        run_grid(console, folder, runs, stop, mesh, checkpoint_every) as columns,
+    ):
+        stop.finishing = True
+        show(console, folder, runs, columns)
 
 
 def show(
@@ -68,10 +85,11 @@ def show(
     ended = select.diverged(columns)
     if ended:
         console.print(f"\n{report.diverged(runs, ended, [*told.names, 'seed'])}", soft_wrap=True)
-    summary = {"criterion": told.criterion, "best": told.chosen, "settings": told.found}
+    summary = {"criterion": told.criterion, "best": recorded(told.chosen)}
+    summary["settings"] = recorded(told.found)
     summary["diverged_at_step"] = ended
     if told.worst:
-        summary["worst"] = told.worst
+        summary["worst"] = recorded(told.worst)
         console.print("\nTheir worst cases, by test accuracy:")
         console.print(report.table(told.worst, told.names, told.measured))
     results.write_json(folder / "summary.json", summary)
@@ -80,7 +98,12 @@ def show(
     console.print(f"\nresults in {folder}", soft_wrap=True, markup=False)
 
 
-def _default_folder(runs: Sequence[RunConfig]) -> Path:
-    """The same for the same grid."""
-    rules = "-".join(dict.fromkeys(run.rule for run in runs))
+def recorded(candidates: Sequence[select.Candidate]) -> list[dict[str, Any]]:
+    """Return candidates as files hold them."""
+    return [candidate.as_record() for candidate in candidates]
+
+
+def default_folder(runs: Sequence[RunConfig]) -> Path:
+    """Return a folder under runs/, the same for the same grid."""
+    rules = "-".join(dict.fromkeys(wording.for_files(run.rule) for run in runs))
     return results.DEFAULT_PARENT / f"sweep-{rules[:60]}-{store.fingerprint(runs)}"

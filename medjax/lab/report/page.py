@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from medjax.lab import plots
 from medjax.lab.report import svg
+from medjax.lab.settings import wording
 
 MARK = '<meta name="generator" content="medjax report">'
 """What a page of ours has at its beginning."""
@@ -149,7 +149,7 @@ def words(value: Any) -> str:
         return ", ".join(map(words, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "none" if value is None else plots.short(value)
+    return "none" if value is None else wording.short(value)
 
 
 def facts(heading: str, record: Mapping[str, Any]) -> Facts:

@@ -10,6 +10,7 @@ import numpy as np
 from medjax.lab import plots
 from medjax.lab.report import page
 from medjax.lab.report.page import Cell, Picture, Section, Table
+from medjax.lab.settings import wording
 from medjax.lab.storage import results
 from medjax.lab.storage import runs as stored
 from medjax.lab.storage.checkpoints import METRICS
@@ -52,7 +53,7 @@ def read(folder: Path, record: Mapping[str, Any]) -> Run:
     ]
     part = Section(
         id="",
-        title=plots.describe(config),
+        title=wording.describe(config),
         folder=str(folder),
         notes=_notes(columns, config["steps"], summary.get("diverged_at_step")),
         highlights=[
@@ -77,7 +78,7 @@ def sections(runs: Sequence[Run]) -> list[Section]:
     """A part for each run; before them, if there are several, one in which they are compared."""
     labels = [run.part.title for run in runs]
     if len(runs) > 1:
-        labels = plots.labels([run.config for run in runs], [str(run.folder) for run in runs])
+        labels = wording.labels([run.config for run in runs], [str(run.folder) for run in runs])
     made = [
         replace(run.part, id=f"run-{k}", title=label, pictures=_curves(f"run-{k}", run.columns))
         for k, (label, run) in enumerate(zip(labels, runs, strict=True))

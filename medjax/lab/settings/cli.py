@@ -51,8 +51,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see --help)\n")
 
 
-def one_of(kind: str, names: Iterable[str]) -> Callable[[str], str]:
-    """A type for argparse: one of the names, or an error with the nearest of them."""
+def one_of(kind: str, names: Iterable[str], shown: str = "") -> Callable[[str], str]:
+    """A type for argparse: one of the names, or an error with the nearest of them.
+
+    Args:
+        kind: what is named.
+        names: the valid ones.
+        shown: these in words, where a list of all of them would be too long.
+    """
     valid = tuple(names)
 
     def parse(text: str) -> str:
@@ -61,7 +67,7 @@ def one_of(kind: str, names: Iterable[str]) -> Callable[[str], str]:
         nearest = difflib.get_close_matches(text, valid, n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         raise argparse.ArgumentTypeError(
-            f"unknown {kind} {text!r}: {hint}valid: {', '.join(valid)}"
+            f"unknown {kind} {text!r}: {hint}valid: {shown or ', '.join(valid)}"
         )
 
     return parse

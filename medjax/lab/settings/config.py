@@ -1,122 +1,145 @@
-"""A run's settings, with their defaults filled in."""
+"""A run's settings: from those that are given to all of them."""
 
 import argparse
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
-from medjax.lab.settings import algorithms
-from medjax.lab.settings.conditions import CONDITIONAL
-from medjax.lab.settings.options import AUTO, THEORY, defaults
+from medjax.lab.settings import cli, rules
+from medjax.lab.settings.algorithm import Algorithm
+from medjax.lab.settings.data import Data
+from medjax.lab.settings.field import Spec, flag, plain, specs
+from medjax.lab.settings.protocol import Protocol
+from medjax.lab.settings.training import Training
+from medjax.lab.settings.values import AUTO, THEORY, Adaptive, Undamped
+
+GROUPS = {
+    "algorithm": Algorithm,
+    "workers and data": Data,
+    "protocol: what crosses the wire, and who lies": Protocol,
+    "training": Training,
+}
+"""The settings by the headings that they stand under in the help."""
 
 
-@dataclass(frozen=True)
-class RunConfig:
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Training, Protocol, Data, Algorithm):
     """Everything that a run depends on. None marks a setting that doesn't apply to it."""
 
-    rule: str
-    workers: int
-    local_steps: int | None
-    local_lr: float | None
-    participation: int | None
-    weights: str | None
-    worker_momentum: float | str | None
-    compress: str | None
-    error_feedback: str | None
-    attack: str | None
-    byzantine: int | None
-    mix: str | None
-    declared_byzantine: int | None
-    server: str
-    momentum: float | None
-    zero: str | None
-    tie: str | None
-    lr: float | str
-    lr_schedule: str
-    b: float | str | None
-    noise: str | None
-    df: float | None
-    dataset: str
-    validation: float
-    partition: str
-    classes_per_worker: int | None
-    shards_per_worker: int | None
-    alpha: float | None
-    similarity: float | None
-    exponent: float | None
-    examples_per_worker: int | None
-    copies: int
-    model: str
-    steps: int
-    batch_size: int | str
-    worker_chunk: int | str | None
-    eval_every: int
-    seed: int
-    out: str | None
+
+SETTINGS: Mapping[str, Spec] = {
+    name: spec for group in GROUPS.values() for name, spec in specs(group).items()
+}
+"""Every setting's declaration by its name, in the order in which they are resolved."""
 
 
-def resolve(arguments: argparse.Namespace, *, drop: bool = False) -> RunConfig:
-    """The settings with their defaults filled in.
+def resolve(given: Mapping[str, Any], *, drop: bool = False) -> RunConfig:
+    """Fill in the defaults.
 
     Args:
-        arguments: what is given; None, or nothing, where a setting isn't.
+        given: the values by name; None, or nothing, where a setting isn't given.
         drop: whether settings that don't apply to the run are left out, and no error.
 
     Raises:
         ValueError: if a setting is given that doesn't apply to the run.
     """
-    values = {field.name: getattr(arguments, field.name, None) for field in fields(RunConfig)}
-    given, a = argparse.Namespace(**values), argparse.Namespace(**values)
-    if a.server is None:
-        a.server = "sgd" if a.momentum is None else "momentum"
-    for name, setting in CONDITIONAL.items():
-        if not setting.applies(a):
-            if getattr(a, name) is not None and not drop:
-                flag = "--" + name.replace("_", "-")
-                raise ValueError(f"{flag} {getattr(a, name)} goes only with {setting.to}")
+    values = {name: given.get(name) for name in SETTINGS}
+    a = SimpleNamespace(**values, given=SimpleNamespace(**values))
+    for name, spec in SETTINGS.items():
+        value = getattr(a, name)
+        if spec.applies is not None and not spec.applies(a):
+            if value is not None and not drop:
+                raise ValueError(f"{flag(name)} {value} goes only with {spec.goes_with}")
             setattr(a, name, None)
-        elif getattr(a, name) is None:
-            setattr(a, name, setting.default(given))
-    if a.b == AUTO:
-        a.b = algorithms.auto_scale(a.rule)
-        if a.b is None:
-            names = ", ".join(filter(algorithms.auto_scale, algorithms.RULE_NAMES))
-            raise ValueError(f"--b {AUTO} goes only with --rule {names}")
-    if a.lr is None:
-        a.lr = THEORY if a.b == THEORY else algorithms.default_step_size(a.rule)
-    if THEORY in (a.b, a.lr) and algorithms.theorem(a.rule) is None:
-        flag = "--b" if a.b == THEORY else "--lr"
-        names = ", ".join(filter(algorithms.theorem, algorithms.RULE_NAMES))
-        raise ValueError(f"{flag} {THEORY} goes only with --rule {names}")
-    if a.eval_every is None:
-        a.eval_every = max(1, a.steps // 40)
-    return RunConfig(**vars(a))
+        elif value is None:
+            setattr(a, name, spec.value_without(a))
+        if name == "b" and a.b == AUTO:
+            a.b = _scale_without_tuning(a.rule)
+    if THEORY in (a.b, a.lr) and rules.theorem(a.rule) is None:
+        name = "b" if a.b == THEORY else "lr"
+        raise ValueError(f"{flag(name)} {THEORY} goes only with --rule noisy_median, noisy_sign")
+    return RunConfig(**{name: getattr(a, name) for name in SETTINGS})
 
 
-def static(config: RunConfig) -> RunConfig:
-    """The same for all runs that one compiled program can serve: numbers that may be traced are 0.
-
-    Two runs differ in code or in shapes just where this differs.
-    """
-    traced = ("b", "local_lr", "worker_momentum", "momentum")
-    kinds = {name: _kind(getattr(config, name)) for name in traced}
-    return replace(config, **kinds, lr=0.0, seed=0, out=None)
-
-
-def _kind(setting: float | str | None) -> float | str | None:
-    """A number may be traced, the word that may stand before it not."""
-    if setting is None:
-        return None
-    return setting.partition(":")[0] if isinstance(setting, str) and ":" in setting else 0.0
+def _scale_without_tuning(rule: Any) -> Adaptive:
+    scale = rules.auto_scale(rule)
+    if scale is None:
+        raise ValueError(f"--b {AUTO} goes only with --rule noisy_sign")
+    return scale
 
 
 def configure(*, drop: bool = False, **settings: Any) -> RunConfig:
-    """A run's settings from some of them, the others as on an empty command line.
+    """Return a run's settings from some of them, the others by their defaults.
 
     Args:
         drop: whether settings that don't apply to the run are left out, and no error.
-        settings: by name.
+        settings: by name, as on the command line: b=0.01, rule="krum", attack="alie:tau=2".
 
     Raises:
-        ValueError: if a setting is given that doesn't apply to the run.
+        ValueError: if there is no such setting, if a value isn't valid, or if a setting is given
+            that doesn't apply to the run.
     """
-    return resolve(argparse.Namespace(**defaults() | settings), drop=drop)
+    return resolve({name: parsed(name, value) for name, value in settings.items()}, drop=drop)
+
+
+def parsed(name: str, value: Any) -> Any:
+    """Return a setting's value from text or from the value itself.
+
+    Raises:
+        ValueError: if there is no such setting, or it can't have this value.
+    """
+    try:
+        cli.one_of("setting", SETTINGS)(name)
+        return None if value is None else SETTINGS[name].parse(str(value))
+    except argparse.ArgumentTypeError as error:
+        where = f"{flag(name)}: " if name in SETTINGS else ""
+        raise ValueError(f"{where}{error}") from None
+
+
+def as_record(config: RunConfig) -> dict[str, Any]:
+    """Return the settings as files hold them: numbers, words and None."""
+    return {name: plain(getattr(config, name)) for name in SETTINGS}
+
+
+def digests(configs: Iterable[RunConfig]) -> dict[str, str]:
+    """Return the SHA-256 of the files of one's own that runs depend on, by what names them."""
+    found: dict[str, str] = {}
+    for config in configs:
+        for name in SETTINGS:
+            value = getattr(config, name)
+            for part in getattr(value, "parts", (value,)):
+                if getattr(part, "digest", None) is not None:
+                    found[part.name] = part.digest
+    return found
+
+
+def from_record(record: Mapping[str, Any], *, drop: bool = False) -> RunConfig:
+    """Return the settings that a file holds, checked like those that users give.
+
+    Raises:
+        ValueError: if they aren't settings of a run.
+    """
+    return configure(**{name: v for name, v in record.items() if v is not None}, drop=drop)
+
+
+def static(config: RunConfig) -> RunConfig:
+    """Return the same for all runs that one program can serve: numbers that may be traced are 0.
+
+    Two runs differ in code or in shapes just where this differs.
+    """
+    traced = {name: _zero(getattr(config, name)) for name, spec in SETTINGS.items() if spec.traced}
+    return replace(config, **traced)
+
+
+def _zero(value: Any) -> Any:
+    """Return 0 in the place of a number; the kind of a value that is more stays."""
+    match value:
+        case None:
+            return None
+        case Adaptive():
+            return Adaptive(0.0)
+        case Undamped():
+            return Undamped(0.0)
+        case _:
+            return 0

@@ -4,20 +4,18 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from medjax.lab.machine import processes
-from medjax.lab.settings import cli
-from medjax.lab.settings.config import RunConfig, resolve
-from medjax.lab.settings.options import as_flags
+from medjax.lab.settings import cli, flags
+from medjax.lab.settings.config import SETTINGS, RunConfig, digests, from_record, resolve
+from medjax.lab.settings.field import flag
 from medjax.lab.storage import results
 from medjax.lab.storage.keeper import Keeper, Start
 
 METRICS = "metrics.parquet"
 SUMMARY = "summary.json"
-_SETTINGS = tuple(field.name for field in fields(RunConfig))
 
 
 def add_checkpoints(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +57,7 @@ def settings(
             was begun with other settings than are given.
     """
     if arguments.resume is None:
-        return resolve(arguments)
+        return resolve(flags.given(arguments))
     if arguments.out is not None:
         raise ValueError("--resume goes on in the run's own folder: without --out")
     folder = Path(arguments.resume)
@@ -71,35 +69,38 @@ def settings(
             f"{str(folder)!r} isn't the folder of a run with checkpoints; such a run is begun with "
             "--checkpoint-every"
         )
+    begun_with = recorded(folder, record)
     # Of flags that are there twice, the later one prevails.
-    flags = [*recorded_flags(folder, saved), *as_flags({"checkpoint_every": every})]
-    begun_with = resolve(parser.parse_args(flags))
-    asked = parser.parse_args([*flags, *(sys.argv[1:] if argv is None else argv)])
-    goes_on_with = resolve(asked, drop=True)
-    for name, value in vars(begun_with).items():
-        if getattr(goes_on_with, name) != value:
+    words = flags.as_flags(saved | {"checkpoint_every": every})
+    asked = parser.parse_args([*words, *(sys.argv[1:] if argv is None else argv)])
+    goes_on_with = resolve(flags.given(asked), drop=True)
+    for name in SETTINGS:
+        old, new = getattr(begun_with, name), getattr(goes_on_with, name)
+        if new != old:
             raise ValueError(
-                f"{_flag(name)} {getattr(goes_on_with, name)} isn't what {str(folder)!r} was begun "
-                f"with, {value}: leave it out, or begin a new run"
+                f"{flag(name)} {new} isn't what {str(folder)!r} was begun with, {old}: leave it "
+                "out, or begin a new run"
             )
-    arguments.checkpoint_every = asked.checkpoint_every
-    return replace(begun_with, out=str(folder))
+    arguments.checkpoint_every, arguments.out = asked.checkpoint_every, str(folder)
+    return begun_with
 
 
-def recorded_flags(folder: Path, saved: Mapping[str, Any]) -> list[str]:
-    """The settings that a run's configuration records, as a command line.
+def recorded(folder: Path, record: Mapping[str, Any]) -> RunConfig:
+    """Return the settings in a run's record, checked like those that users give.
 
     Raises:
-        ValueError: if there is one among them that isn't a run's, and would be another flag.
+        ValueError: if they aren't those of a run, or a file of one's own has changed since.
     """
-    unknown = [name for name in saved if name not in _SETTINGS]
+    saved = record["config"]
+    unknown = [name for name in saved if name not in SETTINGS]
     if unknown:
         raise ValueError(f"{str(folder)!r} has a setting that runs don't have, {unknown[0]!r}")
-    return as_flags(saved)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    config = from_record(saved)
+    was = record.get("own_code", {})
+    for name, digest in digests([config]).items():
+        if was.get(name) != digest:
+            raise ValueError(f"{name} isn't what it was when {str(folder)!r} was begun")
+    return config
 
 
 def begun(

@@ -1,7 +1,6 @@
 """A run's measurements as TensorBoard reads them: an event file beside the table."""
 
 import argparse
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from tensorboardX import RecordWriter, summary
 from tensorboardX.proto import event_pb2
 
 from medjax.lab import plots
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings.config import RunConfig, as_record
 
 _messages: Any = event_pb2  # its names come into being when it is imported
 _NAME = "events.out.tfevents."  # TensorBoard looks for it
@@ -73,7 +72,7 @@ def writing(
         write(file_version="brain.Event:2")
         # A TensorBoard that is looking on forgets what it has of the old file.
         write(session_log=_messages.SessionLog(status=_messages.SessionLog.START))
-        settings = dataclasses.asdict(config) | {"out": None}
+        settings = as_record(config)
         experiment, start, end = summary.hparams(settings, dict.fromkeys(plots.METRICS))
         write(summary=experiment)
         write(summary=start)

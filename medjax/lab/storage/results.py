@@ -1,6 +1,5 @@
 """A run's folder: what is in it, and how it is written: every file whole, or not at all."""
 
-import dataclasses
 import itertools
 import json
 import math
@@ -27,6 +26,10 @@ from medjax.lab.storage.files import is_leftover, write_whole
 CONFIG = "config.json"
 DEFAULT_PARENT = Path("runs")
 _PACKAGES = ("medjax", "jax", "jaxlib", "optax", "flax", "numpy", "pyarrow", "matplotlib")
+
+
+class Refused(OSError):
+    """The system's refusal to write results, such as on a full disk, in one line."""
 
 
 def check_folder(path: Path | None, settings: Any = None) -> None:
@@ -227,8 +230,6 @@ def write_figure(path: Path, figure: Figure) -> None:
 
 
 def _jsonable(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
     if isinstance(value, Mapping):
         return {str(k): _jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from medjax.lab import plots
+from medjax.lab.settings import wording
 from medjax.lab.storage import results
 
 COMPARED = ("train_loss", "train_accuracy", "test_accuracy", "grad_norm", "median_mean_gap")
@@ -22,7 +22,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, list[float]]]:
         record = results.read_config(folder)
         if not record:
             raise ValueError(f"there is no {results.CONFIG}")
-        plots.describe(record["config"])  # has what every run has
+        wording.describe(record["config"])  # has what every run has
         columns = results.read_table(folder / "metrics.parquet").to_pydict()
         missing = {"step", *COMPARED} - {name for name, values in columns.items() if values}
         if missing:

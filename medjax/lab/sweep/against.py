@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medjax.lab import plots
+from medjax.lab.settings import wording
 from medjax.lab.sweep import lines
 from medjax.lab.sweep.lines import Line
 from medjax.lab.sweep.select import Candidate, Columns
@@ -28,7 +29,7 @@ def figure(
     found: Sequence[Candidate], columns: Columns, name: str, drawn: Sequence[Line], title: str
 ) -> Figure:
     """A panel for each metric, a line for each of `drawn`; what else can be chosen is chosen."""
-    names = plots.telling([vars(candidate.run) for candidate in found])
+    names = wording.telling([vars(candidate.run) for candidate in found])
     every = [part for line in drawn for part in lines.split(line, name, names)]
     shown = lines.foremost(every, columns)
     values = sorted({x for line in shown for (x,) in line.points if lines.is_number(x)})
@@ -70,7 +71,7 @@ def _scale(axis: Axes, name: str, values: Sequence[float]) -> dict[float, float]
             _break(axis, positive[0] / gap**0.5)
     ticks = list(places.values())
     far = _far_apart(np.log(ticks) if log else np.array(ticks))
-    labels = [plots.short(v) if ok else "" for v, ok in zip(places, far, strict=True)]
+    labels = [wording.short(v) if ok else "" for v, ok in zip(places, far, strict=True)]
     axis.set_xticks(ticks, labels)
     axis.minorticks_off()
     axis.set_xlabel(lines.called(name))

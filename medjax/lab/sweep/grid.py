@@ -6,25 +6,25 @@ import itertools
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from medjax.lab.data.files import existing_file
 from medjax.lab.settings import cli
-from medjax.lab.settings.config import RunConfig, resolve
-from medjax.lab.settings.options import add_options, defaults
+from medjax.lab.settings.config import SETTINGS, RunConfig, parsed, resolve
+from medjax.lab.settings.field import flag
+from medjax.lab.settings.flags import add_settings, given
 
 _MOST_WITHOUT_YES = 10_000
 _MOST_BYTES = 2**14  # of a grid file: tables in tables take time and memory as its square
-_SETTINGS = tuple(field.name for field in fields(RunConfig) if field.name != "out")
+_SETTINGS = tuple(SETTINGS)
 # Settings aren't to be chosen by the test data.
 _VALIDATION = 0.1
 
 
 def add_grid_options(parser: argparse.ArgumentParser) -> None:
     """Every setting of a run, with several values, and what only grids have."""
-    add_options(parser, several=True)
+    add_settings(parser, several=True)
     group = parser.add_argument_group("grid")
     group.add_argument(
         "--seeds", metavar="K", type=cli.integer(1), help="as many seeds: 0, ..., K-1"
@@ -55,15 +55,15 @@ def read_axes(
         on_the_line = {name for name, value in vars(arguments).items() if value is not None}
         for name, words in _read_toml(arguments.grid).items():
             if name in on_the_line:
-                raise ValueError(f"{_flag(name)} is both on the command line and in the grid file")
+                raise ValueError(f"{flag(name)} is both on the command line and in the grid file")
             # As if on the command line: the same checks, the same errors.
-            parser.parse_args([_flag(name), *words], arguments)
+            parser.parse_args([flag(name), *words], arguments)
     if arguments.seeds is not None:
         if arguments.seed is not None:
             raise ValueError("--seed and --seeds both name the seeds: give one of them")
         arguments.seed = range(arguments.seeds)  # no list: there may be far too many
-    given = {name: getattr(arguments, name) for name in _SETTINGS}
-    return arguments, {name: values for name, values in given.items() if values is not None}
+    values = given(arguments)
+    return arguments, {name: several for name, several in values.items() if several is not None}
 
 
 def expand(axes: Mapping[str, Sequence[Any]], *, yes: bool = False) -> list[RunConfig]:
@@ -73,7 +73,7 @@ def expand(axes: Mapping[str, Sequence[Any]], *, yes: bool = False) -> list[RunC
     noisy), and of combinations that thereby become equal one is kept.
 
     Args:
-        axes: the values of each setting that is given.
+        axes: the values of each setting that is given, as text too.
         yes: whether so many runs are meant.
 
     Raises:
@@ -86,10 +86,9 @@ def expand(axes: Mapping[str, Sequence[Any]], *, yes: bool = False) -> list[RunC
             f"the grid has up to {count:,} runs: add --yes if you mean it (more than "
             f"{_MOST_WITHOUT_YES:,})"
         )
-    usual = defaults()
+    axes = {name: [parsed(name, value) for value in axes[name]] for name in axes}
     combinations = [
-        argparse.Namespace(**usual | dict(zip(axes, values, strict=True)))
-        for values in itertools.product(*axes.values())
+        dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
     ]
     runs = dict.fromkeys(resolve(combination, drop=True) for combination in combinations)
     for name in axes:
@@ -141,7 +140,3 @@ def _read_toml(path: Path) -> dict[str, list[str]]:
             )
         words[name] = [str(v) for v in values]
     return words
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

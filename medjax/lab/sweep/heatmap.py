@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from medjax.lab import plots
+from medjax.lab.settings import wording
 from medjax.lab.sweep import lines
 from medjax.lab.sweep.lines import Line
 from medjax.lab.sweep.select import Candidate, Columns, best
@@ -157,7 +158,7 @@ def draw_cells(
 
 
 def _text(value: object) -> str:
-    return "none" if value is None else plots.short(value)
+    return "none" if value is None else wording.short(value)
 
 
 def _mean(candidate: Candidate | None) -> float:

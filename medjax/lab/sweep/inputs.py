@@ -11,7 +11,7 @@ import medjax
 from medjax import sharding
 from medjax.lab.machine import devices as machine
 from medjax.lab.sweep.plan import Chunk, Group, grid_axis
-from medjax.lab.task.setup import Hyperparameters, hyperparameters
+from medjax.lab.task.interpret import Hyperparameters, hyperparameters
 from medjax.lab.task.workers import worker_data
 
 
@@ -64,7 +64,7 @@ class Inputs:
 
 def values(group: Group, chunk: Chunk) -> Hyperparameters:
     """The chunk's numbers, each (s, h)."""
-    settings = [hyperparameters(group.task, group.settings[k]) for k in chunk.settings]
+    settings = [hyperparameters(group.settings[k], group.task.num_params) for k in chunk.settings]
     seeds = [group.seeds[k] for k in chunk.seeds]
     each = [values._replace(seed=seed) for seed in seeds for values in settings]
     return jax.tree.map(lambda *x: jnp.array(x).reshape(chunk.new.shape), *each)

@@ -5,7 +5,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from medjax.lab.plots import named, telling
+from medjax.lab.settings.parts import Part
+from medjax.lab.settings.wording import named, telling
 from medjax.lab.sweep.grid import varied
 from medjax.lab.sweep.select import Candidate, Columns, best, criterion
 
@@ -96,7 +97,7 @@ def foremost(lines: Sequence[Line], columns: Columns, most: int = MOST) -> list[
 
     As many of each rule as of the others, so that the worst of the rules is still compared.
     """
-    by_rule: dict[str, list[int]] = {}
+    by_rule: dict[Part, list[int]] = {}
     for k in sorted(range(len(lines)), key=lambda k: _badness(lines[k], columns)):
         by_rule.setdefault(_first(lines[k]).run.rule, []).append(k)
     in_turns = itertools.chain(*itertools.zip_longest(*by_rule.values()))

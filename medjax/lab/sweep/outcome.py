@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from medjax.lab import plots
+from medjax.lab.settings import wording
 from medjax.lab.settings.config import RunConfig
 from medjax.lab.sweep import grid, select
 from medjax.lab.sweep.select import Candidate, Columns
@@ -51,7 +51,7 @@ def outcome(runs: Sequence[RunConfig], columns: Columns) -> Outcome:
         found,
         chosen,
         select.worst_cases(chosen) if "attack" in grid.varied(runs) else [],
-        [name for name in plots.telling([vars(run) for run in runs]) if name != "seed"],
+        [name for name in wording.telling([vars(run) for run in runs]) if name != "seed"],
         list(dict.fromkeys((criterion, "test_accuracy", "train_loss", "grad_norm"))),
     )
 

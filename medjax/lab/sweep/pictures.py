@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from medjax.lab import plots
+from medjax.lab.settings import wording
 from medjax.lab.settings.config import RunConfig
 from medjax.lab.sweep import against, heatmap, lines
 from medjax.lab.sweep.lines import Line
@@ -42,8 +43,8 @@ def draw(runs: Sequence[RunConfig], columns: Columns, title: str) -> dict[str, F
 
 def curves(found: Sequence[Candidate], columns: Columns, title: str) -> Figure:
     """Each rule's best setting, in each of the problems: metrics against the step."""
-    names = plots.telling([vars(candidate.run) for candidate in found])
-    every = [Line(plots.named(vars(c.run), names), {(): c}) for c in best(found, columns)]
+    names = wording.telling([vars(candidate.run) for candidate in found])
+    every = [Line(wording.named(vars(c.run), names), {(): c}) for c in best(found, columns)]
     shown = lines.foremost(every, columns)
     notes = (
         f"best settings by {lines.by(columns)}" if len(every) < len(found) else "",

@@ -10,6 +10,7 @@ import numpy as np
 import medjax
 from medjax.lab.data import Dataset
 from medjax.lab.settings.config import RunConfig, static
+from medjax.lab.settings.parts import Part
 from medjax.lab.task.setup import Task, prepare
 from medjax.lab.task.workers import share_out
 
@@ -55,7 +56,7 @@ class Chunk:
     new: np.ndarray
 
 
-def make_groups(runs: Sequence[RunConfig], datasets: Mapping[str, Dataset]) -> list[Group]:
+def make_groups(runs: Sequence[RunConfig], datasets: Mapping[str | Part, Dataset]) -> list[Group]:
     """One group for each program.
 
     Raises:

@@ -10,10 +10,9 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from medjax.lab import plots
 from medjax.lab.machine import memory
-from medjax.lab.settings.conditions import CONDITIONAL
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings import wording
+from medjax.lab.settings.config import SETTINGS, RunConfig
 from medjax.lab.sweep.execute import Progress
 from medjax.lab.sweep.fit import Work
 from medjax.lab.sweep.plan import estimate_bytes
@@ -110,7 +109,7 @@ class Reporter:
         new = sum(int(c.new.sum()) for c in item.chunks.values())
         other = progress.at_once if progress.at_once != item.at_once else None
         return (
-            f"program {progress.program + 1}: {plots.named(vars(config), _TOLD)}: "
+            f"program {progress.program + 1}: {wording.named(vars(config), _TOLD)}: "
             f"{_count(new, 'run')}; compiled in {compiled.seconds:.1f} s, "
             f"{memory.in_words(compiled.num_bytes)}"
             + (f"; up to {_count(other, 'run')} side by side" if other else "")
@@ -135,7 +134,7 @@ def table(found: Sequence[Candidate], names: Sequence[str], columns: Sequence[st
 def diverged(runs: Sequence[RunConfig], ended: Mapping[int, int], names: Sequence[str]) -> str:
     """Which runs' losses were NaN or infinite, and from which measurement on; of many the first."""
     told = [
-        f"{plots.named(vars(runs[run]), names)} (step {step})"
+        f"{wording.named(vars(runs[run]), names)} (step {step})"
         for run, step in list(ended.items())[:_MOST_DIVERGED]
     ]
     more = len(ended) - len(told)
@@ -148,8 +147,8 @@ def diverged(runs: Sequence[RunConfig], ended: Mapping[int, int], names: Sequenc
 def setting_text(name: str, value: object) -> str:
     """A setting's value in a table."""
     if value is None:
-        return "-" if name in CONDITIONAL else "none"
-    return plots.short(value)
+        return "-" if SETTINGS[name].applies else "none"
+    return wording.short(value)
 
 
 def _count(number: int, what: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings.config import RunConfig, as_record
 from medjax.lab.sweep.grid import varied
 
 TUNED = ("lr", "lr_schedule", "momentum", "b", "noise", "df", "zero", "tie", "worker_chunk")
@@ -41,6 +41,11 @@ class Candidate:
     run: RunConfig
     runs: tuple[int, ...]
     final: Mapping[str, Statistic]
+
+    def as_record(self) -> dict[str, Any]:
+        """Return it as files hold it."""
+        final = {name: {"mean": s.mean, "error": s.error} for name, s in self.final.items()}
+        return {"run": as_record(self.run), "runs": self.runs, "final": final}
 
 
 def criterion(columns: Columns) -> str:

@@ -10,10 +10,10 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from medjax.lab.data import load
 from medjax.lab.machine import devices as machine
 from medjax.lab.machine.memory import exhaustion, free_bytes
-from medjax.lab.settings.config import RunConfig, static
+from medjax.lab.settings.config import RunConfig, as_record, digests, static
+from medjax.lab.settings.field import plain
 from medjax.lab.storage import results
 from medjax.lab.storage.files import remove_partial
 from medjax.lab.storage.keeper import FOLDER
@@ -21,7 +21,7 @@ from medjax.lab.storage.locks import alone_in
 from medjax.lab.sweep import execute, grid, report, select, store
 from medjax.lab.sweep.fit import LESS_MEMORY
 from medjax.lab.sweep.plan import make_groups, runs_at_once
-from medjax.lab.task.setup import check
+from medjax.lab.task.setup import check, load_data
 from medjax.lab.task.training import Stop
 
 
@@ -48,7 +48,7 @@ def run_grid(
     with console.status("loading the data"):
         for config in dict.fromkeys(map(static, runs)):
             check(config)
-        datasets = {name: load(name) for name in sorted({run.dataset for run in runs})}
+        datasets = {d: load_data(d) for d in sorted({run.dataset for run in runs}, key=str)}
         groups = make_groups(runs, datasets)
     with alone_in(folder):
         remove_partial(folder / store.PARTS)
@@ -115,6 +115,6 @@ def _is_limit(limit: object) -> TypeGuard[int | None]:
 def _described(runs: Sequence[RunConfig]) -> dict[str, Any]:
     """The settings that all runs have, and the values of the others."""
     names = grid.varied(runs)
-    common = {k: v for k, v in vars(runs[0]).items() if k not in (*names, "out")}
-    values = {name: list(dict.fromkeys(getattr(run, name) for run in runs)) for name in names}
-    return {"runs": len(runs), "settings": common, "axes": values}
+    common = {k: v for k, v in as_record(runs[0]).items() if k not in names}
+    values = {k: list(dict.fromkeys(plain(getattr(run, k)) for run in runs)) for k in names}
+    return {"runs": len(runs), "settings": common, "axes": values, "own_code": digests(runs)}

@@ -7,16 +7,14 @@ made of the parts at the end. So however a sweep ends, starting it again goes on
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from medjax.lab.plots import METRICS
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings.config import SETTINGS, RunConfig, as_record, digests, from_record
 from medjax.lab.storage import results
 from medjax.lab.storage.keeper import FOLDER
 
@@ -27,7 +25,8 @@ PARTS = "parts"
 
 def fingerprint(runs: Sequence[RunConfig]) -> str:
     """Eight digits that differ where grids do."""
-    return hashlib.sha256(json.dumps([_settings(run) for run in runs]).encode()).hexdigest()[:8]
+    content = [as_record(run) for run in runs], digests(runs)
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
 
 
 def part(folder: Path, program: int, chunk: int) -> Path:
@@ -88,12 +87,11 @@ def read(folder: Path) -> tuple[list[RunConfig], dict[str, np.ndarray]]:
 
 def _read(folder: Path) -> tuple[list[dict[str, Any]], pa.Table]:
     """The settings of each finished run, and the measurements without them."""
-    settings = get_type_hints(RunConfig).keys()
     if (folder / TABLE).exists():
         table = results.read_table(folder / TABLE)
         _, first = np.unique(table["run"].to_numpy(), return_index=True)
         rows = table.take(first).to_pylist()
-        return rows, table.drop_columns([x for x in table.column_names if x in settings])
+        return rows, table.drop_columns([x for x in table.column_names if x in SETTINGS])
     if not (folder / _RUNS).exists() or not any((folder / PARTS).glob("*.parquet")):
         return [], pa.table({})
     measured = _joined(folder)
@@ -110,28 +108,13 @@ def _joined(folder: Path) -> pa.Table:
 
 def _columns(runs: Sequence[RunConfig]) -> dict[str, pa.Array]:
     """The settings, a row for each run."""
-    settings = [_settings(run) for run in runs]
+    settings = [as_record(run) for run in runs]
     return {name: _column([values[name] for values in settings]) for name in settings[0]}
 
 
 def _run(row: dict[str, Any]) -> RunConfig:
-    """A run from its row: the inverse of `_columns`."""
-    hints = get_type_hints(RunConfig)
-    values = {name: _typed(row.get(name), hint) for name, hint in hints.items()}
-    return RunConfig(**values | {"rule": row["rule"]})  # without which it isn't one
-
-
-def _typed(value: Any, hint: Any) -> Any:
-    """A number that stands as a word in a column where others are words."""
-    for kind in (int, float):
-        if isinstance(value, str) and kind in get_args(hint):
-            with suppress(ValueError):
-                return kind(value)
-    return value
-
-
-def _settings(run: RunConfig) -> dict[str, Any]:
-    return {name: value for name, value in asdict(run).items() if name != "out"}
+    """Return a run from its row: the inverse of `_columns`."""
+    return from_record({name: row.get(name) for name in SETTINGS} | {"rule": row["rule"]})
 
 
 def _column(values: list[Any]) -> pa.Array:

@@ -6,8 +6,9 @@ import numpy as np
 
 from medjax import compressors
 from medjax.compressors import Bits
-from medjax.lab.settings import algorithms
-from medjax.lab.settings.interpret import is_adaptive
+from medjax.lab.settings import rules
+from medjax.lab.settings.values import Adaptive
+from medjax.lab.task.protocol import draws_signs
 from medjax.lab.task.setup import Task
 
 
@@ -28,9 +29,9 @@ def per_step(task: Task, b: Any) -> Bits:
         Numbers, or an array of them for each b.
     """
     config, protocol, n = task.config, task.protocol, task.protocol.num_workers
-    if not algorithms.is_vote(config.rule):
+    if not rules.is_vote(config.rule):
         return compressors.communication(task.like, n, up=protocol.compressor)
-    drawn = b is not None and algorithms.draws_signs(protocol) and not is_adaptive(config)
+    drawn = b is not None and draws_signs(protocol) and not isinstance(config.b, Adaptive)
     never_0: Any = config.zero != "zero" or (drawn and np.asarray(b) > 0)
     one_by_one = config.mix is None
     decided: Any = config.tie == "random" or (one_by_one and n % 2 == 1 and never_0)

@@ -14,10 +14,16 @@ from jaxtyping import Array, Bool, Float
 
 import medjax
 from medjax import sharding
-from medjax.lab.settings import algorithms
-from medjax.lab.settings.interpret import noise_distribution, noise_scale, server, worker_momentum
 from medjax.lab.task import backdoor
-from medjax.lab.task.setup import Hyperparameters, Task
+from medjax.lab.task.interpret import (
+    Hyperparameters,
+    noise_distribution,
+    noise_scale,
+    server,
+    worker_momentum,
+)
+from medjax.lab.task.protocol import build_optimizer
+from medjax.lab.task.setup import Task
 from medjax.sharding import GRID
 
 NONFINITE = "nonfinite_workers"
@@ -63,7 +69,7 @@ def one_run(task: Task) -> Program:
         if config.weights == "examples" and workers is not None:
             sizes = workers.sizes[: workers.num_workers]
             protocol = replace(protocol, rule=medjax.rules.mean(sizes))
-        optimizer = algorithms.build_optimizer(
+        optimizer = build_optimizer(
             protocol,
             server(config, values.lr, values.momentum),
             noise_scale(config, values.b),

@@ -1,6 +1,7 @@
 """Driving a simulation from the host: chunks of steps, measurements, and a clean stop."""
 
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,8 +16,8 @@ import medjax
 from medjax.compressors import Bits
 from medjax.lab.machine import processes
 from medjax.lab.storage.keeper import Start, restored
+from medjax.lab.task.interpret import Hyperparameters
 from medjax.lab.task.program import NONFINITE, Compiled
-from medjax.lab.task.setup import Hyperparameters
 
 # The longest that the host leaves the device alone: how often progress moves and Ctrl-C is heard.
 _SECONDS_PER_CHUNK = 0.3
@@ -37,6 +38,9 @@ def stop_on_signal() -> Iterator[Stop]:
     Once the results are being written, which is soon done, none is heard.
     """
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other do this
+        yield stop
+        return
 
     def request(number: int, frame: Any) -> None:
         again, stop.requested = stop.requested, stop.requested or not stop.finishing

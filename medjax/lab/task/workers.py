@@ -13,12 +13,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import medjax
 from medjax import sharding
-from medjax.lab.data import load
 from medjax.lab.machine import devices as machine
 from medjax.lab.machine import memory
 from medjax.lab.settings.config import RunConfig
-from medjax.lab.settings.interpret import partitioner
-from medjax.lab.task.setup import Hyperparameters, Task, check, hyperparameters, prepare
+from medjax.lab.task.interpret import Hyperparameters, hyperparameters, partitioner
+from medjax.lab.task.setup import Task, check, load_data, prepare
 
 _FEW_EXAMPLES = 10  # for each worker: where a partition fails, this is then why
 
@@ -127,7 +126,7 @@ def worker_data(
     data = medjax.WorkerData(
         tuple(take(x) for x in task.train), place(sizes.shape, lambda k: sizes[k]), padding
     )
-    for attack in task.data_attacks:
+    for attack in task.protocol.data_attacks:
         poison = functools.partial(attack, num_byzantine=task.protocol.num_byzantine)
         data = jax.jit(jax.vmap(poison) if sizes.ndim == 2 else poison)(data)
     return data
@@ -158,12 +157,12 @@ def build(config: RunConfig, mesh: Mesh | None = None) -> Setup:
         FileNotFoundError, ImportError: if the data can't be had.
     """
     check(config)
-    task = prepare(config, load(config.dataset))
+    task = prepare(config, load_data(config.dataset))
     indices = jax.tree.map(lambda x: x[0], share_out(task, [config.seed]))
     sizes = indices.sizes.tolist()
     return Setup(
         task,
-        hyperparameters(task, config),
+        hyperparameters(config, task.num_params),
         worker_data(task, indices, mesh),
         task.sizes | {"smallest_worker": min(sizes), "largest_worker": max(sizes)},
     )

@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from medjax.lab import plots
-from medjax.lab.settings.config import configure
+from medjax.lab.settings.config import as_record, configure
+from medjax.lab.settings.field import plain
 from medjax.lab.storage import results
 from medjax.lab.sweep import grid, store
 
@@ -101,7 +102,12 @@ def make_run():
 
     def make_run(folder, *, done=100, figures=None, **settings):
         config = configure(**{"dataset": "digits", "steps": 100} | settings)
-        record = {"config": config, "data": {"train_examples": 1442}, **results.provenance()}
+        record = {
+            "config": as_record(config),
+            "own_code": {},
+            "data": {"train_examples": 1442},
+            **results.provenance(),
+        }
         results.claim_folder(folder, record)
         steps = np.arange(0, done + 1, 25)
         columns = {name: (k + 1) / (1 + 0.1 * steps) for k, name in enumerate(MEASURED)}
@@ -121,12 +127,14 @@ def make_sweep():
     """Writes the folder of a sweep of which some runs are finished, with figures made up."""
 
     def make_sweep(folder, finished=None, **axes):
-        runs = grid.expand({"dataset": ["digits"], "steps": [20]} | axes)
+        axes = {"dataset": ["digits"], "steps": [20]} | axes
+        runs = grid.expand(axes)
         finished = range(len(runs)) if finished is None else finished
         varied = {
-            name: [*dict.fromkeys(getattr(r, name) for r in runs)] for name in grid.varied(runs)
+            name: [*dict.fromkeys(plain(getattr(r, name)) for r in runs)]
+            for name in grid.varied(runs)
         }
-        settings = {k: v for k, v in vars(runs[0]).items() if k not in (*varied, "out")}
+        settings = {k: v for k, v in as_record(runs[0]).items() if k not in varied}
         record = {"grid": store.fingerprint(runs), "runs": len(runs), "settings": settings}
         sessions = {"axes": varied, "sessions": [results.provenance()]}
         results.write_json(folder / results.CONFIG, record | sessions)

@@ -6,7 +6,7 @@ import pytest
 
 from medjax.lab.commands.compare import main
 from medjax.lab.commands.run import main as run
-from medjax.lab.plots import labels
+from medjax.lab.settings.wording import labels
 from medjax.lab.storage import results
 
 

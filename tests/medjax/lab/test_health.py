@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from medjax.lab.commands import run
+from medjax.lab.commands import run, sweep
 from medjax.lab.storage.keeper import FOLDER
-from medjax.lab.commands import sweep
 from medjax.lab.sweep import select
 from medjax.lab.task import health
 

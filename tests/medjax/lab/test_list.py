@@ -6,12 +6,13 @@ import re
 import pytest
 
 from medjax.lab.commands.list import KINDS, main, row
-from medjax.lab.settings import algorithms, options
 from medjax.lab.settings.cli import Parser
+from medjax.lab.settings.flags import add_settings
+from medjax.lab.settings.rules import RULE_TABLE
 
-NAMES = [(kind, name) for kind in KINDS for name in KINDS[kind].names()]
+NAMES = [(kind, name) for kind in KINDS for name in KINDS[kind].table]
 OF_KIND = {
-    kind: pytest.mark.parametrize("name", KINDS[kind].names())
+    kind: pytest.mark.parametrize("name", KINDS[kind].table)
     for kind in ("rules", "mixings", "attacks", "compressors")
 }
 
@@ -40,14 +41,14 @@ def test_every_name_has_a_line(lines):
 
 
 def test_every_name_of_the_command_line_is_there():
-    # What the flags' help lists: all that their types take, here with the noisy rules.
+    # What the flags' help lists: all that their types take, noisy rules apart.
     parser = Parser("", "")
-    options.add_options(parser)
+    add_settings(parser)
     flags = {flag: action for action in parser._actions for flag in action.option_strings}
     for kind in KINDS.values():
         for name in kind.table:
             assert name in (flags[kind.flag].help or "")
-    assert set(KINDS["rules"].table) == set(algorithms.RULE_NAMES)
+    assert set(KINDS["rules"].table) == set(RULE_TABLE)
     assert set(KINDS) == {
         *("rules", "mixings", "attacks", "compressors", "servers", "partitions"),
         *("noises", "models", "datasets"),
@@ -156,7 +157,7 @@ def test_kind_alone(capsys):
 
 def test_one_name_is_explained(capsys):
     text = printed(capsys, "centered_clipping")
-    factory = algorithms.RULE_TABLE["centered_clipping"]
+    factory = RULE_TABLE["centered_clipping"]
     assert text.startswith("--rule centered_clipping:tau=VALUE,num_steps=1\n\n")
     assert inspect.getdoc(factory) in text
     assert printed(capsys, "student_t").startswith("--noise student_t --df 5\n")

@@ -6,8 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from medjax.lab.commands import run
-from medjax.lab.commands import sweep
+from medjax.lab.commands import run, sweep
 
 QUICK = ("--dataset", "digits", "--model", "logistic", "--workers", "10", "--batch-size", "8")
 QUICK += ("--steps", "20", "--eval-every", "10")

@@ -1,5 +1,7 @@
 """How `NAME:setting=value` is read: by what the factory says of its settings."""
 
+import argparse
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,7 +9,8 @@ import pytest
 import medjax
 from medjax.attacks import ATTACKS, Attack
 from medjax.compressors import COMPRESSORS
-from medjax.lab.settings import algorithms, named
+from medjax.lab.settings import parts
+from medjax.lab.task import protocol
 from medjax.mixing import MIXINGS
 from medjax.rules import RULES
 from medjax.servers import SERVERS
@@ -27,7 +30,7 @@ def texts(value):
     """Every name, with each of its settings at this value, and 1 for those that it must have."""
     for kind, table in TABLES.items():
         for name, factory in table.items():
-            settings = named.settings_of(kind, factory)
+            settings = parts.settings_of(kind, factory)
             for key in settings:
                 given = {k: 1 for k, s in settings.items() if s.default is s.empty} | {key: value}
                 own = ",".join(f"{k}={v}" for k, v in given.items())
@@ -46,7 +49,7 @@ def use(kind, built):
             "compressor": medjax.compress,
             "attack": lambda attack, key: medjax.attack(attack, 1, key),
         }[kind]
-        algorithms.check(stage(built, 0), 5)
+        protocol.check(stage(built, 0), 5)
     else:
         built.poison(jnp.zeros((1, 1, 8, 8, 1)), jnp.zeros((1, 1), int), jnp.ones((1, 1), bool))
 
@@ -54,8 +57,8 @@ def use(kind, built):
 @pytest.mark.parametrize(("kind", "text"), [*texts("99999999999"), *texts("3.5e38")])
 def test_large_number_is_taken_or_refused_in_one_line(kind, text):
     try:
-        use(kind, named.build(text, TABLES[kind], **KNOWN))
-    except ValueError as error:
+        use(kind, parts.one_of(kind, TABLES[kind])(text).build(**KNOWN))
+    except (ValueError, argparse.ArgumentTypeError) as error:
         assert "\n" not in str(error)  # noqa: PT017
 
 
@@ -72,6 +75,6 @@ def test_value_is_of_the_settings_type(written, setting, value):
     def factory(max_tau: float | None = None, num_points: int = 8) -> dict:
         return {"max_tau": max_tau, "num_points": num_points}
 
-    got = named.build(f"f:{setting}={written}", {"f": factory})[setting]
+    got = parts.one_of("attack", {"f": factory})(f"f:{setting}={written}").build()[setting]
     assert got == value
     assert type(got) is type(value)

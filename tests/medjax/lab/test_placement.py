@@ -6,8 +6,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from medjax import sharding
-from medjax.lab.commands import run
-from medjax.lab.commands import sweep
+from medjax.lab.commands import run, sweep
 from medjax.lab.sweep import execute
 
 QUICK = ("--dataset", "digits", "--model", "logistic", "--workers", "10", "--batch-size", "8")

@@ -12,9 +12,10 @@ from medjax.compressors import COMPRESSORS
 from medjax.lab.commands.run import main
 from medjax.lab.commands.sweep import main as sweep
 from medjax.lab.data import load
-from medjax.lab.settings import named
+from medjax.lab.settings import parts
 from medjax.lab.settings.config import configure
 from medjax.lab.task import communication, program, setup, workers
+from medjax.lab.task.interpret import hyperparameters
 from medjax.mixing import MIXINGS
 from medjax.servers import SERVERS
 
@@ -104,7 +105,7 @@ def test_bits_of_votes(arguments, up, down):
     config = configure(**settings, classes_per_worker=2)
     task = setup.prepare(config, load("digits"))
     n = config.participation or config.workers
-    b = setup.hyperparameters(task, config).b
+    b = hyperparameters(config, task.num_params).b
     assert communication.per_step(task, b) == (n * 650 * up, n * 650 * down)
 
 
@@ -120,7 +121,7 @@ def test_no_name_is_missing():
 
     def names(flag):
         given = [dict(itertools.pairwise(line)).get(flag, "none") for line in words]
-        return {named.split(part)[0] for text in given for part in named.links(text)} - {"none"}
+        return {part.partition(":")[0] for text in given for part in parts.links(text)} - {"none"}
 
     assert names("--attack") == set(ATTACKS)
     assert names("--compress") == set(COMPRESSORS)

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medjax.lab.commands import reproduce, run
-from medjax.lab.commands import sweep
+from medjax.lab.commands import reproduce, run, sweep
 
 pytestmark = pytest.mark.usefixtures("no_picture")
 

@@ -13,7 +13,7 @@ import pytest
 
 from medjax.lab import plots
 from medjax.lab.commands.run import main
-from medjax.lab.settings import algorithms
+from medjax.lab.settings.rules import RULE_TABLE
 
 QUICK = ["--dataset", "digits", "--model", "logistic"]
 METRICS = {
@@ -100,12 +100,12 @@ NOISY = ("noisy_mean", "noisy_sign", "noisy_median", "noisy_krum", "noisy_byzant
 
 @pytest.mark.parametrize(
     "rule",
-    [name for name in algorithms.RULE_NAMES if not algorithms.is_noisy(name) or name in NOISY],
+    [*RULE_TABLE, *NOISY],
 )
 @pytest.mark.usefixtures("no_picture")
 def test_every_rule_trains(rule, tmp_path):
     # iid, where the median is close to the mean: every rule must learn.
-    lr = "0.01" if algorithms.is_vote(rule) else "0.5"
+    lr = "0.01" if rule in ("sign", "noisy_sign") else "0.5"
     rule += REQUIRED.get(rule.removeprefix("noisy_"), "")
     arguments = ("--rule", rule, "--lr", lr, "--steps", "60", "--partition", "iid")
     summary = run(tmp_path / "run", *arguments)
@@ -288,5 +288,5 @@ def test_help_is_complete_and_grouped(capsys):
     flags = "workers rule b noise lr steps batch-size dataset model partition"
     for flag in f"{flags} classes-per-worker alpha seed out".split():
         assert f"--{flag} " in text
-    for name in algorithms.RULE_NAMES:
+    for name in RULE_TABLE:
         assert name in text

@@ -10,7 +10,7 @@ from medjax.lab.commands.run import main
 from medjax.lab.data import load
 from medjax.lab.machine import memory
 from medjax.lab.settings.config import configure
-from medjax.lab.settings.interpret import step_size
+from medjax.lab.task.interpret import step_size
 from medjax.lab.task.setup import prepare
 from medjax.lab.task.workers import share_out
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from medjax.lab import plots
 from medjax.lab.commands.sweep import main
-from medjax.lab.settings import cli
+from medjax.lab.settings import cli, wording
 from medjax.lab.sweep import grid
 
 
@@ -18,28 +17,28 @@ def runs_of(*argv, file=None, tmp_path=None):
 def test_all_combinations():
     runs = runs_of("--b", "0", "1e-3", "--lr", "0.1", "0.01", "--seeds", "3", "--workers", "10")
     assert [(run.b, run.lr, run.seed) for run in runs] == [
-        (b, lr, seed) for lr in (0.1, 0.01) for b in (0.0, 1e-3) for seed in (0, 1, 2)
+        (b, lr, seed) for b in (0.0, 1e-3) for lr in (0.1, 0.01) for seed in (0, 1, 2)
     ]
-    assert {run.rule for run in runs} == {"noisy_sign"}
+    assert {str(run.rule) for run in runs} == {"noisy_sign"}
     assert {run.validation for run in runs} == {0.1}
 
 
 def test_a_setting_is_left_out_where_it_does_not_apply():
     runs = runs_of("--rule", "sign", "noisy_sign", "median", "--b", "0", "0.1", "--noise", "normal")
-    assert [(run.rule, run.b, run.noise, run.tie) for run in runs] == [
-        ("sign", None, None, "zero"),
+    assert [(str(run.rule), run.b, str(run.noise), run.tie) for run in runs] == [
+        ("sign", None, "None", "zero"),
         ("noisy_sign", 0.0, "normal", "zero"),
         ("noisy_sign", 0.1, "normal", "zero"),
-        ("median", None, None, None),
+        ("median", None, "None", None),
     ]
     # So b tells the runs apart, and the kind of noise or vote doesn't.
-    assert grid.varied(runs) == ["rule", "zero", "tie", "lr", "b", "noise", "worker_chunk"]
-    assert plots.telling([vars(run) for run in runs]) == ["rule", "b", "lr"]
+    assert grid.varied(runs) == ["rule", "b", "noise", "lr", "zero", "tie", "worker_chunk"]
+    assert wording.telling([vars(run) for run in runs]) == ["rule", "b", "lr"]
 
 
 def test_defaults_depend_on_the_combination():
     runs = runs_of("--rule", "sign", "mean", "--steps", "100", "4000")
-    assert {(run.rule, run.lr) for run in runs} == {("sign", 0.003), ("mean", 0.1)}
+    assert {(str(run.rule), run.lr) for run in runs} == {("sign", 0.003), ("mean", 0.1)}
     assert {(run.steps, run.eval_every) for run in runs} == {(100, 2), (4000, 100)}
 
 

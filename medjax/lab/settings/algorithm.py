@@ -1,0 +1,114 @@
+"""Settings of the algorithm: the rule, its noise, and the step size."""
+
+from dataclasses import dataclass
+
+from medjax.lab.settings import cli, parts, rules, values
+from medjax.lab.settings.field import Given, setting
+from medjax.lab.settings.parts import Part
+from medjax.lab.settings.values import THEORY, Adaptive, Schedule
+from medjax.noise import NOISES
+
+_A_NOISY_RULE = "a noisy rule, such as noisy_sign"
+
+
+def _is_noisy(a: Given) -> bool:
+    return a.rule.noisy
+
+
+def _takes(option: str) -> dict[str, object]:
+    """The condition of a setting that is an argument of the rule's factory."""
+    return {
+        "applies": lambda a: option in a.rule.parameters,
+        "goes_with": f"--rule {rules.names_with(option)}",
+    }
+
+
+def _step_size(a: Given) -> float | str:
+    return THEORY if a.b == THEORY else rules.default_step_size(a.rule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """The rule, its noise, and the step size."""
+
+    rule: Part = setting(
+        rules.parse,
+        "how the server aggregates; noisy_NAME adds b·ξ to every local gradient first: "
+        f"{rules.by_family()}",
+        "NAME",
+        default=rules.parse("noisy_sign"),
+        label="{}",
+    )
+    b: float | Adaptive | str | None = setting(
+        values.noise_scale,
+        "standard deviation of the noise, or adaptive[:FRACTION], the paper's per-tensor scale, of "
+        "fraction 0.1; auto, for votes, what needs no tuning (that fraction); or theory, that of "
+        "theorems 5 and 6",
+        "B",
+        default=0.01,
+        applies=_is_noisy,
+        goes_with=_A_NOISY_RULE,
+        label="b = {}",
+        traced=True,
+    )
+    noise: Part | None = setting(
+        parts.one_of("noise", NOISES),
+        f"distribution of the noise: {', '.join(NOISES)}",
+        "NAME",
+        default=parts.one_of("noise", NOISES)("normal"),
+        applies=_is_noisy,
+        goes_with=_A_NOISY_RULE,
+        label="{} noise",
+    )
+    df: float | None = setting(
+        cli.number(2, exclusive=True),
+        "degrees of freedom of --noise student_t",
+        "DF",
+        default=5.0,
+        applies=lambda a: a.noise is not None and a.noise.name == "student_t",
+        goes_with="--noise student_t",
+        label="{} degrees of freedom",
+    )
+    lr: float | str = setting(
+        cli.number_or((THEORY,), 0, exclusive=True),
+        "step size, or theory, that of theorems 5 and 6",
+        "δ",
+        default=_step_size,
+        default_text="0.003 for votes, 0.1 for mean, 0.03 for others; theory with --b theory",
+        label="δ = {}",
+        traced=True,
+    )
+    lr_schedule: Schedule = setting(
+        values.schedule,
+        "STEP:DIVISOR,...: divide the step size from each STEP on, as the paper's "
+        "1000:2,3000:10,5000:20 for CIFAR-10; or cosine: let it fall to 0 at the last step. Either "
+        "may stand after warmup:K, as in warmup:100,cosine: in the first K steps 1/K of it, 2/K, "
+        "..., all",
+        "SCHEDULE",
+        default=Schedule(),
+        label="schedule {}",
+    )
+    zero: str | None = setting(
+        cli.one_of("vote of a zero", ("zero", "plus", "random")),
+        "what a worker with an exact 0 votes: zero, plus, random",
+        "VOTE",
+        default="zero",
+        label="a zero votes {}",
+        **_takes("zero"),
+    )
+    tie: str | None = setting(
+        cli.one_of("tied vote", ("zero", "random")),
+        "what a tied vote gives: zero, random",
+        "VOTE",
+        default="zero",
+        label="a tie gives {}",
+        **_takes("tie"),
+    )
+    weights: str | None = setting(
+        cli.one_of("weights", ("equal", "examples")),
+        "for mean: equal, or examples, as many as a worker has",
+        "HOW",
+        default="equal",
+        label="{} weights",
+        **_takes("weights"),
+    )

@@ -1,0 +1,121 @@
+"""Functions of one's own: `file.py:factory` and `package.module:factory`."""
+
+import argparse
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+_WRITTEN = re.compile(
+    r"(?P<where>.+?\.py|[A-Za-z_][\w.]*):(?P<what>[A-Za-z_][\w.]*)(?::(?P<rest>.*))?"
+)
+# What a mistake in somebody's file raises when it is imported: told in one line with its place.
+_MISTAKES = (
+    *(ImportError, SyntaxError, OSError, NameError, AttributeError, TypeError, ValueError),
+    *(LookupError, ArithmeticError, AssertionError, RuntimeError),
+)
+
+
+class Own(NamedTuple):
+    """A function of one's own.
+
+    Attributes:
+        name: as it is written, such as ./mine.py:my_rule.
+        function: what stands there.
+        digest: the SHA-256 of its file.
+        settings: what is written after it.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    digest: str
+    settings: str | None
+
+
+def find(text: str) -> Own | None:
+    """Load the function that a text names; None if it names none, as krum:f=2 doesn't.
+
+    Raises:
+        argparse.ArgumentTypeError: if there is no such file, no such function in a module, or if
+            it can't be imported.
+    """
+    written = _WRITTEN.fullmatch(text)
+    if written is None:
+        return None
+    where, what = written["where"], written["what"]
+    module = _from_file(where) if where.endswith(".py") else _from_package(where)
+    if module is None:
+        return None
+    found: Any = module
+    for name in what.split("."):
+        if not hasattr(found, name):
+            there = [n for n, x in vars(module).items() if callable(x) and not n.startswith("_")]
+            near = difflib.get_close_matches(what, there, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            valid = f"valid: {', '.join(there)}" if there else "nothing there can be called"
+            raise argparse.ArgumentTypeError(f"{where!r} has no {what!r}: {hint}{valid}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise argparse.ArgumentTypeError(f"{what!r} in {where!r} is no function but {found!r:.60}")
+    source = Path(module.__file__ or "")
+    digest = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
+    return Own(f"{where}:{what}", found, digest, written["rest"])
+
+
+def _from_file(where: str) -> ModuleType:
+    path = Path(where).expanduser()
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{where!r} can't be read: {error.strerror}") from None
+    return _imported(path.resolve(), hashlib.sha256(source).hexdigest()[:16], where)
+
+
+@cache
+def _imported(path: Path, version: str, where: str) -> ModuleType:
+    """Import a file, once for each version of it."""
+    name = f"_medjax_own_{path.stem}_{version}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for their annotations
+    try:
+        spec.loader.exec_module(module)
+    except _MISTAKES as error:
+        del sys.modules[name]
+        raise argparse.ArgumentTypeError(f"{where!r} can't be imported: {_told(error)}") from None
+    return module
+
+
+@cache
+def _from_package(where: str) -> ModuleType | None:
+    """Import a module; None if there is none, and the name may be meant for something else."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        # As `python -m` has it: the console command starts without the folder that it is run in.
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(where)
+    except ModuleNotFoundError as error:
+        if where == error.name:
+            return None
+        raise argparse.ArgumentTypeError(f"{where!r} can't be imported: {_told(error)}") from None
+    except _MISTAKES as error:
+        raise argparse.ArgumentTypeError(f"{where!r} can't be imported: {_told(error)}") from None
+
+
+def _told(error: BaseException) -> str:
+    """Return an error in one line, with the line of the file where it arose."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} (line {error.lineno})"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message} ({Path(last.filename).name}, line {last.lineno})"

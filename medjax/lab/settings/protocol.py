@@ -1,0 +1,140 @@
+"""Settings of what stands between the gradients and the rule, and of the server's optimizer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from medjax.attacks import ATTACKS
+from medjax.compressors import COMPRESSORS
+from medjax.lab.settings import cli, parts, rules, values
+from medjax.lab.settings.field import Given, setting
+from medjax.lab.settings.parts import Chain, Part
+from medjax.lab.settings.values import Undamped
+from medjax.mixing import MIXINGS
+from medjax.servers import SERVERS
+
+T = TypeVar("T")
+
+_server = parts.one_of("server", SERVERS)
+
+
+def _or_none(parse: Callable[[str], T]) -> Callable[[str], T | None]:
+    """Make a parser that takes none too, which a sweep may have among others."""
+    return lambda text: None if text == "none" else parse(text)
+
+
+def _usual_byzantine(a: Given) -> int:
+    """As many as attack, or are declared; else a tenth of n, at least 1 where 2f < n allows."""
+    n, given = a.participation or a.workers, a.given
+    numbers = (given.byzantine, given.declared_byzantine, max(n // 10, min(1, (n - 1) // 2)))
+    return next(number for number in numbers if number is not None)
+
+
+def _is_told_of_byzantine(a: Given) -> bool:
+    mixings = a.mix.parts if a.mix is not None else ()
+    return any("num_byzantine" in part.parameters for part in (a.rule, *mixings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Local steps, cohorts, momenta, compression, attacks, mixing and the server's optimizer."""
+
+    local_steps: int | None = setting(
+        cli.integer(1),
+        "each worker takes K steps on its own and sends how far it went, over --local-lr: with "
+        "--rule mean, federated averaging",
+        "K",
+        default_text="a gradient",
+        label="{} local steps",
+    )
+    local_lr: float | None = setting(
+        cli.number(0, exclusive=True),
+        "the length of the workers' own steps",
+        "γ",
+        default=0.1,
+        applies=lambda a: a.local_steps is not None,
+        goes_with="--local-steps",
+        label="local δ = {}",
+        traced=True,
+    )
+    participation: int | None = setting(
+        cli.integer(1),
+        "how many workers take part in a step, drawn anew each time; Byzantine ones always do",
+        "M",
+        default_text="all",
+        label="{} take part",
+    )
+    worker_momentum: float | Undamped | None = setting(
+        values.worker_momentum,
+        "each worker sends its momentum, m = βm + (1-β)g; undamped:β for m = βm + g",
+        "β",
+        label="worker momentum {}",
+        traced=True,
+    )
+    compress: Part | None = setting(
+        _or_none(parts.one_of("compressor", COMPRESSORS)),
+        f"what the workers send of their vectors: {', '.join(COMPRESSORS)}; or none, all of them",
+        "NAME",
+        label="{}",
+    )
+    error_feedback: str | None = setting(
+        cli.one_of("choice", ("yes", "no")),
+        "whether a worker adds what was not sent to its next vector",
+        "yes|no",
+        default="no",
+        applies=lambda a: a.compress is not None,
+        goes_with="--compress",
+        label="error feedback: {}",
+    )
+    attack: Chain | None = setting(
+        _or_none(parts.chain_of("attack", ATTACKS)),
+        f"what the Byzantine workers do: {', '.join(ATTACKS)}, several joined by +, or none",
+        "NAME+...",
+        label="attack {}",
+    )
+    byzantine: int | None = setting(
+        cli.integer(0),
+        "how many workers attack; which ones, the seed says",
+        "F",
+        default=_usual_byzantine,
+        default_text="as many as declared",
+        applies=lambda a: a.attack is not None,
+        goes_with="--attack",
+        label="{} Byzantine",
+    )
+    mix: Chain | None = setting(
+        _or_none(parts.chain_of("mixing", MIXINGS)),
+        f"what the server does to the vectors before the rule: {', '.join(MIXINGS)}, several "
+        "joined by +, or none",
+        "NAME+...",
+        label="after {}",
+    )
+    declared_byzantine: int | None = setting(
+        cli.integer(0),
+        "how many Byzantine workers the rule and the mixing are to tolerate",
+        "F",
+        default=_usual_byzantine,
+        default_text="as many as attack, or a tenth of the workers",
+        applies=_is_told_of_byzantine,
+        goes_with=f"--rule {rules.names_with('num_byzantine')}, or --mix nnm, arc",
+        label="f = {}",
+    )
+    server: Part = setting(
+        _server,
+        f"the optimizer that takes the aggregate for a gradient: {', '.join(SERVERS)}, or one of "
+        "optax, as optax:adamw",
+        "NAME",
+        default=lambda a: _server("sgd" if a.momentum is None else "momentum"),
+        default_text="sgd",
+        label="server {}",
+    )
+    momentum: float | None = setting(
+        cli.number(0, below=1),
+        "of --server momentum, which it implies",
+        "M",
+        default=0.9,
+        applies=lambda a: a.server.name == "momentum",
+        goes_with="--server momentum",
+        label="momentum {}",
+        traced=True,
+    )
