@@ -1,4 +1,4 @@
-"""Studies: runs, sweeps and reports, from data and settings; the command `medjax`, and in Python:
+"""Studies: runs, sweeps and reports, by the command `medjax` and in Python.
 
 from medjax import lab
 

@@ -62,7 +62,7 @@ def run(
     if isinstance(record.get("config"), dict):
         if checkpoints.recorded(folder, record) != config:
             raise ValueError(
-                f"{str(folder)!r} holds a run with other settings: name another folder"
+                f"{str(folder)!r} holds a run of other settings: name another"
             )
         summary = results.read_json(folder / checkpoints.SUMMARY)
         if summary.get("step") == config.steps:

@@ -44,7 +44,7 @@ LESS_MEMORY = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out the command; return 0, or 130 if stopped. A mistake in the settings exits with 2."""
+    """Carry out the command; return 0, or 130 if stopped. A mistake exits with 2."""
     parser = make_parser()
     try:
         arguments = parser.parse_args(argv)

@@ -238,7 +238,7 @@ def test_of_many_lines_the_best_of_every_rule_are_shown():
     runs, columns = measured(
         rule=["mean", "noisy_mean"], workers=range(10, 20), b=[0.01, 0.1], validation=[0.1]
     )
-    means = [place for place, run in enumerate(runs) if run.rule == "mean"]
+    means = [place for place, run in enumerate(runs) if str(run.rule) == "mean"]
     rows = np.isin(columns["run"], means)
     columns["validation_accuracy"][rows] -= 1  # the worst of all
     figures = drawn(runs, columns)
