@@ -121,7 +121,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(study: Study, problem: Problem, rule: str, attack: str, seed: int) -> RunConfig:
-    """Return the settings of a run of a problem."""
+    """Return the settings of a run of a problem.
+
+    Args:
+        study: the study.
+        problem: the problem.
+        rule: the rule's name, as in `Study`.
+        attack: the attack, as in `Study`.
+        seed: the seed.
+    """
     return configure(
         drop=True,  # f without an attack, b of rules without noise
         rule=rule.removeprefix(NNM),
@@ -138,7 +146,13 @@ def run(study: Study, problem: Problem, rule: str, attack: str, seed: int) -> Ru
 
 
 def accuracies(study: Study, runs: Sequence[RunConfig], columns: select.Columns) -> Accuracies:
-    """Return the last test accuracy of each problem and rule, under each attack."""
+    """Return the last test accuracy of each problem and rule, under each attack.
+
+    Args:
+        study: the study.
+        runs: its runs.
+        columns: their measurements.
+    """
     final = {c.run: c.final["test_accuracy"] for c in select.candidates(runs, columns)}
     return {
         (problem, rule): {a: final[run(study, problem, rule, a, 0)] for a in study.attacks}
@@ -147,7 +161,15 @@ def accuracies(study: Study, runs: Sequence[RunConfig], columns: select.Columns)
 
 
 def check(study: Study, found: Accuracies) -> list[Claim]:
-    """Check what the literature says in the most heterogeneous problem."""
+    """Check what the literature says in the most heterogeneous problem.
+
+    Args:
+        study: the study.
+        found: the accuracies.
+
+    Returns:
+        The claims.
+    """
     problem = Problem(max(p.byzantine for p in study.problems), _SKEWED)
     ipm, alie = (_named(study, name) for name in ("ipm", "alie"))
     plain, mixed = (found[problem, name] for name in ("trimmed_mean", f"{NNM}trimmed_mean"))
@@ -191,7 +213,15 @@ def _show(console: Console, study: Study, found: Accuracies) -> None:
 
 
 def noise_gains(study: Study, found: Accuracies) -> list[tuple[str, ...]]:
-    """Return, for each problem and noisy rule, the accuracy gained by the noise."""
+    """Return, for each problem and noisy rule, the accuracy gained by the noise.
+
+    Args:
+        study: the study.
+        found: the accuracies.
+
+    Returns:
+        Rows of a table: problem, rule, and the gains without an attack and in the worst case.
+    """
     noisy = [rule for rule in study.rules if rule.startswith("noisy_")]
     rows = []
     for problem, rule in itertools.product(study.problems, noisy):

@@ -106,7 +106,13 @@ def problems() -> list[Problem]:
 
 
 def run(problem: Problem, b: float | str, **settings: Any) -> RunConfig:
-    """Return the settings of a run of a problem."""
+    """Return the settings of a run of a problem.
+
+    Args:
+        problem: the problem.
+        b: the scale of the noise, fixed or adaptive.
+        **settings: further settings.
+    """
     rule, model, n, alpha = problem
     split: dict[str, Any] = {"partition": "iid"}
     if alpha is not None:
@@ -128,7 +134,12 @@ def run(problem: Problem, b: float | str, **settings: Any) -> RunConfig:
 def accuracies(
     runs: Sequence[RunConfig], columns: select.Columns
 ) -> dict[tuple[Problem, float | str], Statistic]:
-    """Return the last test accuracy of each problem and b."""
+    """Return the last test accuracy of each problem and b.
+
+    Args:
+        runs: the runs.
+        columns: their measurements.
+    """
     return {
         (
             (c.run.rule, c.run.model, c.run.workers, c.run.alpha),
@@ -139,7 +150,12 @@ def accuracies(
 
 
 def regrets(found: Mapping[tuple[Problem, float | str], Statistic], problem: Problem) -> list[Any]:
-    """Return the problem in words, its best fixed b, and each choice's loss against that."""
+    """Return the problem in words, its best fixed b, and each choice's loss against that.
+
+    Args:
+        found: the accuracies.
+        problem: the problem.
+    """
     means = {b: found[problem, b].mean for b in CHOICES}
     best = max(FIXED, key=lambda b: means[b])
     rule, model, n, alpha = problem

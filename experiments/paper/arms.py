@@ -32,7 +32,12 @@ METRICS = {
 
 
 def length(steps: int, measurements: int = 100) -> dict[str, int]:
-    """Return the settings of a run of some steps, measured about so many times."""
+    """Return the settings of a run of some steps, measured about so many times.
+
+    Args:
+        steps: the number of steps.
+        measurements: the number of measurements.
+    """
     return {"steps": steps, "eval_every": max(1, steps // measurements)}
 
 
@@ -144,7 +149,13 @@ def write(
 
 
 def final(curve: Curves, metric: str, share: float = 0.1) -> float:
-    """Return the median of a metric over the last part of a run: single measurements jump about."""
+    """Return the median of a metric over the last part of a run: single measurements jump about.
+
+    Args:
+        curve: the run's measurements.
+        metric: the metric's name.
+        share: the share of the run that counts as its last part.
+    """
     values = np.asarray(curve.columns[metric])
     return float(np.median(values[-max(1, round(share * len(values))) :]))
 

@@ -54,13 +54,23 @@ def markdown(claims: Sequence[Claim]) -> str:
 
 
 def write(folder: Path, claims: Sequence[Claim]) -> None:
-    """Write the claims as claims.parquet and claims.md."""
+    """Write the claims as claims.parquet and claims.md.
+
+    Args:
+        folder: where the files go.
+        claims: the claims.
+    """
     results.write_table(folder / "claims.parquet", columns(claims))
     results.write_text(folder / "claims.md", markdown(claims))
 
 
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Make a table without lines, in which columns of numbers are set to the right."""
+    """Make a table without lines, in which columns of numbers are set to the right.
+
+    Args:
+        headings: the columns' names.
+        rows: the cells.
+    """
     result = Table(box=None, pad_edge=False, header_style="bold")
     for heading, column in zip(headings, zip(*rows, strict=True), strict=True):
         numeric = all(cell[:1] in "0123456789+-<" for cell in column)

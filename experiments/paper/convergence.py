@@ -83,7 +83,16 @@ def settings(options: Options) -> dict[str, Any]:
 
 
 def run(console: Console, folder: Path, options: Options) -> list[Claim]:
-    """Measure; print the table; write the figure and the data; return the theorems' claims."""
+    """Measure; print the table; write the figure and the data; return the theorems' claims.
+
+    Args:
+        console: where to print.
+        folder: where the results go.
+        options: the experiment's options.
+
+    Returns:
+        The theorems' claims.
+    """
     averages: list[Average] = []
     lengths = settings(options)["lengths"]
     with console.status("") as status:
@@ -167,6 +176,10 @@ def bound6(d: int, T: int) -> float:
 
     A step is -δ (∇f + γ + η), γ the gap in every coordinate, η of mean 0, and ∇f is 1-Lipschitz. So
     E f falls by at least δ/2 (‖∇f‖² - ‖γ‖²) - δ²/2 E‖η‖² at every step, if δ <= 1.
+
+    Args:
+        d: the number of parameters.
+        T: the number of steps.
     """
     b, lr = theory.theorem6(T, d)
     # The median of x - a_i + b ξ_i moves with x: the gap and the variance are the same everywhere.
@@ -214,7 +227,16 @@ def claims(averages: Sequence[Average]) -> list[Claim]:
 
 
 def fitted_slope(averages: Sequence[Average], theorem: int, d: int) -> tuple[float, float]:
-    """Fit the slope against T over the last factor of 100, log against log, with its error."""
+    """Fit the slope against T over the last factor of 100, log against log, with its error.
+
+    Args:
+        averages: the averages of all runs.
+        theorem: 5 or 6.
+        d: the number of parameters.
+
+    Returns:
+        The slope, and its standard error.
+    """
     own = [a for a in averages if (a.theorem, a.d) == (theorem, d)]
     own = [a for a in own if 100 * a.T >= own[-1].T]
     return log_slope([a.T for a in own], [a.mean for a in own], [a.error for a in own])

@@ -35,12 +35,22 @@ EVAL_EVERY = 20
 
 
 def objective(x: Array, a: Array) -> tuple[Array, dict[str, Array]]:
-    """Return (x - a)²/2 for each a, and x itself as a metric, for the trajectory."""
+    """Return (x - a)²/2 for each a, and x itself as a metric, for the trajectory.
+
+    Args:
+        x: the parameter.
+        a: the workers' targets.
+    """
     return 0.5 * (x - a) ** 2, {"x": jnp.full_like(a, x)}
 
 
 def algorithms(b: float = B, key: int = 0) -> dict[str, optax.GradientTransformation]:
-    """Return the five algorithms by name."""
+    """Return the five algorithms by name.
+
+    Args:
+        b: the scale of the noise.
+        key: the seed of the noise.
+    """
     return {
         "SGD": medjax.mean_sgd(STEP_SIZE),
         "signSGD": medjax.sign_sgd(STEP_SIZE),
@@ -53,7 +63,12 @@ def algorithms(b: float = B, key: int = 0) -> dict[str, optax.GradientTransforma
 def trajectory(
     optimizer: optax.GradientTransformation, num_steps: int = NUM_STEPS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run an algorithm; return the recorded steps, and x at each of them."""
+    """Run an algorithm; return the recorded steps, and x at each of them.
+
+    Args:
+        optimizer: the algorithm.
+        num_steps: the number of steps.
+    """
     a = np.array(TARGETS, dtype=np.float32)
     data = medjax.stack_workers(a, [np.array([i]) for i in range(len(a))])
 
@@ -92,7 +107,16 @@ def settings(options: Options) -> dict[str, Any]:
 
 
 def run(console: Console, folder: Path, options: Options) -> list[Claim]:
-    """Run the five algorithms; print the table; write it, the trajectories and the figure."""
+    """Run the five algorithms; print the table; write it, the trajectories and the figure.
+
+    Args:
+        console: where to print.
+        folder: where the results go.
+        options: the experiment's options.
+
+    Returns:
+        The claims.
+    """
     del options
     # Noisy medianSGD moves towards independent draws of the noisy median, so its time average is
     # their mean; Noisy signSGD is at rest where a draw is as often above as below: their median.
@@ -156,7 +180,12 @@ def claims(rows: Mapping[str, tuple[float, float, float]]) -> list[Claim]:
 
 
 def figure(steps: np.ndarray, trajectories: dict[str, np.ndarray]) -> Figure:
-    """Draw x against the step, and the two gradients on the way of the two that stall."""
+    """Draw x against the step, and the two gradients on the way of the two that stall.
+
+    Args:
+        steps: the recorded steps.
+        trajectories: x at each of them, by algorithm.
+    """
     drawing, axes = plots.new_figure(1, 3, f"(x - a_i)²/2, a = {TARGETS}, δ = {STEP_SIZE:g}")
     for colour, (name, x) in zip(plots.COLOURS, trajectories.items(), strict=False):
         noisy = name.startswith("Noisy")

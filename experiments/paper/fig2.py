@@ -50,6 +50,14 @@ def algorithm(rule: str, common: dict[str, Any], quick: bool = False) -> dict[st
 
     The quick version leaves out runs of which nothing is claimed, and sub-sampling, which takes all
     of the steps to show.
+
+    Args:
+        rule: the rule's name.
+        common: the settings that all runs share.
+        quick: whether it is the quick version.
+
+    Returns:
+        The runs by label.
     """
     scales = SCALES[rule][-1:] if quick else SCALES[rule]
     found = {"b = 0": configure(rule=rule, **common)}
@@ -60,7 +68,16 @@ def algorithm(rule: str, common: dict[str, Any], quick: bool = False) -> dict[st
 
 
 def run(console: Console, folder: Path, options: Options) -> list[Claim]:
-    """Choose the step sizes, train, draw, and check what the paper says."""
+    """Choose the step sizes, train, draw, and check what the paper says.
+
+    Args:
+        console: where to print.
+        folder: where the results go.
+        options: the experiment's options.
+
+    Returns:
+        The claims.
+    """
     common = settings(options)
     tuning_steps = common.pop("tuning_steps")
     step_sizes = common.pop("step_sizes")

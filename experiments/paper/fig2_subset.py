@@ -47,6 +47,14 @@ def algorithm(rule: str, common: dict[str, Any], quick: bool = False) -> dict[st
     """Return the runs of one rule: plain, with noise, with sub-sampling, and with both.
 
     The quick version leaves out medianSGD's noise, of which nothing is claimed.
+
+    Args:
+        rule: the rule's name.
+        common: the settings that all runs share.
+        quick: whether it is the quick version.
+
+    Returns:
+        The runs by label.
     """
     found, noisy = {"b = 0": configure(rule=rule, **common)}, not (quick and rule == "median")
     for b in SCALES if noisy else ():
@@ -61,7 +69,16 @@ def algorithm(rule: str, common: dict[str, Any], quick: bool = False) -> dict[st
 
 
 def run(console: Console, folder: Path, options: Options) -> list[Claim]:
-    """Train, draw, and check what the paper says."""
+    """Train, draw, and check what the paper says.
+
+    Args:
+        console: where to print.
+        folder: where the results go.
+        options: the experiment's options.
+
+    Returns:
+        The claims.
+    """
     common = settings(options)
     steps = common.pop("steps")
     runs = {

@@ -44,7 +44,16 @@ def settings(options: Options) -> dict[str, Any]:
 
 
 def run(console: Console, folder: Path, options: Options) -> list[Claim]:
-    """Train, draw, and check what the paper says."""
+    """Train, draw, and check what the paper says.
+
+    Args:
+        console: where to print.
+        folder: where the results go.
+        options: the experiment's options.
+
+    Returns:
+        The claims.
+    """
     common = settings(options)
     common |= arms.length(common["steps"], 20)
     apart: dict[str, Any] = {"partition": "by_label", "classes_per_worker": 1}

@@ -45,7 +45,14 @@ def run(
     points: Sequence["Point"],
     values: Mapping[int, Float[np.ndarray, " n"]],
 ) -> None:
-    """Print and write the costs, and draw the trade-off from the curves of gap and variance."""
+    """Print and write the costs, and draw the trade-off from the curves of gap and variance.
+
+    Args:
+        console: where to print.
+        folder: where the results go.
+        points: the points of the curves of gap and variance.
+        values: u_1..u_n for each number of workers n.
+    """
     with console.status("the price of a small gap"):
         costs = [cost(name, u, points) for u in values.values() for name in NOISES]
     results.write_table(folder / "noise_cost.parquet", columns(costs))
@@ -63,7 +70,16 @@ def run(
 
 
 def cost(name: str, u: Float[np.ndarray, " n"], points: Sequence["Point"]) -> Cost:
-    """Bisect between the last b of the curve where the gap is beyond the target, and the next."""
+    """Bisect between the last b of the curve where the gap is beyond the target, and the next.
+
+    Args:
+        name: the noise's name.
+        u: the values u_1..u_n.
+        points: the curves' points.
+
+    Returns:
+        The cost.
+    """
     noise, target = NOISES[name](), TARGET * u.std()
     own = [p for p in points if (p.noise, p.n) == (name, len(u))]
     last = max(k for k, p in enumerate(own) if abs(p.gap) > target)
@@ -82,7 +98,13 @@ def figure(
     costs: Sequence[Cost],
     values: Mapping[int, Float[np.ndarray, " n"]],
 ) -> Figure:
-    """Draw the gap against the median's standard deviation as b varies, a panel for each n."""
+    """Draw the gap against the median's standard deviation as b varies, a panel for each n.
+
+    Args:
+        points: the curves' points.
+        costs: the costs to mark.
+        values: u_1..u_n for each number of workers n.
+    """
     title = (
         f"What a small gap costs, by noise of equal variance; points: a gap of {TARGET:.0%} of σ"
     )

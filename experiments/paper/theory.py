@@ -119,7 +119,16 @@ def values(n: int) -> Float[np.ndarray, " n"]:
 
 
 def curve(name: str, n: int, scales: np.ndarray) -> list[Point]:
-    """Compute gap, variance and asymmetry for each b, by quadrature."""
+    """Compute gap, variance and asymmetry for each b, by quadrature.
+
+    Args:
+        name: the noise's name.
+        n: the number of workers.
+        scales: the b's.
+
+    Returns:
+        A point for each b.
+    """
     u, noise = values(n), NOISES[name]()
     return [
         Point(name, n, b, *theory.median_moments(u, b, noise), asymmetry(u, b, noise))
@@ -128,7 +137,13 @@ def curve(name: str, n: int, scales: np.ndarray) -> list[Point]:
 
 
 def asymmetry(u: Float[np.ndarray, " n"], b: float, noise: Noise) -> float:
-    """Return max_t |P(Y > m + t) - P(Y < m - t)|, Y the median of u_i + b ξ_i, m their mean."""
+    """Return max_t |P(Y > m + t) - P(Y < m - t)|, Y the median of u_i + b ξ_i, m their mean.
+
+    Args:
+        u: the values u_1..u_n.
+        b: the scale of the noise.
+        noise: the noise.
+    """
     v = u - u.mean()
     # Kinks of F make it largest near them: near 0, and near the support's ends.
     near = np.linspace(0, 1.1 * np.abs(v).max(), 60)
@@ -145,6 +160,16 @@ def draw(name: str, n: int, b: float, num_pairs: int, seed: int) -> Draw:
 
     The draws are in pairs, ξ and -ξ: for large b the two medians are nearly opposite, so that their
     average is good to about the spread of the u_i over √pairs, whatever b.
+
+    Args:
+        name: the noise's name.
+        n: the number of workers.
+        b: the scale of the noise.
+        num_pairs: the number of pairs.
+        seed: the seed of the draws.
+
+    Returns:
+        The estimates, with standard errors.
     """
     v = jnp.asarray(values(n) - values(n).mean(), jnp.float32)[:, None]
     medians = _medians(name, num_pairs)(jax.random.key(seed), v, jnp.float32(b))
@@ -171,7 +196,16 @@ def _with_error(x: Float[np.ndarray, " k"]) -> tuple[float, float]:
 
 
 def large_b_slopes(points: Sequence[Point], name: str, n: int) -> dict[str, float]:
-    """Fit each quantity's slope over the largest b's at which it is more than rounding error."""
+    """Fit each quantity's slope over the largest b's at which it is more than rounding error.
+
+    Args:
+        points: the curves' points.
+        name: the noise's name.
+        n: the number of workers.
+
+    Returns:
+        The slopes, log against log, by quantity.
+    """
     own = [p for p in points if (p.noise, p.n) == (name, n)]
     # Far below these, values are lost in the rounding of probabilities near 1/2.
     floors = {"gap": 1e-11, "variance": 0.0, "asymmetry": 1e-11}
@@ -207,7 +241,12 @@ def claims(slopes: dict[tuple[str, int], dict[str, float]]) -> list[Claim]:
 
 
 def figure(points: Sequence[Point], draws: Sequence[tuple[Draw, Point]]) -> Figure:
-    """Draw the gap and the variance against b, a column for each number of workers."""
+    """Draw the gap and the variance against b, a column for each number of workers.
+
+    Args:
+        points: the curves' points.
+        draws: the estimates by drawing, each with the curves' point at its b.
+    """
     title = "The median of n noisy values: curves by quadrature, points by drawing (± 2 s.e.)"
     drawing, axes = plots.new_figure(2, len(NUM_WORKERS), title)
     for column, n in enumerate(NUM_WORKERS):

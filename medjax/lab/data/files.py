@@ -56,7 +56,12 @@ def existing_directory(path: str | os.PathLike[str], expected: str) -> tuple[Pat
 
 
 def unreadable(shown: str, error: OSError) -> ValueError:
-    """Return the error of a file that exists, but that the system can't read."""
+    """Return the error of a file that exists, but that the system can't read.
+
+    Args:
+        shown: the file's name, quoted.
+        error: the system's refusal.
+    """
     return ValueError(f"{shown} can't be read: {error.strerror or error}")
 
 

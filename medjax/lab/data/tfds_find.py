@@ -124,7 +124,7 @@ def _prepare(builder: Any, shown: str, folder: Path, instead: str) -> None:
 
 
 class _Preparation(contextlib.AbstractContextManager[None]):
-    """A block that runs the preparation code of a set, which others wrote.
+    """The block that runs the preparation code of a set, which others wrote.
 
     It may raise anything. One line says so, and the error itself stays with it as its cause.
     """

@@ -198,18 +198,33 @@ def new_folder(stem: str) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON; NaN and ±∞, which JSON doesn't have, become null."""
+    """Write indented JSON; NaN and ±∞, which JSON doesn't have, become null.
+
+    Args:
+        path: the file.
+        content: dataclasses, mappings, sequences, text and numbers.
+    """
     text = json.dumps(_jsonable(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8."""
+    """Write a text file in UTF-8.
+
+    Args:
+        path: the file.
+        text: its content.
+    """
     write_whole(path, lambda file: file.write(text.encode()))
 
 
 def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
-    """Write a Parquet table."""
+    """Write a Parquet table.
+
+    Args:
+        path: the file.
+        columns: the columns by name, all of one length.
+    """
     write_whole(path, lambda file: pq.write_table(pa.table(dict(columns)), file))
 
 
@@ -221,7 +236,12 @@ def read_table(path: Path) -> pa.Table:
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """Write a picture in the format that the path's suffix names."""
+    """Write a picture in the format that the path's suffix names.
+
+    Args:
+        path: the file.
+        figure: the picture.
+    """
     write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=150))
 
 
