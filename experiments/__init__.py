@@ -1,1 +1,1 @@
-"""What a person runs: data, models, command lines, tables and pictures, around `medjax`."""
+"""The project's own studies, and the commands of `medjax` in a checkout."""

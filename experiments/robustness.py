@@ -1,8 +1,8 @@
-"""Which rule bears which attack? `python -m experiments.robustness`.
+"""The study of rules under attack: `python -m experiments.robustness`.
 
 Rules × attacks × Byzantine workers × heterogeneity: f of 20 workers lie, the rules are told of as
-many, and a rule is as good as under the worst of the attacks. Every worker sends its momentum, as
-Karimireddy et al. (2021) have it. A rule has one step size, whatever the attack.
+many, and a rule is judged by the worst of the attacks. Every worker sends its momentum, as in
+Karimireddy et al. (2021). A rule has one step size for all attacks.
 """
 
 import itertools
@@ -17,6 +17,7 @@ from rich.console import Console
 from experiments import robustness_picture
 from experiments.paper import claims
 from experiments.paper.claims import Claim, text_table
+from experiments.pictures import write_picture
 from experiments.robustness_picture import Accuracies, Problem, worst
 from medjax.lab.settings import cli
 from medjax.lab.settings.config import RunConfig, configure
@@ -47,14 +48,14 @@ _IID, _SKEWED = "iid", "α = 0.1"
 
 
 class Study(NamedTuple):
-    """What is run: every rule under every attack in each of the problems.
+    """A study: every rule under every attack in each of the problems.
 
     Attributes:
-        rules: names, after `NNM` where nearest-neighbour mixing stands before the rule.
-        attacks: as on the command line, or none.
-        problems: f, and a name of `SPLITS`.
-        settings: what all runs have.
-        seeds: how many.
+        rules: the rules' names, with `NNM` before them for nearest-neighbour mixing.
+        attacks: the attacks as on the command line, or "none".
+        problems: the numbers of Byzantine workers and names of `SPLITS`.
+        settings: the settings that all runs share.
+        seeds: the number of seeds.
     """
 
     rules: Sequence[str]
@@ -86,7 +87,14 @@ QUICK = Study(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 1 if a claim doesn't hold. A mistake in the settings exits with 2."""
+    """Carry out the command.
+
+    Args:
+        argv: the command line; by default the process's own.
+
+    Returns:
+        0; 1 if a claim doesn't hold. A mistake in the settings exits with 2.
+    """
     parser = cli.Parser("python -m experiments.robustness", __doc__ or "")
     parser.add_argument("--quick", action="store_true", help="fewer of each, in two minutes")
     add_out(parser)
@@ -113,7 +121,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(study: Study, problem: Problem, rule: str, attack: str, seed: int) -> RunConfig:
-    """A run of a problem."""
+    """Return the settings of a run of a problem.
+
+    Args:
+        study: the study.
+        problem: the problem.
+        rule: the rule's name, as in `Study`.
+        attack: the attack, as in `Study`.
+        seed: the seed.
+    """
     return configure(
         drop=True,  # f without an attack, b of rules without noise
         rule=rule.removeprefix(NNM),
@@ -130,7 +146,13 @@ def run(study: Study, problem: Problem, rule: str, attack: str, seed: int) -> Ru
 
 
 def accuracies(study: Study, runs: Sequence[RunConfig], columns: select.Columns) -> Accuracies:
-    """The last test accuracy of each problem and rule, under each attack."""
+    """Return the last test accuracy of each problem and rule, under each attack.
+
+    Args:
+        study: the study.
+        runs: its runs.
+        columns: their measurements.
+    """
     final = {c.run: c.final["test_accuracy"] for c in select.candidates(runs, columns)}
     return {
         (problem, rule): {a: final[run(study, problem, rule, a, 0)] for a in study.attacks}
@@ -139,7 +161,15 @@ def accuracies(study: Study, runs: Sequence[RunConfig], columns: select.Columns)
 
 
 def check(study: Study, found: Accuracies) -> list[Claim]:
-    """What the literature says, and what we see in the most heterogeneous problem."""
+    """Check what the literature says in the most heterogeneous problem.
+
+    Args:
+        study: the study.
+        found: the accuracies.
+
+    Returns:
+        The claims.
+    """
     problem = Problem(max(p.byzantine for p in study.problems), _SKEWED)
     ipm, alie = (_named(study, name) for name in ("ipm", "alie"))
     plain, mixed = (found[problem, name] for name in ("trimmed_mean", f"{NNM}trimmed_mean"))
@@ -183,7 +213,15 @@ def _show(console: Console, study: Study, found: Accuracies) -> None:
 
 
 def noise_gains(study: Study, found: Accuracies) -> list[tuple[str, ...]]:
-    """Of each problem and noisy rule, how much more accurate it is than without the noise."""
+    """Return, for each problem and noisy rule, the accuracy gained by the noise.
+
+    Args:
+        study: the study.
+        found: the accuracies.
+
+    Returns:
+        Rows of a table: problem, rule, and the gains without an attack and in the worst case.
+    """
     noisy = [rule for rule in study.rules if rule.startswith("noisy_")]
     rows = []
     for problem, rule in itertools.product(study.problems, noisy):
@@ -200,7 +238,7 @@ def _gain(before: Statistic, after: Statistic) -> str:
 
 
 def _write(folder: Path, study: Study, found: Accuracies, told: Sequence[Claim]) -> None:
-    """The tables and the picture."""
+    """Write the tables and the picture."""
     every = [(key, item) for key, under in found.items() for item in under.items()]
     tables = {"accuracy": every, "worst": [(key, worst(under)) for key, under in found.items()]}
     headings = ("rule", "byzantine", "split", "attack", "test_accuracy", "error")
@@ -211,11 +249,8 @@ def _write(folder: Path, study: Study, found: Accuracies, told: Sequence[Claim])
         ]
         columns = {h: [row[k] for row in rows] for k, h in enumerate(headings)}
         results.write_table(folder / f"{name}.parquet", columns)
-    results.write_table(folder / "claims.parquet", claims.columns(told))
-    results.write_text(folder / "claims.md", claims.markdown(told))
-    drawing = robustness_picture.figure(found, _title(study))
-    for suffix in ("png", "svg"):
-        results.write_figure(folder / f"robustness.{suffix}", drawing)
+    claims.write(folder, told)
+    write_picture(folder, "robustness", robustness_picture.figure(found, _title(study)))
 
 
 def _named(study: Study, name: str) -> str:

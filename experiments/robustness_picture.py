@@ -1,4 +1,4 @@
-"""The picture of the study of robustness: worst cases, and every attack."""
+"""Draw the study of robustness: worst cases, and every attack."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
@@ -15,10 +15,10 @@ from medjax.lab.sweep.select import Statistic
 
 
 class Problem(NamedTuple):
-    """What a rule is to bear.
+    """A problem that rules are tried on.
 
     Attributes:
-        byzantine: f, how many workers lie.
+        byzantine: f, the number of workers who lie.
         split: the partition's name.
     """
 
@@ -37,11 +37,11 @@ class _Panel(NamedTuple):
     """Accuracies in %, a row for each rule.
 
     Attributes:
-        title: of the panel.
-        columns: their names.
-        values: (rules, columns).
-        texts: what is written in the cells.
-        is_worst: whether they are the worst cases, of which the best is outlined.
+        title: the panel's.
+        columns: the columns' names.
+        values: the accuracies, shape (rules, columns).
+        texts: the text of each cell.
+        is_worst: whether these are worst cases; the best of them is outlined.
     """
 
     title: str
@@ -58,16 +58,16 @@ _SCALE = Normalize(0, 100)
 
 
 def worst(under: Mapping[str, Statistic]) -> tuple[str, Statistic]:
-    """The attack under which the accuracy is lowest, and that accuracy."""
+    """Return the attack under which the accuracy is lowest, and that accuracy."""
     return min(under.items(), key=lambda item: item[1].mean)
 
 
 def figure(found: Accuracies, title: str) -> Figure:
-    """A panel of the worst cases for each f, and one of every attack for each split.
+    """Draw a panel of the worst cases for each f, and one of every attack for each split.
 
     Args:
-        found: what is drawn.
-        title: of the picture.
+        found: the accuracies.
+        title: the picture's.
     """
     rules = list(dict.fromkeys(rule for _, rule in found))
     rows = _rows(_panels(found, rules))
@@ -119,7 +119,7 @@ def _name(attack: str) -> str:
 
 
 def _rows(panels: Sequence[_Panel]) -> list[list[_Panel]]:
-    """As many side by side as there is room for."""
+    """Put as many panels side by side as there is room for."""
     rows: list[list[_Panel]] = [[]]
     for panel in panels:
         if sum(len(p.columns) for p in (*rows[-1], panel)) > _WIDEST and rows[-1]:

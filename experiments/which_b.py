@@ -1,4 +1,4 @@
-"""Which b? Its best value against n, heterogeneity and model: `python -m experiments.which_b`.
+"""The study of the noise scale b: `python -m experiments.which_b`.
 
 Every fixed b, and every adaptive one (a fraction of each tensor's largest local gradient), in every
 problem: signs and medians, a convex model with 10 and 40 workers, a network with 10, and
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.paper.claims import text_table
+from experiments.pictures import write_picture
 from medjax.lab import plots
 from medjax.lab.settings import cli, wording
 from medjax.lab.settings.config import RunConfig, configure
@@ -42,7 +43,14 @@ Problem = tuple[str, str, int, float | None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code. A mistake in the settings exits with 2."""
+    """Carry out the command.
+
+    Args:
+        argv: the command line; by default the process's own.
+
+    Returns:
+        The exit code. A mistake in the settings exits with 2.
+    """
     parser = cli.Parser("python -m experiments.which_b", __doc__ or "")
     parser.add_argument("--seeds", metavar="K", type=cli.integer(1), default=5, help="(default: 5)")
     parser.add_argument(
@@ -83,14 +91,12 @@ def _show(
     cells.append(["worst", "", "", "", "", *worst])
     console.print("\nTest accuracy lost against the best fixed b of the problem:")
     console.print(text_table(headings, cells))
-    drawing = figure(found)
-    for suffix in ("png", "svg"):
-        results.write_figure(folder / f"which-b.{suffix}", drawing)
+    write_picture(folder, "which-b", figure(found))
     console.print(f"\nresults in {folder}", soft_wrap=True)
 
 
 def problems() -> list[Problem]:
-    """Every combination."""
+    """Return every combination."""
     return [
         (rule, model, n, alpha)
         for rule in STEP_SIZES
@@ -101,7 +107,13 @@ def problems() -> list[Problem]:
 
 
 def run(problem: Problem, b: float | str, **settings: Any) -> RunConfig:
-    """A run of a problem."""
+    """Return the settings of a run of a problem.
+
+    Args:
+        problem: the problem.
+        b: the scale of the noise, fixed or adaptive.
+        **settings: further settings.
+    """
     rule, model, n, alpha = problem
     split: dict[str, Any] = {"partition": "iid"}
     if alpha is not None:
@@ -123,7 +135,12 @@ def run(problem: Problem, b: float | str, **settings: Any) -> RunConfig:
 def accuracies(
     runs: Sequence[RunConfig], columns: select.Columns
 ) -> dict[tuple[Problem, float | str], Statistic]:
-    """The last test accuracy of each problem and b."""
+    """Return the last test accuracy of each problem and b.
+
+    Args:
+        runs: the runs.
+        columns: their measurements.
+    """
     return {
         (
             (str(c.run.rule), str(c.run.model), c.run.workers, c.run.alpha),
@@ -134,7 +151,12 @@ def accuracies(
 
 
 def regrets(found: Mapping[tuple[Problem, float | str], Statistic], problem: Problem) -> list[Any]:
-    """The problem in words, its best fixed b, and what each choice loses against that."""
+    """Return the problem in words, its best fixed b, and each choice's loss against that.
+
+    Args:
+        found: the accuracies.
+        problem: the problem.
+    """
     means = {b: found[problem, b].mean for b in CHOICES}
     best = max(FIXED, key=lambda b: means[b])
     rule, model, n, alpha = problem
@@ -144,7 +166,7 @@ def regrets(found: Mapping[tuple[Problem, float | str], Statistic], problem: Pro
 
 
 def figure(found: Mapping[tuple[Problem, float | str], Statistic]) -> Figure:
-    """Test accuracy against b, a panel for each rule and model, a line for each n and α."""
+    """Draw test accuracy against b, a panel for each rule and model, a line for each n and α."""
     kinds = list(itertools.product(STEP_SIZES, MODELS))
     drawing, axes = plots.new_figure(
         2,

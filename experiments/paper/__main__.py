@@ -1,4 +1,4 @@
-"""`python -m experiments.paper NAME`: regenerate a figure of the paper, with the data behind it."""
+"""Regenerate a figure of the paper, with its data: `python -m experiments.paper NAME`."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +17,12 @@ from medjax.lab.storage.locks import alone_in
 
 
 class Experiment(NamedTuple):
-    """A figure or a theorem.
+    """A figure, or a group of theorems.
 
     Attributes:
-        run: given where to print, a folder for the results and the options, to claims.
-        settings: what it depends on, for the record.
+        run: carries it out, given where to print, a folder for the results, and the options;
+            returns the claims.
+        settings: returns the settings that its results depend on, for the record.
     """
 
     run: Callable[[Console, Path, Options], list[Claim]]
@@ -35,7 +36,7 @@ EXPERIMENTS = {
     "fig3": Experiment(fig3.run, fig3.settings),
     "theory": Experiment(theory.run, theory.settings),
 }
-"""By name."""
+"""The experiments by name."""
 
 _ON_DATA = ("fig2", "fig3")
 _TRAINED = ("fig2-subset", "fig2", "fig3")
@@ -54,7 +55,14 @@ An interrupted figure goes on where it was when it is asked for again."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 1 if a claim doesn't hold. A mistake in the settings exits with 2."""
+    """Carry out the command.
+
+    Args:
+        argv: the command line; by default the process's own.
+
+    Returns:
+        0; 1 if a claim doesn't hold. A mistake in the settings exits with 2.
+    """
     parser = cli.Parser("python -m experiments.paper", _DESCRIPTION)
     parser.add_argument(
         "name", metavar="NAME", type=cli.one_of("figure", (*EXPERIMENTS, "all")), help="see above"
@@ -97,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with alone_in(folders[name]):
                 found += _experiment(console, name, folders[name], options)
         if arguments.name == "all":
-            _write(base, found)
+            claims.write(base, found)
             console.print("\nall claims")
             console.print(claims.table(found))
             console.print(f"\nresults in {base}", soft_wrap=True)
@@ -113,7 +121,7 @@ def _experiment(console: Console, name: str, folder: Path, options: Options) -> 
     record |= {"config": experiment.settings(options), **results.provenance()}
     results.write_json(folder / results.CONFIG, record)
     found = experiment.run(console, folder, options)
-    _write(folder, found)
+    claims.write(folder, found)
     console.print()
     console.print(claims.table(found))
     console.print(f"\nresults in {folder}", soft_wrap=True)
@@ -122,11 +130,6 @@ def _experiment(console: Console, name: str, folder: Path, options: Options) -> 
 
 def _purpose(name: str, options: Options) -> dict[str, object]:
     return {"experiment": name, **options._asdict()}
-
-
-def _write(folder: Path, found: Sequence[Claim]) -> None:
-    results.write_table(folder / "claims.parquet", claims.columns(found))
-    results.write_text(folder / "claims.md", claims.markdown(found))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The curves of a figure: each one run of the simulator, all of them one resumable sweep."""
+"""Train the curves of a figure, each a run, all of them one sweep that can be gone on with."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments.paper.claims import text_table
+from experiments.pictures import write_picture
 from medjax.lab import plots
 from medjax.lab.plots import Curves
 from medjax.lab.settings.config import RunConfig
@@ -20,6 +21,7 @@ from medjax.lab.task.training import stop_on_signal
 _LEAST = 1e-7
 _SHARES = ("train_accuracy", "test_accuracy")
 T = TypeVar("T", bound=Hashable)
+"""The label of an arm."""
 
 METRICS = {
     "train_loss": "training loss",
@@ -30,15 +32,28 @@ METRICS = {
 
 
 def length(steps: int, measurements: int = 100) -> dict[str, int]:
-    """The settings of a run of so many steps, measured so many times."""
+    """Return the settings of a run of some steps, measured about so many times.
+
+    Args:
+        steps: the number of steps.
+        measurements: the number of measurements.
+    """
     return {"steps": steps, "eval_every": max(1, steps // measurements)}
 
 
 def train(console: Console, folder: Path, arms: Mapping[T, RunConfig]) -> dict[T, Curves]:
     """Train each arm; those that the folder has already aren't trained again.
 
+    Args:
+        console: where to print.
+        folder: where the results go.
+        arms: the runs by label.
+
+    Returns:
+        The curves by label.
+
     Raises:
-        KeyboardInterrupt: if stopped; what is finished stays in the folder.
+        KeyboardInterrupt: if stopped; finished runs stay in the folder.
     """
     runs = list(dict.fromkeys(arms.values()))
     columns = _run(console, folder, runs)
@@ -57,7 +72,17 @@ def tuned(
     step_sizes: Sequence[float],
     steps: int,
 ) -> dict[T, RunConfig]:
-    """The arms, each with the step size that is best on the validation data after so many steps.
+    """Choose each arm's step size: the best on the validation data after some steps.
+
+    Args:
+        console: where to print.
+        folder: where the results go.
+        arms: the runs by label.
+        step_sizes: the step sizes to choose from.
+        steps: the number of steps.
+
+    Returns:
+        The arms with their best step sizes.
 
     Raises:
         KeyboardInterrupt: as `train`.
@@ -87,10 +112,10 @@ def write(
 
     Args:
         console: where to print.
-        folder: where the picture, called as the folder, and the table go.
+        folder: where the picture, which gets the folder's name, and the table go.
         title: the picture's.
-        metrics: what to draw, a panel each.
-        curves: of each algorithm, its arms.
+        metrics: the metrics to draw, a panel each.
+        curves: the arms of each algorithm.
     """
     figure, axes = plots.new_figure(len(curves), len(metrics), title)
     for row, (algorithm, arms) in enumerate(curves.items()):
@@ -110,8 +135,7 @@ def write(
                 axis.set_yscale("log")
         beside = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
         axes[(row + 1) * len(metrics) - 1].legend(frameon=False, fontsize=9, **beside)
-    for suffix in ("png", "svg"):
-        results.write_figure(folder / f"{folder.name}.{suffix}", figure)
+    write_picture(folder, folder.name, figure)
     rows = [
         {"algorithm": algorithm, "arm": label}
         | {name: float(curve.columns[name][-1]) for name in ("lr", "step", *METRICS)}
@@ -125,7 +149,13 @@ def write(
 
 
 def final(curve: Curves, metric: str, share: float = 0.1) -> float:
-    """The median of a metric over the last part of a run: single measurements jump about."""
+    """Return the median of a metric over the last part of a run: single measurements jump about.
+
+    Args:
+        curve: the run's measurements.
+        metric: the metric's name.
+        share: the share of the run that counts as its last part.
+    """
     values = np.asarray(curve.columns[metric])
     return float(np.median(values[-max(1, round(share * len(values))) :]))
 

@@ -1,7 +1,8 @@
-"""What the paper states beside what we measured."""
+"""Claims of a paper beside our measurements."""
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,13 +10,15 @@ from numpy.typing import ArrayLike
 from rich.table import Table
 from rich.text import Text
 
+from medjax.lab.storage import results
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A statement of the paper's, and what we saw.
+    """A statement of the paper's, beside our measurement.
 
     Attributes:
         figure: the experiment that shows it, such as "theory".
@@ -35,14 +38,14 @@ class Claim:
 
 
 def table(claims: Sequence[Claim]) -> Table:
-    """The claims for the terminal, a row each."""
+    """Make a table of the claims for the terminal."""
     headings = ("where", "claim", "paper", "ours", "holds")
     rows = [(c.where, c.claim, c.paper, c.ours, "yes" if c.holds else "NO") for c in claims]
     return text_table(headings, rows)
 
 
 def markdown(claims: Sequence[Claim]) -> str:
-    """The claims as a Markdown table."""
+    """Make a Markdown table of the claims."""
     lines = ["| where | claim | paper | ours | holds |", "|---|---|---|---|---|"]
     for c in claims:
         cells = (c.where, c.claim, c.paper, c.ours, "yes" if c.holds else "**no**")
@@ -50,8 +53,24 @@ def markdown(claims: Sequence[Claim]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write(folder: Path, claims: Sequence[Claim]) -> None:
+    """Write the claims as claims.parquet and claims.md.
+
+    Args:
+        folder: where the files go.
+        claims: the claims.
+    """
+    results.write_table(folder / "claims.parquet", columns(claims))
+    results.write_text(folder / "claims.md", markdown(claims))
+
+
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table without lines; what looks like a number stands on the right."""
+    """Make a table without lines, in which columns of numbers are set to the right.
+
+    Args:
+        headings: the columns' names.
+        rows: the cells.
+    """
     result = Table(box=None, pad_edge=False, header_style="bold")
     for heading, column in zip(headings, zip(*rows, strict=True), strict=True):
         numeric = all(cell[:1] in "0123456789+-<" for cell in column)
@@ -62,18 +81,21 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 
 def columns(rows: Sequence["DataclassInstance"]) -> dict[str, list[Any]]:
-    """Claims, or measurements of any other one dataclass, as columns for `results.write_table`."""
+    """Turn rows of one dataclass, such as claims, into columns for `results.write_table`."""
     names = [field.name for field in dataclasses.fields(rows[0])] if rows else []
     return {name: [getattr(row, name) for row in rows] for name in names}
 
 
 def log_slope(x: ArrayLike, y: ArrayLike, error: ArrayLike = 0.0) -> tuple[float, float]:
-    """The slope of log y against log x by least squares, and its standard error.
+    """Fit the slope of log y against log x by least squares.
 
     Args:
         x: (k,), positive.
         y: (k,), positive, measured independently of each other.
         error: the standard errors of y.
+
+    Returns:
+        The slope, and its standard error.
     """
     log_x, log_y = np.log(x), np.log(y)
     centred = log_x - log_x.mean()

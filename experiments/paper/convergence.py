@@ -1,4 +1,4 @@
-"""Theorems 5 and 6: how the average squared gradient norm falls with the number of steps.
+"""Theorems 5 and 6: the average squared gradient norm against the number of steps.
 
 f_i(x) = ‖x - a_i‖²/2 for three workers, every coordinate of a_i that of the toy, (1, 2, 10), scaled
 to variance 1: the median of the gradients differs from their mean, and without noise both
@@ -30,6 +30,7 @@ from rich.console import Console
 import medjax
 from experiments.paper.claims import Claim, columns, log_slope, text_table
 from experiments.paper.options import Options
+from experiments.pictures import write_picture
 from medjax import theory
 from medjax.lab import plots
 from medjax.lab.storage import results
@@ -46,7 +47,7 @@ THEOREMS = {5: ("Noisy signSGD", theory.theorem5), 6: ("Noisy medianSGD", theory
 
 @dataclass(frozen=True)
 class Average:
-    """(1/T) Σ_t ‖∇f(x_t)‖²: its mean over the seeds, with standard error, and beside it others.
+    """(1/T) Σ_t ‖∇f(x_t)‖² of runs with the theorem's settings, beside what it is compared with.
 
     Attributes:
         theorem: 5 or 6.
@@ -58,7 +59,7 @@ class Average:
         error: the mean's standard error.
         noiseless: the same average with b = 0.
         rate: d^(3/4)/T^(1/4) or d^(2/3)/T^(1/3).
-        bound: for theorem 6, what its proof gives: see `bound6`; NaN for theorem 5.
+        bound: the bound that theorem 6's proof gives, see `bound6`; NaN for theorem 5.
     """
 
     theorem: int
@@ -74,7 +75,7 @@ class Average:
 
 
 def settings(options: Options) -> dict[str, Any]:
-    """What the experiment depends on."""
+    """Return the settings that the results depend on."""
     lengths = [100, 300, 1000, 3000, 10_000]
     if not options.quick:
         lengths += [30_000, 100_000, 300_000, 1_000_000]
@@ -82,7 +83,16 @@ def settings(options: Options) -> dict[str, Any]:
 
 
 def run(console: Console, folder: Path, options: Options) -> list[Claim]:
-    """Measure; print the table; write the figure and the data; return the theorems' claims."""
+    """Measure; print the table; write the figure and the data; return the theorems' claims.
+
+    Args:
+        console: where to print.
+        folder: where the results go.
+        options: the experiment's options.
+
+    Returns:
+        The theorems' claims.
+    """
     averages: list[Average] = []
     lengths = settings(options)["lengths"]
     with console.status("") as status:
@@ -92,9 +102,7 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
                     status.update(f"theorem {theorem}, d = {d}, {T} steps")
                     averages.append(measure(theorem, d, T))
     results.write_table(folder / "convergence.parquet", columns(averages))
-    drawing = figure(averages)
-    for suffix in ("png", "svg"):
-        results.write_figure(folder / f"convergence.{suffix}", drawing)
+    write_picture(folder, "convergence", figure(averages))
     console.print("the average of ‖∇f‖² over a run of T steps")
     found = {(a.theorem, a.d, a.T): a for a in averages}
     keys = [(theorem, d) for theorem in THEOREMS for d in SEEDS]
@@ -115,6 +123,9 @@ def measure(theorem: int, d: int, T: int) -> Average:
         theorem: 5 or 6.
         d: the number of parameters.
         T: the number of steps, a multiple of 100.
+
+    Returns:
+        The average, with what it is compared with.
     """
     b, lr = THEOREMS[theorem][1](T, d)
     seeds = SEEDS[d]
@@ -137,7 +148,7 @@ def measure(theorem: int, d: int, T: int) -> Average:
 
 @functools.cache
 def _averages(theorem: int, d: int) -> Callable[..., Float[Array, " runs"]]:
-    """(seeds, scales b, δ, steps/100) to each run's average of ‖∇f(x_t)‖², t < T: one program."""
+    """Compile (seeds, scales b, δ, steps/100) to each run's average of ‖∇f(x_t)‖², t < T."""
     algorithm = medjax.noisy_sign_sgd if theorem == 5 else medjax.noisy_median_sgd
     a = jnp.asarray(TARGETS, jnp.float32)[:, None]  # its mean is 0, so that ∇f(x) = x
 
@@ -161,10 +172,14 @@ def _averages(theorem: int, d: int) -> Callable[..., Float[Array, " runs"]]:
 
 
 def bound6(d: int, T: int) -> float:
-    """Theorem 6's bound with its constants: 2 D_f/(T δ) + d gap² + δ d Var ≥ the average of E‖∇f‖².
+    """Return theorem 6's bound on the average of E‖∇f‖²: 2 D_f/(T δ) + d gap² + δ d Var.
 
     A step is -δ (∇f + γ + η), γ the gap in every coordinate, η of mean 0, and ∇f is 1-Lipschitz. So
     E f falls by at least δ/2 (‖∇f‖² - ‖γ‖²) - δ²/2 E‖η‖² at every step, if δ <= 1.
+
+    Args:
+        d: the number of parameters.
+        T: the number of steps.
     """
     b, lr = theory.theorem6(T, d)
     # The median of x - a_i + b ξ_i moves with x: the gap and the variance are the same everywhere.
@@ -173,7 +188,7 @@ def bound6(d: int, T: int) -> float:
 
 
 def claims(averages: Sequence[Average]) -> list[Claim]:
-    """The theorems' rates in T for d = 1, in T and d together, and the bound of theorem 6."""
+    """Check the theorems' rates in T for d = 1, in T and d together, and the bound of theorem 6."""
     found = []
     for theorem, (power, rate) in {
         5: (4, "d^(3/4) / T^(1/4)"),
@@ -212,14 +227,23 @@ def claims(averages: Sequence[Average]) -> list[Claim]:
 
 
 def fitted_slope(averages: Sequence[Average], theorem: int, d: int) -> tuple[float, float]:
-    """The slope against T over the last factor of 100, log against log, and its standard error."""
+    """Fit the slope against T over the last factor of 100, log against log, with its error.
+
+    Args:
+        averages: the averages of all runs.
+        theorem: 5 or 6.
+        d: the number of parameters.
+
+    Returns:
+        The slope, and its standard error.
+    """
     own = [a for a in averages if (a.theorem, a.d) == (theorem, d)]
     own = [a for a in own if 100 * a.T >= own[-1].T]
     return log_slope([a.T for a in own], [a.mean for a in own], [a.error for a in own])
 
 
 def figure(averages: Sequence[Average]) -> Figure:
-    """The averages against T, a panel for each theorem."""
+    """Draw the averages against T, a panel for each theorem."""
     title = "Average of ‖∇f‖² over T steps, with the theorem's b and δ for T (± 2 s.e.)"
     drawing, axes = plots.new_figure(1, 2, title)
     for axis, (theorem, power) in zip(axes, ((5, 4), (6, 3)), strict=True):

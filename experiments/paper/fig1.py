@@ -20,6 +20,7 @@ from rich.table import Table
 import medjax
 from experiments.paper.claims import Claim
 from experiments.paper.options import Options
+from experiments.pictures import write_picture
 from medjax import theory
 from medjax.lab import plots
 from medjax.lab.storage import results
@@ -34,12 +35,22 @@ EVAL_EVERY = 20
 
 
 def objective(x: Array, a: Array) -> tuple[Array, dict[str, Array]]:
-    """(x - a)²/2 for each a; x itself as a metric, for the trajectory."""
+    """Return (x - a)²/2 for each a, and x itself as a metric, for the trajectory.
+
+    Args:
+        x: the parameter.
+        a: the workers' targets.
+    """
     return 0.5 * (x - a) ** 2, {"x": jnp.full_like(a, x)}
 
 
 def algorithms(b: float = B, key: int = 0) -> dict[str, optax.GradientTransformation]:
-    """The five algorithms by name."""
+    """Return the five algorithms by name.
+
+    Args:
+        b: the scale of the noise.
+        key: the seed of the noise.
+    """
     return {
         "SGD": medjax.mean_sgd(STEP_SIZE),
         "signSGD": medjax.sign_sgd(STEP_SIZE),
@@ -52,7 +63,12 @@ def algorithms(b: float = B, key: int = 0) -> dict[str, optax.GradientTransforma
 def trajectory(
     optimizer: optax.GradientTransformation, num_steps: int = NUM_STEPS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The recorded steps, and x at each of them."""
+    """Run an algorithm; return the recorded steps, and x at each of them.
+
+    Args:
+        optimizer: the algorithm.
+        num_steps: the number of steps.
+    """
     a = np.array(TARGETS, dtype=np.float32)
     data = medjax.stack_workers(a, [np.array([i]) for i in range(len(a))])
 
@@ -73,12 +89,12 @@ def trajectory(
 
 
 def time_average(x: np.ndarray) -> float:
-    """The average over the second half of the run, when the start is forgotten."""
+    """Average over the second half of the run, when the start is forgotten."""
     return float(x[len(x) // 2 :].mean())
 
 
 def settings(options: Options) -> dict[str, Any]:
-    """What the experiment depends on."""
+    """Return the settings that the results depend on."""
     del options  # it takes seconds as it is
     return {
         "a": TARGETS,
@@ -91,7 +107,16 @@ def settings(options: Options) -> dict[str, Any]:
 
 
 def run(console: Console, folder: Path, options: Options) -> list[Claim]:
-    """Run the five algorithms; print the table; write it, the trajectories and the figure."""
+    """Run the five algorithms; print the table; write it, the trajectories and the figure.
+
+    Args:
+        console: where to print.
+        folder: where the results go.
+        options: the experiment's options.
+
+    Returns:
+        The claims.
+    """
     del options
     # Noisy medianSGD moves towards independent draws of the noisy median, so its time average is
     # their mean; Noisy signSGD is at rest where a draw is as often above as below: their median.
@@ -125,15 +150,17 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
     console.print(table)
     results.write_table(folder / "trajectories.parquet", {"step": steps, **trajectories})
     results.write_table(folder / "table.parquet", rows)
-    drawing = figure(steps, trajectories)
-    for suffix in ("png", "svg"):
-        results.write_figure(folder / f"fig1.{suffix}", drawing)
+    write_picture(folder, "fig1", figure(steps, trajectories))
     measured = zip(rows["final_x"], rows["time_average"], rows["expected"], strict=True)
     return claims(dict(zip(rows["algorithm"], measured, strict=True)))
 
 
 def claims(rows: Mapping[str, tuple[float, float, float]]) -> list[Claim]:
-    """What the paper says of the toy; of each algorithm its final x, time average and theory."""
+    """Check what the paper says of the toy.
+
+    Args:
+        rows: the final x, the time average, and x by theory, of each algorithm.
+    """
     found = []
     for name, (final, average, expected) in rows.items():
         if name.startswith("Noisy"):
@@ -153,7 +180,12 @@ def claims(rows: Mapping[str, tuple[float, float, float]]) -> list[Claim]:
 
 
 def figure(steps: np.ndarray, trajectories: dict[str, np.ndarray]) -> Figure:
-    """x against the step, and the two gradients on the way of the two that stall."""
+    """Draw x against the step, and the two gradients on the way of the two that stall.
+
+    Args:
+        steps: the recorded steps.
+        trajectories: x at each of them, by algorithm.
+    """
     drawing, axes = plots.new_figure(1, 3, f"(x - a_i)²/2, a = {TARGETS}, δ = {STEP_SIZE:g}")
     for colour, (name, x) in zip(plots.COLOURS, trajectories.items(), strict=False):
         noisy = name.startswith("Noisy")

@@ -18,22 +18,22 @@ from medjax.lab.plots import Curves
 from medjax.lab.settings.config import RunConfig, configure
 
 STEP_SIZES = (1.0, 0.1, 0.01, 0.001)
-# The paper's, and one more for the median, which at those does little on our network.
+# The paper's, and one more for the median, to which those do little on our network.
 SCALES = {"sign": (1e-5, 1e-3, 1e-2), "median": (1e-5, 1e-3, 1e-2, 1e-1)}
 BATCH_SIZE = 128
 SAMPLED = f"batches of {BATCH_SIZE}"
 VOTE = "signSGD with majority vote"
 ALGORITHMS = {VOTE: "sign", "medianSGD": "median"}
-# The paper's 50,000 take more than an hour on a laptop; what it shows is there after 10,000. What
-# noise does for signSGD shows at once, for medianSGD later.
+# The paper's 50,000 take more than an hour on a laptop, and 10,000 show the same. The effect of
+# noise shows at once for signSGD, later for medianSGD.
 _STEPS = {"sign": {False: 10_000, True: 450}, "median": {False: 10_000, True: 1_000}}
 _TUNING_STEPS = {False: 1_000, True: 100}
-# Of the scales the last shows the most; measuring takes as long as a step or two.
+# A measurement takes as long as a step or two.
 _MEASUREMENTS = {False: 100, True: 30}
 
 
 def settings(options: Options) -> dict[str, Any]:
-    """What the experiment depends on."""
+    """Return the settings that the results depend on."""
     return {
         "dataset": options.dataset or "mnist5k",
         "workers": 10,
@@ -46,10 +46,18 @@ def settings(options: Options) -> dict[str, Any]:
 
 
 def algorithm(rule: str, common: dict[str, Any], quick: bool = False) -> dict[str, RunConfig]:
-    """One rule without noise, with more and more of it, and with sub-sampling.
+    """Return the runs of one rule without noise, with more and more of it, and with sub-sampling.
 
-    What is quick leaves out that of which nothing is claimed, and sub-sampling, which takes all of
-    the steps to show.
+    The quick version leaves out runs of which nothing is claimed, and sub-sampling, which takes all
+    of the steps to show.
+
+    Args:
+        rule: the rule's name.
+        common: the settings that all runs share.
+        quick: whether it is the quick version.
+
+    Returns:
+        The runs by label.
     """
     scales = SCALES[rule][-1:] if quick else SCALES[rule]
     found = {"b = 0": configure(rule=rule, **common)}
@@ -60,7 +68,16 @@ def algorithm(rule: str, common: dict[str, Any], quick: bool = False) -> dict[st
 
 
 def run(console: Console, folder: Path, options: Options) -> list[Claim]:
-    """Choose the step sizes, train, draw, and check what the paper says."""
+    """Choose the step sizes, train, draw, and check what the paper says.
+
+    Args:
+        console: where to print.
+        folder: where the results go.
+        options: the experiment's options.
+
+    Returns:
+        The claims.
+    """
     common = settings(options)
     tuning_steps = common.pop("tuning_steps")
     step_sizes = common.pop("step_sizes")
@@ -75,7 +92,7 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
     }
     best = arms.tuned(console, folder / "tuning", runs, step_sizes, tuning_steps)
     for title, rule in ALGORITHMS.items():
-        # What its own step size does for the algorithm without noise, and what the noise does.
+        # Tells the effect of the step size from that of the noise.
         lr = best[title, _noise(SCALES[rule][-1])].lr
         best[title, _control(rule)] = replace(best[title, "b = 0"], lr=lr)
     curves: dict[str, dict[str, Curves]] = {title: {} for title in ALGORITHMS}
@@ -87,7 +104,7 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
 
 
 def claims(curves: Mapping[str, Mapping[str, Curves]]) -> list[Claim]:
-    """What the paper's figure shows, and what ours does."""
+    """Check what the paper's figure shows."""
     found = []
     for title, arm in curves.items():
         scales, control = SCALES[ALGORITHMS[title]], arm[_control(ALGORITHMS[title])]
@@ -127,5 +144,5 @@ def _control(rule: str) -> str:
 
 
 def _best(curve: Curves) -> float:
-    """The test accuracy that a run reaches: the best of its measurements."""
+    """Return the best test accuracy of a run's measurements."""
     return float(np.max(curve.columns["test_accuracy"]))

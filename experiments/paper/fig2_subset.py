@@ -33,7 +33,7 @@ _METRICS = ("train_loss", "grad_norm", "test_accuracy")
 
 
 def settings(options: Options) -> dict[str, Any]:
-    """What the experiment depends on."""
+    """Return the settings that the results depend on."""
     return {
         "dataset": "mnist5k",
         "workers": 5,
@@ -44,9 +44,17 @@ def settings(options: Options) -> dict[str, Any]:
 
 
 def algorithm(rule: str, common: dict[str, Any], quick: bool = False) -> dict[str, RunConfig]:
-    """One rule without anything, with noise, with sub-sampling, and with both.
+    """Return the runs of one rule: plain, with noise, with sub-sampling, and with both.
 
-    What is quick leaves out medianSGD's noise, of which nothing is claimed.
+    The quick version leaves out medianSGD's noise, of which nothing is claimed.
+
+    Args:
+        rule: the rule's name.
+        common: the settings that all runs share.
+        quick: whether it is the quick version.
+
+    Returns:
+        The runs by label.
     """
     found, noisy = {"b = 0": configure(rule=rule, **common)}, not (quick and rule == "median")
     for b in SCALES if noisy else ():
@@ -61,7 +69,16 @@ def algorithm(rule: str, common: dict[str, Any], quick: bool = False) -> dict[st
 
 
 def run(console: Console, folder: Path, options: Options) -> list[Claim]:
-    """Train, draw, and check what the paper says."""
+    """Train, draw, and check what the paper says.
+
+    Args:
+        console: where to print.
+        folder: where the results go.
+        options: the experiment's options.
+
+    Returns:
+        The claims.
+    """
     common = settings(options)
     steps = common.pop("steps")
     runs = {
@@ -82,7 +99,7 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
 
 
 def claims(curves: Mapping[str, Mapping[str, Curves]]) -> list[Claim]:
-    """What the paper's figure shows, and what ours does at the smaller step size.
+    """Check what the paper's figure shows, at the smaller step size.
 
     Gradient norms are averaged over the steps, as in the theorems: the ends jump about.
     """

@@ -19,7 +19,7 @@ from medjax.lab.settings.config import RunConfig, configure
 PLAIN, NOISY, HOMOGENEOUS = "heterogeneous", "heterogeneous, adaptive noise", "homogeneous"
 _TITLE = "signSGD with majority vote"
 _METRICS = ("train_loss", "train_accuracy", "test_accuracy")
-# As many examples for every worker make one program of the first and the last arm.
+# With equally many examples for every worker, the first and the last arm are one program.
 _QUICK = {
     "dataset": "digits",
     "examples_per_worker": 70,
@@ -37,14 +37,23 @@ _FULL = {
 
 
 def settings(options: Options) -> dict[str, Any]:
-    """What the experiment depends on."""
+    """Return the settings that the results depend on."""
     found = {"workers": 10, "model": "resnet20"} | (_QUICK if options.quick else _FULL)
     asked = {"dataset": options.dataset, "steps": options.steps}
     return found | {name: value for name, value in asked.items() if value is not None}
 
 
 def run(console: Console, folder: Path, options: Options) -> list[Claim]:
-    """Train, draw, and check what the paper says."""
+    """Train, draw, and check what the paper says.
+
+    Args:
+        console: where to print.
+        folder: where the results go.
+        options: the experiment's options.
+
+    Returns:
+        The claims.
+    """
     common = settings(options)
     common |= arms.length(common["steps"], 20)
     apart: dict[str, Any] = {"partition": "by_label", "classes_per_worker": 1}
@@ -60,7 +69,7 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
 
 
 def claims(curves: Mapping[str, Curves]) -> list[Claim]:
-    """What the paper's figure shows, and what ours does."""
+    """Check what the paper's figure shows."""
     plain, noisy, homogeneous = (
         # Single measurements jump by a third, so a longer part than elsewhere.
         arms.final(curves[label], "test_accuracy", share=0.25)

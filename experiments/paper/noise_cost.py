@@ -1,4 +1,4 @@
-"""What the choice of the noise costs: the spread of the median at which its gap is small enough.
+"""The price of each noise: the spread of the median at which its gap is small enough.
 
 More noise brings the median's expectation nearer to the mean, and makes the median itself noisier.
 All distributions have variance 1, but differ in how much of it the median keeps, and in how soon
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.paper.claims import columns, text_table
+from experiments.pictures import write_picture
 from medjax import theory
 from medjax.lab import plots
 from medjax.lab.storage import results
@@ -44,13 +45,18 @@ def run(
     points: Sequence["Point"],
     values: Mapping[int, Float[np.ndarray, " n"]],
 ) -> None:
-    """Print and write the costs, and draw the trade-off from the curves of gap and variance."""
+    """Print and write the costs, and draw the trade-off from the curves of gap and variance.
+
+    Args:
+        console: where to print.
+        folder: where the results go.
+        points: the points of the curves of gap and variance.
+        values: u_1..u_n for each number of workers n.
+    """
     with console.status("the price of a small gap"):
         costs = [cost(name, u, points) for u in values.values() for name in NOISES]
     results.write_table(folder / "noise_cost.parquet", columns(costs))
-    drawing = figure(points, costs, values)
-    for suffix in ("png", "svg"):
-        results.write_figure(folder / f"noise_cost.{suffix}", drawing)
+    write_picture(folder, "noise_cost", figure(points, costs, values))
     console.print(f"the b for a gap of {TARGET:.0%} of σ, and the median's standard deviation then")
     by_n = [(n, values[n].std()) for n in values]
     headings = ["noise", *(h for n in values for h in (f"b/σ, n = {n}", "std/σ"))]
@@ -64,7 +70,16 @@ def run(
 
 
 def cost(name: str, u: Float[np.ndarray, " n"], points: Sequence["Point"]) -> Cost:
-    """Bisect between the last b of the curve where the gap is beyond the target, and the next."""
+    """Bisect between the last b of the curve where the gap is beyond the target, and the next.
+
+    Args:
+        name: the noise's name.
+        u: the values u_1..u_n.
+        points: the curves' points.
+
+    Returns:
+        The cost.
+    """
     noise, target = NOISES[name](), TARGET * u.std()
     own = [p for p in points if (p.noise, p.n) == (name, len(u))]
     last = max(k for k, p in enumerate(own) if abs(p.gap) > target)
@@ -83,7 +98,13 @@ def figure(
     costs: Sequence[Cost],
     values: Mapping[int, Float[np.ndarray, " n"]],
 ) -> Figure:
-    """The gap against the median's standard deviation as b varies, a panel for each n."""
+    """Draw the gap against the median's standard deviation as b varies, a panel for each n.
+
+    Args:
+        points: the curves' points.
+        costs: the costs to mark.
+        values: u_1..u_n for each number of workers n.
+    """
     title = (
         f"What a small gap costs, by noise of equal variance; points: a gap of {TARGET:.0%} of σ"
     )

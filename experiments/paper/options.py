@@ -1,15 +1,15 @@
-"""What may be asked of an experiment."""
+"""The options of the paper's experiments."""
 
 from typing import NamedTuple
 
 
 class Options(NamedTuple):
-    """The settings of one of the paper's experiments.
+    """The options of one of the paper's experiments.
 
     Attributes:
-        quick: whether minutes are to do.
+        quick: whether to take minutes instead of hours.
         dataset: the images, where there is a choice; None for the experiment's own.
-        steps: how many to train for; None for the experiment's own number.
+        steps: the number of steps to train for; None for the experiment's own.
     """
 
     quick: bool = False

@@ -2,8 +2,8 @@
 
 Theorems 3 and 4, here: for fixed u_1..u_n the median of u_i + b ξ_i has expectation
 mean(u) + O(1/b) and variance O(b²), and its distribution becomes symmetric about the mean at
-O(1/b²). Curves by quadrature (`medjax.theory`), points by drawing noise and taking medians. What it
-costs to close the gap is in `noise_cost`, theorems 5 and 6 are in `convergence`.
+O(1/b²). Curves by quadrature (`medjax.theory`), points by drawing noise and taking medians. The
+price of a small gap is in `noise_cost`, theorems 5 and 6 are in `convergence`.
 """
 
 import functools
@@ -23,6 +23,7 @@ from rich.console import Console
 from experiments.paper import convergence, noise_cost
 from experiments.paper.claims import Claim, columns, log_slope, text_table
 from experiments.paper.options import Options
+from experiments.pictures import write_picture
 from medjax import rules, theory
 from medjax.lab import plots
 from medjax.lab.storage import results
@@ -39,7 +40,7 @@ DRAWN = 10 ** np.array([-1 / 3, 0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3])
 
 @dataclass(frozen=True)
 class Point:
-    """What quadrature gives for one b."""
+    """Gap, variance and asymmetry for one b, by quadrature."""
 
     noise: str
     n: int
@@ -51,7 +52,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Draw:
-    """What drawing gives for one b, with standard errors."""
+    """Gap and variance for one b, by drawing, with standard errors."""
 
     noise: str
     n: int
@@ -63,7 +64,7 @@ class Draw:
 
 
 def settings(options: Options) -> dict[str, Any]:
-    """What the experiment depends on."""
+    """Return the settings that the results depend on."""
     return {
         "u": {str(n): values(n).tolist() for n in NUM_WORKERS},
         "num_scales": 25 if options.quick else 37,
@@ -82,7 +83,7 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
             about four.
 
     Returns:
-        What the theorems state, and whether we saw it.
+        The theorems' claims, and whether we saw them.
     """
     numbers = settings(options)
     scales = SPREAD * np.geomspace(0.1, 1000, numbers["num_scales"])
@@ -92,9 +93,7 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
         draws = [draw(p.noise, p.n, p.b, numbers["num_pairs"], seed=k) for k, p in enumerate(drawn)]
     results.write_table(folder / "theory_curves.parquet", columns(points))
     results.write_table(folder / "theory_draws.parquet", columns(draws))
-    drawing = figure(points, list(zip(draws, drawn, strict=True)))
-    for suffix in ("png", "svg"):
-        results.write_figure(folder / f"theory_gap.{suffix}", drawing)
+    write_picture(folder, "theory_gap", figure(points, list(zip(draws, drawn, strict=True))))
     slopes = {(p.noise, p.n): large_b_slopes(points, p.noise, p.n) for p in points}
     console.print("slopes for large b, log against log")
     headings = ("noise", *(f"{what}, n = {n}" for what in QUANTITIES for n in NUM_WORKERS))
@@ -112,7 +111,7 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
 
 
 def values(n: int) -> Float[np.ndarray, " n"]:
-    """u_1..u_n: the paper's toy for n = 3; else quantiles of an exponential distribution."""
+    """Return u_1..u_n: the paper's toy for n = 3; else quantiles of an exponential distribution."""
     if n == 3:
         return TOY
     u = -np.log1p(-(np.arange(n) + 0.5) / n)
@@ -120,7 +119,16 @@ def values(n: int) -> Float[np.ndarray, " n"]:
 
 
 def curve(name: str, n: int, scales: np.ndarray) -> list[Point]:
-    """Gap, variance and asymmetry for each b, by quadrature."""
+    """Compute gap, variance and asymmetry for each b, by quadrature.
+
+    Args:
+        name: the noise's name.
+        n: the number of workers.
+        scales: the b's.
+
+    Returns:
+        A point for each b.
+    """
     u, noise = values(n), NOISES[name]()
     return [
         Point(name, n, b, *theory.median_moments(u, b, noise), asymmetry(u, b, noise))
@@ -129,7 +137,13 @@ def curve(name: str, n: int, scales: np.ndarray) -> list[Point]:
 
 
 def asymmetry(u: Float[np.ndarray, " n"], b: float, noise: Noise) -> float:
-    """max_t |P(Y > m + t) - P(Y < m - t)|, Y the median of the u_i + b ξ_i, m their mean."""
+    """Return max_t |P(Y > m + t) - P(Y < m - t)|, Y the median of u_i + b ξ_i, m their mean.
+
+    Args:
+        u: the values u_1..u_n.
+        b: the scale of the noise.
+        noise: the noise.
+    """
     v = u - u.mean()
     # Kinks of F make it largest near them: near 0, and near the support's ends.
     near = np.linspace(0, 1.1 * np.abs(v).max(), 60)
@@ -142,10 +156,20 @@ def asymmetry(u: Float[np.ndarray, " n"], b: float, noise: Noise) -> float:
 
 
 def draw(name: str, n: int, b: float, num_pairs: int, seed: int) -> Draw:
-    """Gap and variance by drawing.
+    """Estimate gap and variance by drawing.
 
     The draws are in pairs, ξ and -ξ: for large b the two medians are nearly opposite, so that their
     average is good to about the spread of the u_i over √pairs, whatever b.
+
+    Args:
+        name: the noise's name.
+        n: the number of workers.
+        b: the scale of the noise.
+        num_pairs: the number of pairs.
+        seed: the seed of the draws.
+
+    Returns:
+        The estimates, with standard errors.
     """
     v = jnp.asarray(values(n) - values(n).mean(), jnp.float32)[:, None]
     medians = _medians(name, num_pairs)(jax.random.key(seed), v, jnp.float32(b))
@@ -156,7 +180,7 @@ def draw(name: str, n: int, b: float, num_pairs: int, seed: int) -> Draw:
 
 @functools.cache
 def _medians(name: str, num_pairs: int) -> Callable[..., Float[Array, "2 pairs"]]:
-    """(key, v, b) to the medians of v_i ± b ξ_i, one program for each n."""
+    """Compile (key, v, b) to the medians of v_i ± b ξ_i, one program for each n."""
     noise, median = NOISES[name](), rules.median()
 
     @jax.jit
@@ -172,9 +196,18 @@ def _with_error(x: Float[np.ndarray, " k"]) -> tuple[float, float]:
 
 
 def large_b_slopes(points: Sequence[Point], name: str, n: int) -> dict[str, float]:
-    """Each quantity's slope over the largest b's at which it is more than rounding error."""
+    """Fit each quantity's slope over the largest b's at which it is more than rounding error.
+
+    Args:
+        points: the curves' points.
+        name: the noise's name.
+        n: the number of workers.
+
+    Returns:
+        The slopes, log against log, by quantity.
+    """
     own = [p for p in points if (p.noise, p.n) == (name, n)]
-    # What is far below these is lost in the rounding of probabilities near 1/2.
+    # Far below these, values are lost in the rounding of probabilities near 1/2.
     floors = {"gap": 1e-11, "variance": 0.0, "asymmetry": 1e-11}
 
     def slope(what: str) -> float:
@@ -187,7 +220,7 @@ def large_b_slopes(points: Sequence[Point], name: str, n: int) -> dict[str, floa
 
 
 def claims(slopes: dict[tuple[str, int], dict[str, float]]) -> list[Claim]:
-    """Theorems 3 and 4 against the measured slopes."""
+    """Check theorems 3 and 4 against the measured slopes."""
 
     def claim(text: str, what: str, proven: float, names: Sequence[str], slack: float) -> Claim:
         measured = [slopes[name, n][what] for name in names for n in NUM_WORKERS]
@@ -208,7 +241,12 @@ def claims(slopes: dict[tuple[str, int], dict[str, float]]) -> list[Claim]:
 
 
 def figure(points: Sequence[Point], draws: Sequence[tuple[Draw, Point]]) -> Figure:
-    """The gap and the variance against b, a column for each number of workers."""
+    """Draw the gap and the variance against b, a column for each number of workers.
+
+    Args:
+        points: the curves' points.
+        draws: the estimates by drawing, each with the curves' point at its b.
+    """
     title = "The median of n noisy values: curves by quadrature, points by drawing (± 2 s.e.)"
     drawing, axes = plots.new_figure(2, len(NUM_WORKERS), title)
     for column, n in enumerate(NUM_WORKERS):

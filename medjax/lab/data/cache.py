@@ -1,13 +1,15 @@
-"""Arrays that are slow to make, kept in a file of the user's cache directory."""
+"""Keep arrays that are slow to make in a file of the user's cache directory."""
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+
+from medjax.lab.data.files import write_whole
+from medjax.lab.data.npz import read_npz
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 """Arrays by their names."""
@@ -17,19 +19,22 @@ def cached(
     cache_dir: Path | None,
     stem: str,
     make: Callable[[], Arrays],
-    is_whole: Callable[[Arrays], bool],
+    is_valid: Callable[[Arrays], bool],
 ) -> Arrays:
-    """The arrays as they are kept, or else made now, and kept.
+    """Read arrays from the cache; make and keep them if they aren't there.
 
     Args:
-        cache_dir: where to keep them; None for `medjax` in the user's cache directory.
+        cache_dir: where to keep them; None for `medjax` in the user's cache directory. One that
+            can't be written only means that nothing is kept.
         stem: the name of their file, without its ending.
-        make: what makes them.
-        is_whole: whether those that are kept are what they should be; anything that it raises, for
-            a name that is missing, says that they aren't.
+        make: makes them.
+        is_valid: tells whether kept arrays have the names, shapes and types that they should have.
+
+    Returns:
+        The arrays by name.
     """
-    arrays = _read(cache_dir, stem, is_whole)
-    if arrays is None:
+    arrays = _read(cache_dir, stem)
+    if arrays is None or not is_valid(arrays):
         arrays = make()
         _write(cache_dir, stem, arrays)
     return arrays
@@ -43,27 +48,22 @@ def _file(cache_dir: Path | None, stem: str) -> Path:
     return cache_dir / f"{stem}.npz"
 
 
-def _read(cache_dir: Path | None, stem: str, is_whole: Callable[[Arrays], bool]) -> Arrays | None:
-    try:
-        # Opened here, because np.load leaves its own file open when it is not a zip.
-        with open(_file(cache_dir, stem), "rb") as file, np.load(file, allow_pickle=False) as npz:
-            arrays = dict(npz)
-        return arrays if is_whole(arrays) else None
-    except Exception:
-        # A damaged zip raises nearly anything; whatever it is, building anew is the answer.
-        return None
+# The cache is a convenience. Where there is no such file, no room, no right to read or write, no
+# home (RuntimeError), or a torn file (ValueError), the arrays are made anew.
+
+
+def _read(cache_dir: Path | None, stem: str) -> Arrays | None:
+    with (
+        suppress(OSError, RuntimeError, ValueError),
+        open(_file(cache_dir, stem), "rb") as file,
+    ):
+        return read_npz(file)
+    return None
 
 
 def _write(cache_dir: Path | None, stem: str, arrays: Arrays) -> None:
-    # The cache is a convenience: no room, no right to write, or (RuntimeError) no home, no cache.
     with suppress(OSError, RuntimeError):
-        path = _file(cache_dir, stem)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own and then a rename: runs side by side never see half a file.
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-        try:
-            with open(handle, "wb") as file:
-                np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        write_whole(
+            _file(cache_dir, stem),
+            lambda file: np.savez_compressed(file, **arrays),  # pyright: ignore[reportArgumentType]
+        )

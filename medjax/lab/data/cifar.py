@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from medjax.lab.data.files import unreadable
+from medjax.lab.data.files import existing_directory, unreadable
 
 _FOLDER = "cifar-10-batches-bin"  # in the archive
 _TRAIN = tuple(f"data_batch_{k}.bin" for k in range(1, 6))
@@ -22,28 +22,26 @@ _MOST_RECORDS = 1_000_000  # of a file: the published ones have 10,000
 
 
 class Part(NamedTuple):
-    """Images and what they are of."""
+    """Images and their labels."""
 
     images: UInt8[np.ndarray, "rows 32 32 3"]
     labels: UInt8[np.ndarray, " rows"]
 
 
 def read_cifar(directory: str | os.PathLike[str]) -> tuple[Part, Part]:
-    """The training and the test part, in the files' order.
+    """Read the training and the test part, in the files' order.
 
     Args:
-        directory: where the six files are, or the folder of the archive that holds them.
+        directory: the folder of the six files, or the one that the archive unpacks to.
+
+    Returns:
+        The two parts.
 
     Raises:
         FileNotFoundError: if there is no such directory, or files are missing.
         ValueError: if it isn't a directory, or a file isn't whole records with labels from 0 to 9.
     """
-    directory = Path(directory)
-    shown = repr(str(directory))  # quoted and escaped: a message stays on one line
-    if not directory.exists():
-        raise FileNotFoundError(f"{shown}: no such directory")
-    if not directory.is_dir():
-        raise ValueError(f"{shown}: not a directory; expected that of CIFAR-10's binary files")
+    directory, shown = existing_directory(directory, "that of CIFAR-10's binary files")
     if (directory / _FOLDER).is_dir():
         directory /= _FOLDER
     missing = [name for name in (*_TRAIN, _TEST) if not (directory / name).is_file()]

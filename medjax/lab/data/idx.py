@@ -17,7 +17,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from medjax.lab.data.files import existing_file, unreadable
+from medjax.lab.data.files import existing_directory, existing_file, unreadable
 
 MAX_BYTES = 4 * 2**30
 """The most data a header may claim. Full EMNIST, the largest known set, needs 0.6 GiB."""
@@ -29,20 +29,20 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads one IDX file.
+    """Read one IDX file.
 
-    Whether it is gzipped is told from its first bytes, not from its name: browsers unpack
-    downloads and keep the `.gz`.
+    A gzipped file is recognised by its first bytes, not by its name: browsers unpack downloads and
+    keep the `.gz`.
 
     Args:
-        path: The file.
+        path: the file.
 
     Returns:
         A writable array in native byte order, of the type and shape that the header states.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not exactly one well-formed IDX array of at most `MAX_BYTES`.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it isn't exactly one well-formed IDX array of at most `MAX_BYTES`.
     """
     path, shown = existing_file(path, "an IDX file, plain or gzipped")
     try:
@@ -133,27 +133,21 @@ _NAME = re.compile(
 
 
 def find_idx(directory: str | os.PathLike[str]) -> IdxFiles:
-    """Finds the four IDX files of the one data set in a directory.
+    """Find the four IDX files of the one data set in a directory.
 
-    Where a file is there both plain and gzipped, the plain one is taken: it reads faster.
+    Of a file that is there both plain and gzipped, the plain one is taken: it reads faster.
 
     Args:
-        directory: Where they lie. Directories below it are not searched.
+        directory: the directory. Those below it are not searched.
 
     Returns:
         Their paths.
 
     Raises:
-        FileNotFoundError: There is no such directory, or some of the four are missing.
-        ValueError: It is not a directory, or holds files of several data sets.
+        FileNotFoundError: if there is no such directory, or some of the four are missing.
+        ValueError: if it isn't a directory, or holds files of several data sets.
     """
-    directory = Path(directory)
-    shown = repr(str(directory))
-    if not directory.exists():
-        raise FileNotFoundError(f"{shown}: no such directory")
-    if not directory.is_dir():
-        raise ValueError(f"{shown}: not a directory; expected the directory of four IDX files")
-
+    directory, shown = existing_directory(directory, "the directory of four IDX files")
     found: dict[str, Path] = {}
     sets: set[str] = set()
     # Plain before gzipped, then by name, so that the choice never depends on the file system.

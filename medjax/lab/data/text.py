@@ -13,10 +13,10 @@ from jaxtyping import Int
 from medjax.lab.data.files import existing_file, unreadable
 
 PARTS = 10
-"""So many authors there are, and so many parts of a file."""
+"""The number of authors, and of parts of a file."""
 
 WINDOW = 32
-"""T, the characters that a model reads at once."""
+"""T, the number of characters that a model reads at once."""
 
 _WINDOWS_PER_AUTHOR = 200
 _FEWEST_WINDOWS = 5  # of a part: one of them to test on
@@ -30,8 +30,8 @@ class Windows(NamedTuple):
     """Text in windows, of one more character than a model reads: the last is only predicted.
 
     Attributes:
-        characters: their places in the alphabet.
-        parts: which author's, or which part of a file, 0 to 9.
+        characters: the characters, as their places in the alphabet.
+        parts: the author of each window, or its part of a file, 0 to 9.
         alphabet: every character that occurs, in order.
     """
 
@@ -41,14 +41,14 @@ class Windows(NamedTuple):
 
 
 def authors() -> Windows:
-    """The text of ten made-up authors, 200 windows of each, the same in every run."""
+    """Make the text of ten authors, 200 windows of each, the same in every run."""
     # RandomState, unlike Generator, promises the same numbers in every version of numpy.
     rng = np.random.RandomState(_SEED)
     return cut([_write(rng, _WINDOWS_PER_AUTHOR * (WINDOW + 1)) for _ in range(PARTS)])
 
 
 def _write(rng: np.random.RandomState, length: int) -> str:
-    """So many characters by one author, whose words are a Markov chain.
+    """Write a text of some length as one author, whose words are a Markov chain.
 
     The author likes some letters more than others, has 40 words of one to three syllables, and
     after each word one of four, all equally likely.
@@ -67,7 +67,13 @@ def _write(rng: np.random.RandomState, length: int) -> str:
 
 
 def read(path: str | os.PathLike[str]) -> Windows:
-    """A file's text, cut into ten consecutive parts of equal length.
+    """Read a text file, and cut it into ten consecutive parts of equal length.
+
+    Args:
+        path: the file, in UTF-8.
+
+    Returns:
+        The windows of all parts.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -92,7 +98,14 @@ def read(path: str | os.PathLike[str]) -> Windows:
 
 
 def cut(parts: Sequence[str]) -> Windows:
-    """Each part's text in windows that follow one another; what is left at its end is dropped."""
+    """Cut texts into windows.
+
+    Args:
+        parts: the texts. The windows of one follow one another; a rest at its end is dropped.
+
+    Returns:
+        The windows of all of them.
+    """
     # Code points, as numpy sorts and finds them at once.
     cuts = [np.frombuffer(text.encode("utf-32-le"), "<u4") for text in parts]
     rows = [x[: len(x) // (WINDOW + 1) * (WINDOW + 1)].reshape(-1, WINDOW + 1) for x in cuts]

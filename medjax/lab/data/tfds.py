@@ -14,31 +14,40 @@ from medjax.lab.data.tfds_find import FORMAT, find, quiet, readable
 _CLIENTS = tuple(
     f"{who}{suffix}" for who in ("writer", "client", "user", "author") for suffix in ("_id", "")
 )
-"""What a feature is called that says whose an example is, the first that a set has."""
+"""Names of a feature that says whose an example is; the first that a set has is taken."""
 
 
 class Part(NamedTuple):
-    """Images, what they are of, and whose they are (from 0 on), if the set says it."""
+    """Images, their labels, and their clients.
+
+    Attributes:
+        images: all of one size.
+        labels: the classes.
+        clients: whose each example is, numbered from 0; None if the set doesn't say it.
+    """
 
     images: UInt8[np.ndarray, "rows height width channels"]
     labels: Int[np.ndarray, " rows"]
     clients: Int[np.ndarray, " rows"] | None
 
     def take(self, rows: np.ndarray) -> "Part":
-        """Some of the examples."""
+        """Select the examples of some rows."""
         return Part(*(None if x is None else x[rows] for x in self))  # pyright: ignore
 
 
 def read_tfds(argument: str, cache_dir: Path | None, instead: str) -> tuple[Part, Part | None]:
-    """The training part, and the test part, or that called validation, if there is one.
+    """Read the training and the test part of a set.
 
-    In the order in which TFDS has them. To decode 60,000 images takes 10 to 30 s, so they are
-    kept.
+    To decode 60,000 images takes 10 to 30 s, so the arrays are kept in a cache.
 
     Args:
         argument: SET[/CONFIG][:VERSION][@DIR].
         cache_dir: where to keep them; None for `medjax` in the user's cache directory.
-        instead: what can be had without a network, for a message.
+        instead: the data sets that need no network, for a message.
+
+    Returns:
+        The training part, and the test part, or else the one called validation, or else None; both
+        in TFDS's order.
 
     Raises:
         ValueError: if there is no such set, or it isn't of images to classify, all of one size.
@@ -106,7 +115,7 @@ def _check_format(builder: Any, shown: str) -> None:
 
 
 def _keys(info: Any, shown: str) -> dict[str, str]:
-    """The features that a `Part` is of: those that are for supervised learning, or the only ones.
+    """Name the features that make a `Part`: those for supervised learning, or the only ones.
 
     Raises:
         ValueError: if the set hasn't an image of 8 bits and a class label.
@@ -139,7 +148,7 @@ def _kind(feature: Any) -> str:
 
 
 def _decode(builder: Any, split: str, keys: dict[str, str], shown: str) -> Arrays:
-    """A split as arrays.
+    """Read a split as arrays.
 
     Raises:
         ValueError: if it is empty, or its images differ in size.
@@ -168,7 +177,7 @@ def _size(image: np.ndarray) -> str:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Of a set's files, so that what is kept of others isn't taken for them."""
+    """Hash the names, sizes and times of a set's files, so that the cache tells sets apart."""
 
     def lines() -> Iterable[str]:
         yield str(folder.resolve())

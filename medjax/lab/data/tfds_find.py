@@ -1,4 +1,4 @@
-"""Where a set of TensorFlow Datasets is, and its preparation where it isn't.
+"""Find a set of TensorFlow Datasets, or prepare it.
 
 TFDS is imported only when a set is asked for: that takes half a second, and it talks.
 """
@@ -18,26 +18,32 @@ import urllib.request
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 FORMAT = "array_record"
-"""What sets are prepared in: the format of TFDS that can be read without TensorFlow."""
+"""The format in which sets are prepared: TFDS reads it without TensorFlow."""
 
 _NAME = re.compile(r"(?P<set>[a-zA-Z]\w*)(/(?P<config>[\w+.-]+))?(:(\d+|\*)(\.(\d+|\*)){2})?")
 _PROBE_SECONDS = 2.5  # TFDS itself tries again for minutes
-_SAID = 300  # so much of what TFDS says of an error is shown
+# Raised with a message for the user, such as where to put files that TFDS can't download.
+_TOLD_BY_TFDS = (AssertionError, ImportError, OSError, RuntimeError, ValueError)
+_SAID = 300  # characters shown of an error of TFDS
 
 
 def find(name: str, directory: str, instead: str) -> Any:
-    """The builder of a set that is prepared, if need be by downloading it first.
+    """Find a prepared set; download and prepare it if need be.
 
     Args:
         name: SET, SET/CONFIG or SET:VERSION.
-        directory: the folder of prepared sets; where it is empty, that of TFDS.
-        instead: what can be had without a network.
+        directory: the folder of prepared sets; that of TFDS if this is empty.
+        instead: the data sets that need no network, for a message.
+
+    Returns:
+        The set's builder.
 
     Raises:
-        ValueError: if there is no such set.
+        ValueError: if there is no such set, or its files are torn.
         FileNotFoundError: if it isn't prepared, and can't be.
         ImportError: if it takes a package that isn't installed.
     """
@@ -74,7 +80,7 @@ def find(name: str, directory: str, instead: str) -> Any:
 
 
 def _unknown(name: str, of_set: str, known: list[str], folder: Path) -> str:
-    """What there is instead."""
+    """Say that a set is unknown, and what there is instead."""
     if (folder / of_set).is_dir():
         inside = _list(path.name for path in sorted((folder / of_set).iterdir()) if path.is_dir())
         return f"dataset 'tfds:{name}': {str(folder / of_set)!r} has {inside or 'nothing'}"
@@ -96,7 +102,11 @@ def _list(names: Iterable[str]) -> str:
 
 
 def _prepare(builder: Any, shown: str, folder: Path, instead: str) -> None:
-    """Download a set, and write it to the folder; in silence."""
+    """Download a set, and write it to the folder; in silence.
+
+    Raises:
+        FileNotFoundError: if that can't be done.
+    """
     where = f"dataset {shown} isn't prepared in {str(folder)!r}"
     for url in list(builder.url_infos or ())[:1]:
         trouble = _trouble(url)
@@ -105,20 +115,43 @@ def _prepare(builder: Any, shown: str, folder: Path, instead: str) -> None:
             raise FileNotFoundError(
                 f"{where}, and {host} can't be reached ({trouble}); valid without it: {instead}"
             )
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            builder.download_and_prepare()
-    except Exception as err:  # whatever its own code raises
-        why = said(err)
-        if isinstance(err, ImportError) and importlib.util.find_spec("tensorflow") is None:
+    with (
+        _Preparation(where),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        builder.download_and_prepare()
+
+
+class _Preparation(contextlib.AbstractContextManager[None]):
+    """The block that runs the preparation code of a set, which others wrote.
+
+    It may raise anything. One line says so, and the error itself stays with it as its cause.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, Exception):  # none, or Ctrl-C
+            return
+        why = said(error)
+        if isinstance(error, ImportError) and importlib.util.find_spec("tensorflow") is None:
             why = "its preparation needs TensorFlow: pip install tensorflow"
+        elif not isinstance(error, _TOLD_BY_TFDS):
+            why = f"its code fails with {type(error).__name__}: {why}"
         raise FileNotFoundError(
-            f"{where}, and can't be: {why}; by hand: tfds build --file_format={FORMAT}"
-        ) from None
+            f"{self._where}, and can't be: {why}; by hand: tfds build --file_format={FORMAT}"
+        ) from error
 
 
 def _trouble(url: str) -> str:
-    """Why a host doesn't answer; nothing if it does, whatever it says."""
+    """Say why a host doesn't answer; nothing if it does, whatever the answer is."""
     trouble = [f"no answer in {_PROBE_SECONDS:g} s"]
 
     def ask() -> None:
@@ -140,30 +173,40 @@ def _trouble(url: str) -> str:
 
 
 def said(error: object) -> str:
-    """What an error says, in one line that isn't long."""
+    """Shorten an error's message to one line; the error's name if it has none."""
     return textwrap.shorten(str(error), _SAID, placeholder=" ...") or type(error).__name__
 
 
 @contextlib.contextmanager
 def readable(shown: str, folder: object) -> Iterator[None]:
-    """Say in one line what is wrong with files, whatever TFDS raises.
+    """Read files by TFDS in this block; if they are torn, say so in one line.
+
+    Args:
+        shown: the set's name, quoted.
+        folder: the folder of the files.
 
     Raises:
-        ValueError: if something is.
+        ValueError: if they can't be read.
     """
+    import pyarrow as pa
+    from google.protobuf import json_format, message
+
+    # Raised for files cut at any length or with any bytes changed: by json and TFDS for the
+    # descriptions (LookupError, TypeError, RecursionError), by array_record (RuntimeError),
+    # protobuf and pyarrow for the examples, and by pillow for the images (SyntaxError).
+    torn = (ValueError, OSError, LookupError, TypeError, RuntimeError, SyntaxError)
+    torn += (json_format.Error, message.Error, pa.ArrowException)
     try:
         yield
-    except ImportError:
-        raise
-    except Exception as err:
+    except torn as error:
         raise ValueError(
-            f"dataset {shown} can't be read from {str(folder)!r}: {said(err)}"
-        ) from None
+            f"dataset {shown} can't be read from {str(folder)!r}: {said(error)}"
+        ) from error
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what TFDS warns of and logs."""
+    """Silence the warnings and the log of TFDS in this block."""
     before = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,12 +1,20 @@
 """A part of the training data held out, to choose settings by."""
 
 import numpy as np
+from jaxtyping import Bool
 
 _SEED = 0
 
 
-def hold_out(classes: np.ndarray, fraction: float) -> np.ndarray:
-    """Which examples are held out, True or False: the same share of every class, in every run.
+def hold_out(classes: np.ndarray, fraction: float) -> Bool[np.ndarray, " rows"]:
+    """Choose the examples to hold out: the same share of every class, the same in every run.
+
+    Args:
+        classes: the class of each example.
+        fraction: the share; 0 for none.
+
+    Returns:
+        True for each example that is held out.
 
     Raises:
         ValueError: if that leaves a class without examples in one of the parts.

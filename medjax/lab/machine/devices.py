@@ -1,4 +1,4 @@
-"""On which devices a command computes: how many, and how runs and workers are spread over them."""
+"""Choose the devices of a command, and spread runs and workers over them."""
 
 import argparse
 import math
@@ -14,13 +14,17 @@ from medjax.lab.settings import cli
 
 AUTO = "auto"
 MOST_OF_A_CPU = 1024
-"""As so many devices a CPU may be taken."""
+"""The largest number of devices that a CPU may be split into."""
 
 _AXES = (sharding.WORKERS, sharding.COORDINATES, sharding.GRID)
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    """The flags. They change nothing of what is computed, but for rounding."""
+    """Add the flags of the devices, which change no result but for rounding.
+
+    Args:
+        parser: the command's.
+    """
     group = parser.add_argument_group("devices")
     group.add_argument(
         "--devices",
@@ -42,11 +46,14 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def make_mesh(arguments: argparse.Namespace, *, default: str) -> Mesh | None:
-    """The mesh that the flags ask for; None for one device. To be called before JAX is used.
+    """Make the mesh that the flags ask for; to be called before JAX is used.
 
     Args:
-        arguments: those of the command.
-        default: the axis that takes all devices that are asked for where the axes aren't named.
+        arguments: the command's.
+        default: the axis that takes all devices if no axis is named.
+
+    Returns:
+        The mesh; None for one device.
 
     Raises:
         ValueError: if there aren't so many devices, if processes would be left without any, or if
@@ -82,26 +89,29 @@ def make_mesh(arguments: argparse.Namespace, *, default: str) -> Mesh | None:
 
 
 def parts(mesh: Mesh | None) -> int:
-    """Over how many devices the runs of a sweep are spread."""
+    """Return the number of devices that the runs of a sweep are spread over."""
     return 1 if mesh is None else mesh.shape[sharding.GRID]
 
 
 def sharing_memory(mesh: Mesh | None) -> int:
-    """How many of the mesh's devices here share one memory: a CPU's do, others have their own."""
+    """Return the number of this process's devices that share one memory, at least 1.
+
+    A CPU's devices do; others have their own.
+    """
     here = [] if mesh is None else mesh.local_devices
     return max(1, sum(device.platform == "cpu" for device in here))
 
 
 def described(mesh: Mesh | None) -> dict[str, Any]:
-    """The mesh, for the record."""
+    """Describe the mesh for the record."""
     return {"mesh": None if mesh is None else dict(mesh.shape)}
 
 
 def _make_cpu_devices(count: int) -> None:
-    """So many devices of a CPU, where that is what JAX will use.
+    """Split the CPU into devices, if that is what JAX will use.
 
     Raises:
-        ValueError: if they are more than it could make in a reasonable time.
+        ValueError: if they are more than JAX could make in a reasonable time.
     """
     if os.environ.get("JAX_PLATFORMS", "cpu").split(",")[0] == "cpu":
         if count > MOST_OF_A_CPU:
@@ -115,7 +125,7 @@ def _make_cpu_devices(count: int) -> None:
 
 
 def _mesh(text: str) -> Mapping[str, int]:
-    """A type for argparse: axes of the mesh and their lengths."""
+    """Parse the axes of a mesh and their lengths, for argparse."""
     axes: dict[str, int] = {}
     for part in text.split(","):
         name, _, length = part.partition("=")

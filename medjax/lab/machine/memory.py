@@ -1,4 +1,4 @@
-"""Check the memory, for one line instead of the system's killer where it isn't enough."""
+"""Check that memory is enough, and say so in one line if it isn't."""
 
 import os
 from collections.abc import Iterator
@@ -9,16 +9,16 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from medjax.lab.machine import devices as machine
+from medjax.lab.machine.devices import sharing_memory
 
 _SHARE_OF_FREE_MEMORY = 0.75
 
 
 class TooLarge(ValueError):
-    """The error of something that doesn't fit the memory.
+    """The error of work that doesn't fit into the memory.
 
     Attributes:
-        share: about the part of it that would; a half if that isn't known.
+        share: about the share of the work that would fit; a half if that isn't known.
     """
 
     def __init__(self, message: str, share: float = 0.5) -> None:
@@ -27,7 +27,7 @@ class TooLarge(ValueError):
 
 
 def free_bytes() -> int:
-    """The memory that a command may take, of a device that it runs on."""
+    """Return the memory that a command may take of one of its devices."""
     device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
@@ -38,15 +38,15 @@ def free_bytes() -> int:
 
 
 def check_fits(what: str, num_bytes: int, advice: str) -> None:
-    """Check that so much memory is there.
+    """Check that there is enough memory.
 
     Args:
-        what: what takes it.
-        num_bytes: how much.
-        advice: what takes less.
+        what: the work that takes it, in words.
+        num_bytes: the memory needed.
+        advice: settings that take less, in words.
 
     Raises:
-        TooLarge: if it isn't.
+        TooLarge: if there is less.
     """
     free = free_bytes()
     if num_bytes > free:
@@ -61,10 +61,10 @@ def check_program(num_bytes: int, data: PyTree, mesh: Mesh | None, advice: str) 
     """Check that a device can run a program, beside the data which it has already.
 
     Args:
-        num_bytes: what the program takes of a device, its data included.
-        data: what of its arguments is there.
+        num_bytes: the memory that the program takes of a device, its data included.
+        data: the arguments that are on the devices already.
         mesh: the devices; None for one.
-        advice: what takes less.
+        advice: settings that take less, in words.
 
     Raises:
         TooLarge: if it can't.
@@ -73,21 +73,30 @@ def check_program(num_bytes: int, data: PyTree, mesh: Mesh | None, advice: str) 
 
 
 def room(num_bytes: int, data: PyTree, mesh: Mesh | None) -> float:
-    """The number of times over that a program fits, beside its data: below 1 if it doesn't."""
+    """Return how many times a program fits beside its data; below 1 if it doesn't.
+
+    Args:
+        num_bytes: the memory that the program takes of a device, its data included.
+        data: the arguments that are on the devices already.
+        mesh: the devices; None for one.
+    """
     return free_bytes() / max(1, _missing(num_bytes, data, mesh))
 
 
 def _missing(num_bytes: int, data: PyTree, mesh: Mesh | None) -> int:
     there = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(data))
-    return (num_bytes - there) * machine.sharing_memory(mesh)
+    return (num_bytes - there) * sharing_memory(mesh)
 
 
 @contextmanager
 def exhaustion(advice: str) -> Iterator[None]:
-    """A block in which it is one line if a device's memory is used up, foreseen or not.
+    """Turn JAX's error for a memory that is used up in this block into one line.
+
+    Args:
+        advice: settings that take less, in words.
 
     Raises:
-        TooLarge: if it is.
+        TooLarge: if it is used up.
     """
     try:
         yield
@@ -98,7 +107,7 @@ def exhaustion(advice: str) -> Iterator[None]:
 
 
 def in_words(num_bytes: float) -> str:
-    """Such as 1.5 GiB."""
+    """Write a number of bytes as in 1.5 GiB."""
     return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
 
 

@@ -1,6 +1,6 @@
-"""Several processes as one run, by JAX's own runtime: what they have to agree on, and how they end.
+"""Run several processes as one, by JAX's own runtime: start, agree, and end together.
 
-All that is done here does nothing where there is only one process.
+With one process alone, nothing here does anything.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from medjax.lab.data.npz import read_npz
 from medjax.lab.settings import cli
 
 T = TypeVar("T")
@@ -26,7 +27,11 @@ _EXPLICIT = ("coordinator", "processes", "process")
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
-    """The flags."""
+    """Add the flags of the processes.
+
+    Args:
+        parser: the command's.
+    """
     group = parser.add_argument_group("processes")
     group.add_argument(
         "--distributed",
@@ -52,9 +57,12 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
 
 
 def start(arguments: argparse.Namespace) -> None:
-    """Join the other processes, if the flags ask for it. To be called before JAX is used.
+    """Join the other processes if the flags ask for it; to be called before JAX is used.
 
-    If not all have come in time, the process ends with one line.
+    If not all come in time, the process ends with one line.
+
+    Args:
+        arguments: the command's.
 
     Raises:
         ValueError: if the flags don't fit each other, or don't say who the others are and JAX
@@ -105,15 +113,21 @@ def start(arguments: argparse.Namespace) -> None:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes."""
+    """Tell whether this is the process that writes."""
     return jax.process_index() == 0
 
 
 def all_ready(prepare: Callable[[], T]) -> T:
-    """What `prepare` gives, after it has worked in all processes, which all call this.
+    """Prepare something in all processes, which all call this.
+
+    Args:
+        prepare: prepares it.
+
+    Returns:
+        The result of this process, once all have one.
 
     Raises:
-        ValueError: if it raises a ValueError, OSError or ImportError here or in another process.
+        ValueError: if `prepare` raises a ValueError, OSError or ImportError in any process.
     """
     result, problem = None, ""
     try:
@@ -131,8 +145,11 @@ def all_ready(prepare: Callable[[], T]) -> T:
 def check_same(settings: Mapping[str, Any]) -> None:
     """Check that all processes, which all call this, have the same settings.
 
+    Args:
+        settings: those of this process, by name.
+
     Raises:
-        ValueError: if not: it names one that differs, and how.
+        ValueError: if one differs, which is named with its values.
     """
     texts = {name: json.dumps(value, sort_keys=True) for name, value in settings.items()}
     first, *others = (json.loads(text) for text in _gathered(json.dumps(texts)))
@@ -146,7 +163,15 @@ def check_same(settings: Mapping[str, Any]) -> None:
 
 
 def agreed(seconds: float, requested: bool) -> tuple[float, bool]:
-    """The longest time that any process took, and whether any has been asked to stop."""
+    """Agree on the longest time, and on stopping if any process has been asked to.
+
+    Args:
+        seconds: the time that this process took.
+        requested: whether this process has been asked to stop.
+
+    Returns:
+        The same two, of all processes, which all call this.
+    """
     if not jax.distributed.is_initialized():
         return seconds, requested
     every = np.asarray(multihost_utils.process_allgather(np.array([seconds, requested])))
@@ -154,14 +179,21 @@ def agreed(seconds: float, requested: bool) -> tuple[float, bool]:
 
 
 def whole(x: jax.Array) -> np.ndarray:
-    """An array of which each process has a part; all call this."""
+    """Gather an array of which each process has a part; all call this."""
     return np.asarray(
         x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True)
     )
 
 
 def from_first(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays that the first process gives, in all of them, which all call this."""
+    """Send arrays to all processes, which all call this.
+
+    Args:
+        arrays: the arrays by name; those of the first process count.
+
+    Returns:
+        The first process's arrays.
+    """
     if not jax.distributed.is_initialized():
         return dict(arrays)
     file = io.BytesIO()
@@ -170,13 +202,12 @@ def from_first(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     length = int(multihost_utils.broadcast_one_to_all(np.int32(file.tell())))
     sent = np.frombuffer(file.getvalue(), np.uint8) if is_first() else np.zeros(length, np.uint8)
     got = np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes()
-    with np.load(io.BytesIO(got), allow_pickle=False) as found:
-        return dict(found)
+    return read_npz(io.BytesIO(got))
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """A block in which the processes compute together: if one is lost the others end too."""
+    """Compute together in this block: if a process is lost, the others end too."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -187,9 +218,15 @@ def together() -> Iterator[None]:
 
 
 def fail(message: str) -> int:
-    """Say what happened, in one line, for which 1 is to be returned.
+    """Print a failure in one line.
 
-    One of several processes ends at once: so the others notice, and end too.
+    One of several processes ends at once, so that the others notice and end too.
+
+    Args:
+        message: the failure.
+
+    Returns:
+        1, the command's exit code.
     """
     if jax.distributed.is_initialized():
         _end(message)
@@ -203,7 +240,7 @@ def _end(message: str) -> NoReturn:
 
 
 def _gathered(text: str) -> list[str]:
-    """The texts of all processes."""
+    """Gather a text of each process, in their order."""
     if not jax.distributed.is_initialized():
         return [text]
     # Arrays have to be equally long.

@@ -1,15 +1,13 @@
-"""The models, in flax.
+"""The models by name.
 
 Each adapts to the shape of its inputs, and to the number of classes or of characters.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float
 
 from medjax.lab.data import Dataset, Inputs
 from medjax.lab.models.convolution import Conv3x3
@@ -28,6 +26,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
+        """Return the logits."""
         x = images.reshape(images.shape[0], -1)
         x = nn.relu(nn.Dense(self.hidden)(x))
         return nn.Dense(self.num_classes)(x)
@@ -40,6 +39,7 @@ class Logistic(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
+        """Return the logits."""
         return nn.Dense(self.num_classes)(images.reshape(images.shape[0], -1))
 
 
@@ -50,6 +50,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
+        """Return the logits."""
         x = images
         for channels in (16, 32):
             x = _halve(nn.relu(Conv3x3(channels)(x)))
@@ -74,7 +75,7 @@ MODELS_ON: Mapping[Inputs, Mapping[str, Callable[..., nn.Module]]] = {
         "transformer": Transformer,
     },
 }
-"""The models by what they take, made with `num_classes`."""
+"""The models by the kind of their inputs; each is made with `num_classes`."""
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     name: model for models in MODELS_ON.values() for name, model in models.items()
@@ -83,10 +84,14 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
 
 
 def check_takes(name: str, dataset: Dataset) -> None:
-    """Check that a model is for such data.
+    """Check that a model takes the inputs of a data set.
+
+    Args:
+        name: the model's.
+        dataset: the data set.
 
     Raises:
-        ValueError: if it isn't.
+        ValueError: if it takes others.
     """
     valid = MODELS_ON[dataset.inputs]
     if name not in valid:
@@ -95,11 +100,3 @@ def check_takes(name: str, dataset: Dataset) -> None:
             f"--model {name} takes {taken}, and dataset {dataset.name!r} is of {dataset.inputs}; "
             f"valid: {', '.join(valid)}"
         )
-
-
-def build(
-    name: str, images: Float[Array, "B H W C"], num_classes: int, key: Key[Array, ""]
-) -> tuple[PyTree, Callable[[Any, Array], Array]]:
-    """A model's initial parameters, and its apply function from (params, images) to logits."""
-    model = MODELS[name](num_classes=num_classes)
-    return jax.jit(model.init)(key, images[:1]), model.apply  # pyright: ignore[reportReturnType]

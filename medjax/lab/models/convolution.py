@@ -16,7 +16,7 @@ class Conv3x3(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
-        """The features, H2 = ⌈H / stride⌉ by W2 = ⌈W / stride⌉ of them."""
+        """Return the features, H2 = ⌈H / stride⌉ by W2 = ⌈W / stride⌉ of them."""
         kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.channels))
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         return convolve(x, kernel, self.stride) + bias
@@ -27,9 +27,17 @@ def convolve(
 ) -> Float[Array, "B H2 W2 D"]:
     """y[p, d] = Σ_k Σ_c x[stride · p + k, c] kernel[k, c, d], k in {-1, 0, 1}²; 0 outside x.
 
-    Computed as matrix products of 3x3 patches. The gradients of the workers' convolutions, stacked,
-    would be grouped convolutions, which XLA runs many times slower on the CPU than the batched
-    matrix products that they become this way.
+    It is computed as matrix products of 3x3 patches. The gradients of the workers' convolutions,
+    stacked, would be grouped convolutions, which XLA runs many times slower on the CPU than the
+    batched matrix products that they become this way.
+
+    Args:
+        x: the images, or the features of the layer before.
+        kernel: the weights.
+        stride: the distance of the features, in pixels.
+
+    Returns:
+        The features, H2 = ⌈H / stride⌉ by W2 = ⌈W / stride⌉ of them.
     """
     if stride == 1 and x.shape[-1] >= kernel.shape[-1]:
         return _convolve(x, kernel)
@@ -37,7 +45,7 @@ def convolve(
 
 
 def _patches(x: Float[Array, "B H W C"], stride: int = 1) -> Float[Array, "B H2 W2 9*C"]:
-    """The 3x3 neighbourhood of each pixel, or of each stride-th, 0 outside the image."""
+    """Return the 3x3 neighbourhood of each pixel, or of each stride-th; 0 outside the image."""
     height, width = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     shifts = [

@@ -9,10 +9,10 @@ from medjax.lab.models.convolution import Conv3x3
 _STAGES = (16, 32, 64)
 _BLOCKS_PER_STAGE = 3
 
-# Where a ReLU follows: variance 2 / fan-in (He et al., 2015).
+# For a convolution before a ReLU: variance 2 / fan-in (He et al., 2015).
 _HE = nn.initializers.he_normal()
 
-# Of the last convolution of a branch: variance 1 / (L · fan-in), L = 9 blocks. Then a branch adds
+# For the last convolution of a branch: variance 1 / (L · fan-in), L = 9 blocks. Then a branch adds
 # 1/L of its input's second moment, which all L together multiply by at most (1 + 1/L)^L < e: what
 # normalisation would otherwise see to (De and Smith, 2020, whose factor 1/√L this is). Not 0, as is
 # also usual: the channels that a shortcut pads would be exactly 0, where JAX's ReLU has gradient 0,
@@ -34,7 +34,7 @@ class ResNet20(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
-        """The logits."""
+        """Return the logits."""
         x = nn.relu(Conv3x3(_STAGES[0], kernel_init=_HE)(images))
         for channels in _STAGES:
             for block in range(_BLOCKS_PER_STAGE):
@@ -51,13 +51,13 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
-        """The features, H2 = ⌈H / stride⌉ by W2 = ⌈W / stride⌉ of them."""
+        """Return the features, H2 = ⌈H / stride⌉ by W2 = ⌈W / stride⌉ of them."""
         branch = nn.relu(Conv3x3(self.channels, self.stride, kernel_init=_HE)(x))
         branch = Conv3x3(self.channels, kernel_init=_BRANCH_END)(branch)
         return nn.relu(_shortcut(x, self.channels, self.stride) + branch)
 
 
 def _shortcut(x: Float[Array, "B H W C"], channels: int, stride: int) -> Float[Array, "B H2 W2 D"]:
-    """Every stride-th pixel, and zeros for the new channels: option A, without parameters."""
+    """Take every stride-th pixel, and pad new channels with 0: option A, without parameters."""
     new = channels - x.shape[-1]
     return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, new)))

@@ -23,8 +23,8 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, characters: Int[Array, "B T"]) -> Float[Array, "B T K"]:
-        """The logits of the character that follows each; from those up to there alone."""
-        # As a product: a look-up's gradient would be a scatter for every worker, slow on the CPU.
+        """Return the logits of the character after each, from the characters up to there alone."""
+        # A product, as a look-up's gradient would be a scatter for every worker, slow on the CPU.
         x = nn.Dense(self.width, use_bias=False)(jax.nn.one_hot(characters, self.num_classes))
         x += self.param("positions", _POSITIONS, (characters.shape[1], self.width))
         for _ in range(self.layers):
@@ -41,7 +41,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """The heads side by side, through a linear layer."""
+        """Return the heads side by side, through a linear layer."""
         length, width = x.shape[1:]
         size = width // self.heads
         joint = nn.Dense(3 * width)(x).reshape(*x.shape[:2], 3, self.heads, size)

@@ -1,8 +1,8 @@
-"""Checkpoints: what a run, or several side by side, can go on from, bit for bit.
+"""Keep checkpoints, from which a run, or several side by side, are resumed bit for bit.
 
 They are written by orbax, whole or not at all, and the last two are kept. Each has the state and
-what was measured until then, and carries a digest, so that one which is torn all the same is
-noticed, and the one before it is used.
+the measurements until then, and a digest: one that is torn all the same is recognised, and the one
+before it is used.
 """
 
 import hashlib
@@ -24,14 +24,18 @@ FOLDER = "checkpoints"
 _KEPT = 2
 _LEAF, _ROW, _DIGEST, _STEP = "leaf.", "row.", "digest", "step"
 
+# Raised for checkpoints of which a file is missing (OSError), a folder (KeyError, by orbax) or the
+# digest (KeyError), or of which bytes are wrong (ValueError, by `read_npz`).
+_TORN = (OSError, KeyError, ValueError)
+
 
 class Start(NamedTuple):
-    """Where a run goes on.
+    """The content of a checkpoint, at which a run is resumed.
 
     Attributes:
-        step: after how many steps.
-        leaves: of the state, as arrays.
-        rows: what was measured until then, the steps among it: along the first axis of each.
+        step: the number of steps done.
+        leaves: the leaves of the state, as arrays.
+        rows: the columns of the measurements until then, `step` among them.
     """
 
     step: int
@@ -39,16 +43,28 @@ class Start(NamedTuple):
     rows: dict[str, np.ndarray]
 
     def regular(self, steps: int, eval_every: int) -> dict[str, np.ndarray]:
-        """The rows of a run that was never stopped: not those between the others."""
+        """Select the rows that a run has which was never stopped.
+
+        Args:
+            steps: the number of steps of the whole run.
+            eval_every: the number of steps between measurements.
+
+        Returns:
+            The columns, without rows that were measured because the run was stopped there.
+        """
         at = self.rows["step"]
         wanted = (at % eval_every == 0) | (at == steps)
         return {name: values[wanted] for name, values in self.rows.items()}
 
 
 class Keeper:
-    """Writes checkpoints in a folder of theirs, which it makes with the first, and reads them.
+    """A writer and reader of checkpoints.
 
-    Of several processes, which all do the same, the first has the folder, the others None.
+    Of several processes, which all make the same calls, the first has the folder.
+
+    Args:
+        folder: the checkpoints' own folder, made with the first of them; None in other processes.
+        every: the number of steps between checkpoints.
     """
 
     def __init__(self, folder: Path | None, every: int) -> None:
@@ -76,9 +92,12 @@ class Keeper:
         return ocp.CheckpointManager(folder, options=options, item_handlers=Handler())
 
     def latest(self) -> Start | None:
-        """The last checkpoint that is whole; None if there is none.
+        """Read the last checkpoint that is whole.
 
-        What a killed process left half written, or half removed, goes.
+        Whatever a killed process left half written, or half removed, is deleted.
+
+        Returns:
+            The checkpoint; None if there is none.
         """
         step, arrays = self._latest(self._folder) if self._folder is not None else (0, {})
         arrays = processes.from_first({_STEP: np.array(step), **arrays})
@@ -108,7 +127,13 @@ class Keeper:
     def update(
         self, step: int, state: PyTree, rows: Mapping[str, Sequence[Any]], *, now: bool = False
     ) -> None:
-        """Write a checkpoint if it is time, or, if none is there of this step, at once.
+        """Write a checkpoint if it is time.
+
+        Args:
+            step: the number of steps done.
+            state: the run's state.
+            rows: the columns of the measurements until now.
+            now: write it at once, if there is none of this step yet.
 
         Raises:
             OSError: if it can't be written.
@@ -119,12 +144,12 @@ class Keeper:
             if self._folder is not None:
                 try:
                     self._write(step, leaves, {name: np.asarray(x) for name, x in rows.items()})
-                except ValueError as error:  # orbax's words for what the system said
+                except ValueError as error:  # by which orbax passes on the system's refusal
                     raise OSError(f"a checkpoint can't be written: {error}") from error
             self._last = step
 
     def close(self) -> None:
-        """Finish what is being written."""
+        """Finish writing."""
         if "_manager" in vars(self):
             self._manager.close()
 
@@ -139,19 +164,26 @@ class Keeper:
         self._manager.save(step, args=Save(arrays), force=True)
 
     def _read(self, step: int) -> dict[str, np.ndarray]:
-        """A checkpoint's arrays; nothing if it is torn."""
+        """Read a checkpoint's arrays; none if it is torn."""
         from medjax.lab.storage.arrays import Restore
 
         try:
             arrays = self._manager.restore(step, args=Restore())
             digest = str(arrays.pop(_DIGEST))
-        except Exception:  # what a torn file raises is anything
+        except _TORN:
             return {}
         return arrays if digest == _digest(arrays) else {}
 
 
 def restored(state: PyTree, start: Start) -> PyTree:
-    """The state that was kept, on the devices that the given one is on.
+    """Put the kept state on the devices that a given one is on.
+
+    Args:
+        state: a state of the same shapes.
+        start: the checkpoint.
+
+    Returns:
+        The kept state.
 
     Raises:
         ValueError: if its shapes differ from the given one's.
@@ -172,7 +204,7 @@ def restored(state: PyTree, start: Start) -> PyTree:
 
 
 def _plain(x: jax.Array) -> jax.Array:
-    """Keys as the numbers that they are made of."""
+    """Turn random keys into the numbers that they are made of."""
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 

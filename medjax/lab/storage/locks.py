@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Keep a folder to one process at a time."""
 
 import os
 from collections.abc import Iterator
@@ -10,10 +10,13 @@ from medjax.lab.storage.files import LOCK, remove_partial
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes from working in the folder at the same time.
+    """Keep other processes from working in the folder during this block.
 
-    However the process ends, the lock ends with it. What a killed one was writing is removed, and
-    at the end the folder too, if there is nothing in it.
+    However the process ends, the lock ends with it. Files that a killed process was writing are
+    removed, and at the end the folder too if it is empty.
+
+    Args:
+        folder: the folder, which is made if need be.
 
     Raises:
         ValueError: if another process is at work there.
@@ -30,18 +33,18 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int:
-    """The descriptor of the file, which is locked for as long as it is open."""
+    """Lock a file for as long as the returned descriptor is open."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-        except FileNotFoundError:  # the folder has just been removed by who had it before
+        except FileNotFoundError:  # its last user has just removed the folder
             continue
         try:
             import fcntl
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Unless who had it before has removed it: others would lock another file.
+            # Unless its last user has removed it: others would lock another file.
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         except ImportError:  # no such thing on Windows

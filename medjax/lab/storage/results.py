@@ -1,31 +1,25 @@
-"""A run's folder: what is in it, and how it is written: every file whole, or not at all."""
+"""Claim the folder of a run; read and write its files, each whole or not at all."""
 
 import itertools
 import json
 import math
-import os
-import platform
-import shlex
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib import metadata
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from medjax.lab.storage.files import is_leftover, write_whole
+from medjax.lab.data.files import write_whole
+from medjax.lab.storage.files import is_leftover
+from medjax.lab.storage.provenance import provenance as provenance
 
 CONFIG = "config.json"
 DEFAULT_PARENT = Path("runs")
-_PACKAGES = ("medjax", "jax", "jaxlib", "optax", "flax", "numpy", "pyarrow", "matplotlib")
 
 
 class Refused(OSError):
@@ -33,12 +27,12 @@ class Refused(OSError):
 
 
 def check_folder(path: Path | None, settings: Any = None) -> None:
-    """Prove that a run's folder can be made and written, without making it.
+    """Check that a run's folder can be made and written, without making it.
 
     Args:
         path: the folder, or None for a new one under runs/.
-        settings: the run's. One with the same that ended before it measured anything isn't in the
-            way.
+        settings: the run's. A folder with the same settings, of a run that ended before it measured
+            anything, counts as free.
 
     Raises:
         ValueError: if it can't, or if it already holds something.
@@ -54,7 +48,10 @@ def check_folder(path: Path | None, settings: Any = None) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Prove that files can be written in a folder.
+    """Check that files can be written in a folder.
+
+    Args:
+        folder: the folder.
 
     Raises:
         OSError: if they can't.
@@ -65,7 +62,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _nearest(path: Path) -> Path:
-    """The path itself, or the last folder on the way to it that is there."""
+    """Return the path itself, or the last folder on the way to it that exists."""
     path = path.absolute()
     try:
         path.lstat()  # of a link, too, that leads nowhere: nothing can be made in its place
@@ -95,11 +92,11 @@ def _check_free(path: Path, settings: Any) -> None:
 
 
 def check_own_folder(path: Path, **identity: Any) -> None:
-    """Like `check_folder`, but a folder begun for the same purpose is to be gone on with.
+    """Check a folder as `check_folder` does, but allow one that was begun for the same purpose.
 
     Args:
         path: the folder.
-        identity: what its configuration says of the purpose, if it has one.
+        identity: the entries of a configuration by which the purpose is recognised.
 
     Raises:
         ValueError: if it can't be written, or holds something else.
@@ -119,7 +116,13 @@ def check_own_folder(path: Path, **identity: Any) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A folder's configuration; nothing if it has none.
+    """Read a folder's configuration.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        The configuration; empty if the folder has none.
 
     Raises:
         ValueError: if it can't be read, or isn't one.
@@ -128,7 +131,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote; nothing if there is no such file.
+    """Read a JSON object.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its content; empty if there is no such file.
 
     Raises:
         ValueError: if it can't be read, or isn't an object.
@@ -149,7 +158,7 @@ def claim_folder(folder: Path, record: Mapping[str, Any]) -> None:
 
     Args:
         folder: the folder, in which this process is alone.
-        record: the configuration; the folder's name is added to it.
+        record: the configuration, to which the folder's name is added.
 
     Raises:
         ValueError: if another run has taken the folder since it was checked.
@@ -160,17 +169,25 @@ def claim_folder(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def add_session(folder: Path, record: Mapping[str, Any]) -> None:
-    """Note in a run's configuration that it goes on, and with what."""
+    """Note in a run's configuration that it is resumed.
+
+    Args:
+        folder: the run's.
+        record: the entries for this session beside its provenance.
+    """
     config = read_config(folder)
     sessions = [*config.get("resumed", []), {**provenance(), **record}]
     write_json(folder / CONFIG, config | {"resumed": sessions})
 
 
 def new_folder(stem: str) -> Path:
-    """Make runs/<stem>-<time>, numbered where others have that name.
+    """Make runs/<stem>-<time>, numbered if others have that name.
 
     Args:
-        stem: what the run is, in a few words.
+        stem: a few words for the run.
+
+    Returns:
+        The folder.
     """
     base = DEFAULT_PARENT / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     for number in itertools.count(1):
@@ -183,49 +200,51 @@ def new_folder(stem: str) -> Path:
     raise AssertionError("unreachable")
 
 
-def provenance() -> dict[str, Any]:
-    """Versions, device, commit, command and time: with the settings, what explains a result."""
-    device = jax.devices()[0]
-    return {
-        "command": shlex.join(["python", "-m", *_module_and_arguments()]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in _PACKAGES},
-        "device": {
-            "platform": device.platform,
-            "kind": device.device_kind,
-            "count": jax.device_count(),
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-        },
-    }
-
-
 def write_json(path: Path, content: Any) -> None:
-    """Indented JSON; NaN and ±∞, which JSON doesn't have, become null."""
+    """Write indented JSON; NaN and ±∞, which JSON doesn't have, become null.
+
+    Args:
+        path: the file.
+        content: dataclasses, mappings, sequences, text and numbers.
+    """
     text = json.dumps(_jsonable(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file."""
+    """Write a text file in UTF-8.
+
+    Args:
+        path: the file.
+        text: its content.
+    """
     write_whole(path, lambda file: file.write(text.encode()))
 
 
 def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
-    """A Parquet table."""
+    """Write a Parquet table.
+
+    Args:
+        path: the file.
+        columns: the columns by name, all of one length.
+    """
     write_whole(path, lambda file: pq.write_table(pa.table(dict(columns)), file))
 
 
 def read_table(path: Path) -> pa.Table:
-    """A Parquet table: of just this path, where pyarrow itself takes ~ for a home folder."""
+    """Read a Parquet table."""
+    # Opened here: pyarrow itself takes ~ for a home folder.
     with open(path, "rb") as file:
         return pq.read_table(file)
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """A picture, in the format of the path's suffix."""
+    """Write a picture in the format that the path's suffix names.
+
+    Args:
+        path: the file.
+        figure: the picture.
+    """
     write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=150))
 
 
@@ -235,36 +254,3 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_jsonable(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _module_and_arguments() -> list[str]:
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    module = (spec.name if spec else Path(sys.argv[0]).stem).removesuffix(".__main__")
-    return [module, *sys.argv[1:]]
-
-
-def _commit() -> str | None:
-    """The source's git commit, with '-dirty' for uncommitted changes; None outside a checkout."""
-    # Installed in a folder of another project, this file isn't one of that repository.
-    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return None
-    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-
-
-def _git(*command: str) -> str | None:
-    """Return what git prints, run beside this file; None if it fails or says nothing."""
-    place = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", *command], cwd=place, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

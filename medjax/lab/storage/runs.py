@@ -13,7 +13,13 @@ COMPARED = ("train_loss", "train_accuracy", "test_accuracy", "grad_norm", "media
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """What a run's configuration says, its settings under `config`; and its measurements.
+    """Read a run's configuration and its measurements.
+
+    Args:
+        folder: the run's.
+
+    Returns:
+        The configuration, with the settings under `config`; and the columns of the table.
 
     Raises:
         ValueError: if the folder doesn't hold a run, or one of which nothing is measured.

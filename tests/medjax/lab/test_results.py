@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -73,6 +75,26 @@ def test_provenance_names_versions_device_and_commit():
     )
     assert record["device"]["platform"] == "cpu"
     assert record["commit"] is None or len(record["commit"].removesuffix("-dirty")) == 40
+
+
+@pytest.mark.parametrize(
+    ("module", "program", "command"),
+    [
+        (
+            "experiments.paper.__main__",
+            "/src/experiments/paper/__main__.py",
+            "python -m experiments.paper",
+        ),
+        (None, "/usr/local/bin/medjax", "medjax"),
+        (None, "medjax.exe", "medjax"),
+        (None, "studies/mine.py", "python studies/mine.py"),
+    ],
+)
+def test_provenance_names_the_command_as_it_is_written(module, program, command, monkeypatch):
+    spec = None if module is None else SimpleNamespace(name=module)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+    monkeypatch.setattr(sys, "argv", [program, "run", "--out", "a b"])
+    assert results.provenance()["command"] == f"{command} run --out 'a b'"
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"config": '])

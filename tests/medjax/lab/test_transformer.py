@@ -11,8 +11,7 @@ import pytest
 from medjax.lab.commands.run import main
 from medjax.lab.commands.sweep import main as sweep
 from medjax.lab.data import load
-from medjax.lab.models.catalogue import build
-from medjax.lab.models.transformer import Attention
+from medjax.lab.models.transformer import Attention, Transformer
 
 K, T = 7, 6
 TEXT = ["--dataset", "text", "--model", "transformer"]
@@ -22,11 +21,12 @@ TEXT = ["--dataset", "text", "--model", "transformer"]
 def network():
     """Characters, parameters that are all random, and the apply function."""
     characters = jax.random.randint(jax.random.key(0), (3, T), 0, K)
-    params, apply = build("transformer", characters, K, jax.random.key(1))
+    model = Transformer(num_classes=K)
+    params = jax.jit(model.init)(jax.random.key(1), characters)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(2), len(leaves))
     moved = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return characters, jax.tree.unflatten(tree, moved), jax.jit(apply)
+    return characters, jax.tree.unflatten(tree, moved), jax.jit(model.apply)
 
 
 def num_params(k, t, d=64, layers=2):

@@ -1,5 +1,6 @@
 """TensorFlow Datasets: a line for every name, set or file that won't do."""
 
+import random
 import sys
 
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from medjax.lab.commands.run import main
+from medjax.lab.data import load
 
 FEATURES = {
     "image": tfds.features.Image(shape=(6, 5, 1)),
@@ -94,6 +96,26 @@ def test_files_that_are_torn_or_gone(tiny, folder, name, content, error_of):
     path.unlink() if content is None else path.write_bytes(content)
     error = error_of(main, "--dataset", tiny)
     assert f"dataset 'tfds:tiny' can't be read from '{folder}" in error
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "parquet"])
+def test_files_with_a_part_changed(made, write, folder, file_format):
+    rows = {split: list(made.examples(rows)) for split, rows in made.splits.items()}
+    name = write(made.with_writers, rows, file_format=file_format)
+    rng, refused = random.Random(0), 0
+    for path in (folder / "tiny" / "1.0.0").iterdir():
+        whole = path.read_bytes()
+        used = len(whole.rstrip(b"\0"))
+        for _ in range(15):
+            place = rng.randrange(used)
+            path.write_bytes(whole[:place] + rng.randbytes(rng.randint(1, 4)) + whole[place + 4 :])
+            try:
+                load(name)
+            except ValueError:
+                refused += 1
+        path.write_bytes(whole)
+    assert refused > 20
+    load(name)
 
 
 def test_natural_is_of_data_that_say_whose_they_are(made, write, error_of):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.core.shuffle import DuplicatedKeysError
 
 from medjax.lab.commands.run import main
 from medjax.lab.commands.sweep import main as sweep
@@ -125,6 +126,9 @@ def test_a_set_that_can_be_had_is_prepared(folder, monkeypatch, capfd):
             ImportError("no tensorflow"),
             "can't be: its preparation needs TensorFlow: pip install te",
         ),
+        # Of the set's own code.
+        (KeyError("label"), "can't be: its code fails with KeyError: 'label'; by hand: tfds build"),
+        (DuplicatedKeysError(1, 2), "its code fails with DuplicatedKeysError: "),
     ],
 )
 def test_a_set_whose_preparation_fails(folder, monkeypatch, error, message, error_of):
