@@ -10,7 +10,7 @@ from medjax.lab.machine import devices as machine
 from medjax.lab.settings import cli
 from medjax.lab.settings.config import RunConfig
 from medjax.lab.settings.options import add_out
-from medjax.lab.storage import checkpoints, results
+from medjax.lab.storage import checkpoints, results, watching
 from medjax.lab.sweep import grid, pictures, report, select, store
 from medjax.lab.sweep.outcome import outcome, title
 from medjax.lab.sweep.session import run_grid
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     grid.add_grid_options(parser)
     machine.add_machine(parser)
     checkpoints.add_checkpoint_every(parser)
+    watching.add_watching(parser)
     add_out(parser)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     try:
@@ -44,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(arguments.out) if arguments.out else _default_folder(runs)
 
     def work() -> int:
-        every = arguments.checkpoint_every
+        every, watchers = arguments.checkpoint_every, watching.chosen(arguments)
         with (
             stop_on_signal() as stop,
-            run_grid(console, folder, runs, stop, mesh, every) as columns,
+            run_grid(console, folder, runs, stop, mesh, every, watchers) as columns,
         ):
             stop.finishing = True
             show(console, folder, runs, columns)

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from medjax.lab import plots
+from medjax.lab import plots, tables
 from medjax.lab.report import svg
 
 MARK = '<meta name="generator" content="medjax report">'
@@ -129,11 +129,11 @@ def picture(figure: Figure, name: str, caption: str, alt: str = "") -> Picture:
     return Picture(caption, " ".join(f"{caption}. {alt}".split()), svg.inline(figure, name))
 
 
-def number(value: Any) -> Cell:
-    """A measurement; one that is missing, or has diverged, comes last when it is sorted."""
+def number(value: Any, error: float = math.nan) -> Cell:
+    """Make the cell of a measurement; a missing or diverged one comes last when sorted."""
     if not isinstance(value, int | float):
         return Cell("–")
-    return Cell(f"{value:.4g}", value if math.isfinite(value) else None)
+    return Cell(tables.rounded(value, error), value if math.isfinite(value) else None)
 
 
 def spaced(name: str) -> str:

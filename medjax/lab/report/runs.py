@@ -13,6 +13,7 @@ from medjax.lab.report.page import Cell, Picture, Section, Table
 from medjax.lab.storage import results
 from medjax.lab.storage import runs as stored
 from medjax.lab.storage.checkpoints import METRICS
+from medjax.lab.tables import rounded
 
 _HIGHLIGHTS = ("test_accuracy", "train_loss", "grad_norm", "steps_per_second")
 
@@ -90,7 +91,7 @@ def _curves(name: str, columns: Mapping[str, np.ndarray]) -> list[Picture]:
     if not columns:
         return []
     caption = "Loss, accuracy, and the norms of the true mean gradient and the median-mean gap"
-    ends = (f"{page.spaced(metric)} {columns[metric][-1]:.4g}" for metric in stored.COMPARED)
+    ends = (f"{page.spaced(metric)} {rounded(columns[metric][-1])}" for metric in stored.COMPARED)
     alt = f"At step {columns['step'][-1]:.0f}: {', '.join(ends)}."
     return [page.picture(plots.run_figure(plots.Curves("", columns)), name, caption, alt)]
 
@@ -100,7 +101,8 @@ def _comparison(measured: Sequence[tuple[Section, Run]]) -> Section:
     rows = [
         [
             Cell(part.title, link=part.id),
-            *(page.number(run.columns[name][-1]) for name in ("step", *stored.COMPARED)),
+            page.number(int(run.columns["step"][-1])),
+            *(page.number(run.columns[name][-1]) for name in stored.COMPARED),
         ]
         for part, run in measured
     ]

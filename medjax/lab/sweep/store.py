@@ -1,7 +1,7 @@
-"""A sweep's folder: what is finished stays, and is not run again.
+"""A sweep's folder: finished runs stay there, and aren't run again.
 
 Every chunk of runs is written whole to a part of its own as soon as it is done, and the table is
-made of the parts at the end. So however a sweep ends, starting it again goes on where it was.
+made of the parts at the end. So however a sweep ends, starting it again goes on from there.
 """
 
 import hashlib
@@ -26,13 +26,18 @@ PARTS = "parts"
 
 
 def fingerprint(runs: Sequence[RunConfig]) -> str:
-    """Eight digits that differ where grids do."""
+    """Return eight digits that tell grids apart."""
     return hashlib.sha256(json.dumps([_settings(run) for run in runs]).encode()).hexdigest()[:8]
 
 
 def part(folder: Path, program: int, chunk: int) -> Path:
-    """Where a chunk's measurements are, once they are complete."""
+    """Return the path of a chunk's measurements, which is there once they are complete."""
     return folder / PARTS / f"{program:04d}-{chunk:05d}.parquet"
+
+
+def parts(folder: Path) -> list[Path]:
+    """List the parts that are complete."""
+    return sorted((folder / PARTS).glob("*.parquet"))
 
 
 def begun(folder: Path, program: int) -> bool:
@@ -42,7 +47,7 @@ def begun(folder: Path, program: int) -> bool:
 
 
 def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray]:
-    """Put the parts together: a row for each run and measurement, settings first.
+    """Put the parts together to a table: a row for each run and measurement, settings first.
 
     Returns:
         The table's columns.
@@ -58,15 +63,15 @@ def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray
 
 
 def write_runs(folder: Path, runs: Sequence[RunConfig]) -> None:
-    """Write what the runs are, so that the parts can be read before there is a table."""
+    """Write the runs' settings, so that the parts can be read before there is a table."""
     results.write_table(folder / _RUNS, _columns(runs))
 
 
 def read(folder: Path) -> tuple[list[RunConfig], dict[str, np.ndarray]]:
-    """The runs of a sweep that are finished, and their measurements, as if there were no others.
+    """Read the finished runs of a sweep and their measurements, as if there were no others.
 
     Returns:
-        The runs, and the table's columns without their settings. Nothing if none is finished.
+        The runs, and the table's columns without their settings; empty if none is finished.
 
     Raises:
         ValueError: if the files aren't those of a sweep.
@@ -87,14 +92,14 @@ def read(folder: Path) -> tuple[list[RunConfig], dict[str, np.ndarray]]:
 
 
 def _read(folder: Path) -> tuple[list[dict[str, Any]], pa.Table]:
-    """The settings of each finished run, and the measurements without them."""
+    """Read the settings of each finished run, and the measurements without them."""
     settings = get_type_hints(RunConfig).keys()
     if (folder / TABLE).exists():
         table = results.read_table(folder / TABLE)
         _, first = np.unique(table["run"].to_numpy(), return_index=True)
         rows = table.take(first).to_pylist()
         return rows, table.drop_columns([x for x in table.column_names if x in settings])
-    if not (folder / _RUNS).exists() or not any((folder / PARTS).glob("*.parquet")):
+    if not (folder / _RUNS).exists() or not parts(folder):
         return [], pa.table({})
     measured = _joined(folder)
     rows = results.read_table(folder / _RUNS).take(np.unique(measured["run"])).to_pylist()
@@ -102,27 +107,27 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], pa.Table]:
 
 
 def _joined(folder: Path) -> pa.Table:
-    """The parts, by run and step."""
-    parts = sorted((folder / PARTS).glob("*.parquet"))
-    table = pa.concat_tables(map(results.read_table, parts), promote_options="default")
+    """Read the parts, sorted by run and step."""
+    tables = map(results.read_table, parts(folder))
+    table = pa.concat_tables(tables, promote_options="default")
     return table.sort_by([("run", "ascending"), ("step", "ascending")])
 
 
 def _columns(runs: Sequence[RunConfig]) -> dict[str, pa.Array]:
-    """The settings, a row for each run."""
+    """Make columns of the settings, a row for each run."""
     settings = [_settings(run) for run in runs]
     return {name: _column([values[name] for values in settings]) for name in settings[0]}
 
 
 def _run(row: dict[str, Any]) -> RunConfig:
-    """A run from its row: the inverse of `_columns`."""
+    """Make a run from its row: the inverse of `_columns`."""
     hints = get_type_hints(RunConfig)
     values = {name: _typed(row.get(name), hint) for name, hint in hints.items()}
     return RunConfig(**values | {"rule": row["rule"]})  # without which it isn't one
 
 
 def _typed(value: Any, hint: Any) -> Any:
-    """A number that stands as a word in a column where others are words."""
+    """Turn a word into the number that it is, if the setting may be one."""
     for kind in (int, float):
         if isinstance(value, str) and kind in get_args(hint):
             with suppress(ValueError):
@@ -135,7 +140,7 @@ def _settings(run: RunConfig) -> dict[str, Any]:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Numbers, or words if there is one among them; null where a setting doesn't apply."""
+    """Make a column of numbers, or of words if there is one among them; null for None."""
     if any(isinstance(value, str) for value in values):
         values = [value if value is None else str(value) for value in values]
     return pa.array(values)
