@@ -1,4 +1,4 @@
-"""What a page says of runs."""
+"""The sections of a page about runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,13 +19,13 @@ _HIGHLIGHTS = ("test_accuracy", "train_loss", "grad_norm", "steps_per_second")
 
 
 class Run(NamedTuple):
-    """What is known of a run before others are.
+    """A run, before it is compared with others.
 
     Attributes:
-        folder: where it is.
+        folder: its folder.
         config: its settings.
-        columns: what was measured; nothing if nothing was.
-        part: what the page says of it, but for a title and a picture.
+        columns: its measurements; empty if there are none.
+        part: its section, but for the title and the picture.
     """
 
     folder: Path
@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
 
 def read(folder: Path, record: Mapping[str, Any]) -> Run:
-    """A run, whose configuration has been read.
+    """Read a run whose configuration has been read.
 
     Raises:
         ValueError: if its files aren't those of a run.
@@ -75,7 +75,7 @@ def _notes(columns: Mapping[str, np.ndarray], total: int, diverged: int | None) 
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
-    """A part for each run; before them, if there are several, one in which they are compared."""
+    """Make a section for each run, and before them, if there are several, a comparison."""
     labels = [run.part.title for run in runs]
     if len(runs) > 1:
         labels = plots.labels([run.config for run in runs], [str(run.folder) for run in runs])

@@ -1,4 +1,4 @@
-"""What a page says of a sweep."""
+"""The section of a page about a sweep."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
@@ -13,7 +13,7 @@ from medjax.lab.sweep.select import Candidate
 
 
 def section(name: str, folder: Path, record: Mapping[str, Any]) -> Section:
-    """A part for a sweep, whose configuration has been read.
+    """Make the section of a sweep whose configuration has been read.
 
     Raises:
         ValueError: if its files aren't those of a sweep.

@@ -117,8 +117,9 @@ def _plan(groups: Sequence[Group], parts: int) -> dict[str, Any]:
 def _described(runs: Sequence[RunConfig]) -> dict[str, Any]:
     """List the settings that all runs share, and the values of the others."""
     names = grid.varied(runs)
-    common = {k: v for k, v in vars(runs[0]).items() if k not in (*names, "out")}
-    values = {name: list(dict.fromkeys(getattr(run, name) for run in runs)) for name in names}
+    rows = [store.settings(run) for run in runs]
+    common = {name: value for name, value in rows[0].items() if name not in names}
+    values = {name: list(dict.fromkeys(row[name] for row in rows)) for name in names}
     return {"runs": len(runs), "settings": common, "axes": values}
 
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -19,15 +18,21 @@ from medjax.lab.plots import METRICS
 from medjax.lab.settings.config import RunConfig
 from medjax.lab.storage import results
 from medjax.lab.storage.keeper import FOLDER
+from medjax.lab.storage.watching.watched import plain
 
 TABLE = "results.parquet"
 _RUNS = "runs.parquet"
 PARTS = "parts"
 
 
+def settings(run: RunConfig) -> dict[str, Any]:
+    """Return a run's settings as numbers and words, None for one that doesn't apply."""
+    return dict.fromkeys(name for name in vars(run) if name != "out") | plain(run)
+
+
 def fingerprint(runs: Sequence[RunConfig]) -> str:
     """Return eight digits that tell grids apart."""
-    return hashlib.sha256(json.dumps([_settings(run) for run in runs]).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps([settings(run) for run in runs]).encode()).hexdigest()[:8]
 
 
 def part(folder: Path, program: int, chunk: int) -> Path:
@@ -93,12 +98,12 @@ def read(folder: Path) -> tuple[list[RunConfig], dict[str, np.ndarray]]:
 
 def _read(folder: Path) -> tuple[list[dict[str, Any]], pa.Table]:
     """Read the settings of each finished run, and the measurements without them."""
-    settings = get_type_hints(RunConfig).keys()
+    names = get_type_hints(RunConfig).keys()
     if (folder / TABLE).exists():
         table = results.read_table(folder / TABLE)
         _, first = np.unique(table["run"].to_numpy(), return_index=True)
         rows = table.take(first).to_pylist()
-        return rows, table.drop_columns([x for x in table.column_names if x in settings])
+        return rows, table.drop_columns([x for x in table.column_names if x in names])
     if not (folder / _RUNS).exists() or not parts(folder):
         return [], pa.table({})
     measured = _joined(folder)
@@ -115,8 +120,8 @@ def _joined(folder: Path) -> pa.Table:
 
 def _columns(runs: Sequence[RunConfig]) -> dict[str, pa.Array]:
     """Make columns of the settings, a row for each run."""
-    settings = [_settings(run) for run in runs]
-    return {name: _column([values[name] for values in settings]) for name in settings[0]}
+    rows = [settings(run) for run in runs]
+    return {name: _column([row[name] for row in rows]) for name in rows[0]}
 
 
 def _run(row: dict[str, Any]) -> RunConfig:
@@ -133,10 +138,6 @@ def _typed(value: Any, hint: Any) -> Any:
             with suppress(ValueError):
                 return kind(value)
     return value
-
-
-def _settings(run: RunConfig) -> dict[str, Any]:
-    return {name: value for name, value in asdict(run).items() if name != "out"}
 
 
 def _column(values: list[Any]) -> pa.Array:

@@ -1,4 +1,4 @@
-"""What a watcher is: a function from a run to a function that adds a measurement."""
+"""The kind of function that a watcher is: from a run to a function that adds a measurement."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
