@@ -25,7 +25,7 @@ from medjax.lab.settings.config import RunConfig
 from medjax.lab.storage import results
 from medjax.lab.sweep import grid
 from medjax.lab.sweep.execute import execute, unfinished
-from medjax.lab.sweep.plan import Group, make_groups, runs_at_once
+from medjax.lab.sweep.plan import Group, make_groups, runs_side_by_side
 from medjax.lab.task import communication
 from medjax.lab.task.program import compile_program, one_run
 from medjax.lab.task.training import Stop, train
@@ -130,10 +130,10 @@ def one_by_one(runs: Sequence[RunConfig]) -> Callable[[], float]:
 
 def together(groups: Sequence[Group]) -> float:
     """The seconds that the sweep takes, its files included, compiling left out."""
-    at_once = [runs_at_once(group, free_bytes()) for group in groups]
+    most = [runs_side_by_side(group, free_bytes()) for group in groups]
     start, compiling = time.perf_counter(), 0.0
     with tempfile.TemporaryDirectory() as folder:
-        for progress in execute(Path(folder), unfinished(Path(folder), groups, at_once), Stop()):
+        for progress in execute(Path(folder), unfinished(Path(folder), groups, most), Stop()):
             compiling += 0.0 if progress.compiled is None else progress.compiled.seconds
     return time.perf_counter() - start - compiling
 

@@ -25,7 +25,7 @@ FLOORS = (
 """The rooms of the library from the ground up: each imports from the floors below it only."""
 
 LAB_FLOORS = (
-    {"data", "plots"},
+    {"data", "plots", "tables"},
     {"models"},
     {"settings"},
     {"machine"},

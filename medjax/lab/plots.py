@@ -19,17 +19,16 @@ METRICS = {
     "grad_norm": "norm of the true mean gradient",
     "median_mean_gap": "median - mean gap",
 }
-"""What is compared, and how it is called."""
+"""The metrics that are compared, and their names in words."""
 
-# By font size; a bit more than most letters take.
+# By font size; a bit more than most letters need.
 _INCHES_PER_LETTER = {9: 0.066, 11: 0.085}
-# So many times what it was at the start, a metric's value is of no more interest.
-_DIVERGED = 100
+_DIVERGED = 100  # times its value at the start: beyond, a metric is of no interest
 
 
 @dataclass(frozen=True)
 class Curves:
-    """A run's measurements: a column for each metric, and `step`; of a mean, the errors."""
+    """A run's measurements: a column for each metric, and `step`; a mean's standard errors."""
 
     label: str
     columns: Mapping[str, Sequence[float] | np.ndarray]
@@ -37,7 +36,7 @@ class Curves:
 
 
 def new_figure(rows: int, columns: int, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure with its axes, in the style of all our pictures."""
+    """Make a figure and its axes, in the style of all pictures here."""
     figure = Figure(figsize=(4.6 * columns, 3.4 * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     set_title(figure, title)
@@ -48,14 +47,14 @@ def new_figure(rows: int, columns: int, title: str) -> tuple[Figure, list[Axes]]
 
 
 def set_title(figure: Figure, title: str) -> None:
-    """A title no wider than the figure."""
+    """Set a title, wrapped to the figure's width."""
     width = int(figure.get_figwidth() / _INCHES_PER_LETTER[11])
     lines = (textwrap.fill(line, width) for line in title.splitlines())
     figure.suptitle("\n".join(lines), fontsize=11)
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """A legend under the axes, in as many columns as there is room for, the figure made taller."""
+    """Make the figure taller, and put a legend under its axes, in as many columns as fit."""
     longest = max(map(len, labels))
     columns = int(figure.get_figwidth() / (0.7 + _INCHES_PER_LETTER[9] * longest))
     columns = max(1, min(columns, len(labels)))
@@ -65,7 +64,7 @@ def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) 
 
 
 def run_figure(curves: Curves) -> Figure:
-    """One run: loss, accuracy, and the norms of the true gradient and of the median-mean gap."""
+    """Draw a run's loss, accuracy, and the norms of the true gradient and the median-mean gap."""
     figure, axes = new_figure(1, 3, curves.label)
     panels = (
         ("loss", {"train_loss": "training", "test_loss": "test"}),
@@ -81,7 +80,7 @@ def run_figure(curves: Curves) -> Figure:
 
 
 def comparison_figure(runs: Sequence[Curves], title: str) -> Figure:
-    """Several runs, a panel for each metric."""
+    """Draw several runs, with a panel for each metric."""
     figure, axes = new_figure(2, 2, title)
     for axis, (metric, name) in zip(axes, METRICS.items(), strict=True):
         for k, run in enumerate(runs):
@@ -96,7 +95,7 @@ def comparison_figure(runs: Sequence[Curves], title: str) -> Figure:
 
 
 def style(k: int) -> dict[str, Any]:
-    """How the k-th of several lines is drawn."""
+    """Return the colour and dashes of the k-th of several lines."""
     return {
         "color": COLOURS[k % len(COLOURS)],
         "linestyle": ("-", "--", ":")[k // len(COLOURS) % 3],
@@ -104,7 +103,7 @@ def style(k: int) -> dict[str, Any]:
 
 
 def around(mean: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """From mean - error to mean + error, but nowhere below a tenth of the mean, for log axes.
+    """Return mean - error and mean + error, at least a tenth of the mean, for log axes.
 
     (The standard error of positive numbers is at most their mean: few come so far down.)
     """

@@ -61,9 +61,7 @@ def run(
     record = results.read_config(folder)
     if isinstance(record.get("config"), dict):
         if checkpoints.recorded(folder, record) != config:
-            raise ValueError(
-                f"{str(folder)!r} holds a run of other settings: name another"
-            )
+            raise ValueError(f"{str(folder)!r} holds a run of other settings: name another")
         summary = results.read_json(folder / checkpoints.SUMMARY)
         if summary.get("step") == config.steps:
             return _read(folder, checkpoints.METRICS)

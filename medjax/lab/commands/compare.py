@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from medjax.lab import plots
+from medjax.lab import plots, tables
 from medjax.lab.settings import cli, wording
 from medjax.lab.storage import results, runs
 
@@ -42,12 +40,12 @@ def _compare(arguments: argparse.Namespace) -> int:
     )
     curves = [plots.Curves(name, c) for name, (_, c) in zip(names, found, strict=True)]
     results.write_figure(arguments.out, plots.comparison_figure(curves, arguments.title))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("run", "step", *runs.COMPARED):
-        table.add_column(heading, justify="left" if heading == "run" else "right")
-    for run in curves:
-        last = (f"{run.columns[metric][-1]:.4g}" for metric in runs.COMPARED)
-        table.add_row(Text(run.label), f"{run.columns['step'][-1]}", *last)
+    words = {"run": [run.label for run in curves]}
+    numbers = {
+        name: [tables.rounded(run.columns[name][-1]) for run in curves]
+        for name in ("step", *runs.COMPARED)
+    }
+    table = tables.text_table(words, numbers)
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
     print(f"\npicture in {arguments.out}")
     return 0

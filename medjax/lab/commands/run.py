@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from medjax.lab.machine import memory, processes
 from medjax.lab.settings import cli, wording
 from medjax.lab.settings.config import RunConfig, as_record, digests
 from medjax.lab.settings.flags import add_out, add_settings
-from medjax.lab.storage import checkpoints, events, results
+from medjax.lab.storage import checkpoints, results, watching
 from medjax.lab.storage.keeper import FOLDER, Keeper
 from medjax.lab.storage.locks import alone_in
 from medjax.lab.task import communication, health
@@ -69,7 +69,7 @@ def make_parser() -> cli.Parser:
     machine.add_machine(parser)
     processes.add_processes(parser)
     checkpoints.add_checkpoints(parser)
-    events.add_events(parser)
+    watching.add_watching(parser)
     add_out(parser)
     return parser
 
@@ -125,7 +125,8 @@ def execute(
             with stop_on_signal() as stop, checkpoints.keeping(kept, every) as keeper:
                 if arguments.resume and folder is not None:
                     results.add_session(folder, machine.described(mesh))
-                _run(console, config, setup, folder, stop, mesh, keeper, arguments.tensorboard)
+                watchers = watching.chosen(arguments)
+                _run(console, config, setup, folder, stop, mesh, keeper, watchers)
         except OSError as error:
             place = folder or results.DEFAULT_PARENT
             raise results.Refused(f"{place}: {error.strerror or error}") from error
@@ -140,15 +141,15 @@ def _run(
     stop: Stop,
     mesh: Mesh | None,
     keeper: Keeper | None,
-    tensorboard: bool,
+    watchers: Mapping[str, str],
 ) -> None:
     """Run, and write what is measured; without a folder, which only one process has, only run."""
     start, columns = checkpoints.begun(keeper, folder, config)
     seen = health.read_seen(folder, start.step) if folder is not None and start is not None else {}
     clock = Clock()
     bits = communication.per_step(setup.task, setup.values.b)
-    logged = events.writing(folder, tensorboard, config, columns)
-    with Reporter(console, config, setup, folder) as reporter, logged as add_event:
+    watched = watching.watch(folder, watchers, config, columns)
+    with Reporter(console, config, setup, folder) as reporter, ExitStack() as stack:
         try:
             shared = jax.tree.map(jnp.asarray, (setup.values, setup.task.held_out))
             values, held_out = sharding.place_everywhere(shared, mesh)  # no call moves them again
@@ -157,6 +158,7 @@ def _run(
             try:
                 needs = (compiled.num_bytes, setup.workers, mesh, LESS_MEMORY)
                 processes.all_ready(lambda: memory.check_program(*needs))
+                add_row = processes.all_ready(lambda: stack.enter_context(watched))
             except ValueError:
                 _give_up(folder)
                 raise
@@ -182,7 +184,7 @@ def _run(
                         results.write_table(folder / checkpoints.METRICS, columns)
                     if folder is not None and new:
                         health.write_seen(folder, seen)
-                    add_event({name: values[-1] for name, values in columns.items()})
+                    add_row({name: values[-1] for name, values in columns.items()})
                 if keeper is not None:
                     keeper.update(progress.step, progress.state, columns, now=progress.last)
         except KeyboardInterrupt:  # a second Ctrl-C
@@ -205,8 +207,8 @@ def _run(
 def _give_up(folder: Path | None) -> None:
     """Leave no folder of a run of which nothing was measured, now or before it was resumed."""
     if folder is not None and not (folder / checkpoints.METRICS).exists():
-        for path in (folder / results.CONFIG, *events.files(folder)):
-            path.unlink()  # and the folder is removed with its lock
+        watching.remove(folder)
+        (folder / results.CONFIG).unlink()  # and the folder is removed with its lock
 
 
 def _summary(

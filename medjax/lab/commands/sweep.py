@@ -1,7 +1,7 @@
 """`medjax sweep --rule sign noisy_sign --b 0 0.001 0.01 --seeds 5`: a whole grid."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from medjax.lab.machine import devices as machine
 from medjax.lab.settings import cli, wording
 from medjax.lab.settings.config import RunConfig
 from medjax.lab.settings.flags import add_out
-from medjax.lab.storage import checkpoints, results
+from medjax.lab.storage import checkpoints, results, watching
 from medjax.lab.sweep import grid, pictures, report, select, store
 from medjax.lab.sweep.outcome import outcome, title
 from medjax.lab.sweep.session import run_grid
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     grid.add_grid_options(parser)
     machine.add_machine(parser)
     checkpoints.add_checkpoint_every(parser)
+    watching.add_watching(parser)
     add_out(parser)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     try:
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(arguments.out) if arguments.out else default_folder(runs)
 
     def work() -> int:
-        execute(folder, runs, console, mesh, arguments.checkpoint_every)
+        every, watchers = arguments.checkpoint_every, watching.chosen(arguments)
+        execute(folder, runs, console, mesh, every, watchers)
         return 0
 
     return cli.carry_out(parser, folder, work)
@@ -58,6 +60,7 @@ def execute(
     console: Console,
     mesh: Mesh | None = None,
     checkpoint_every: int | None = None,
+    watchers: Mapping[str, str] | None = None,
 ) -> None:
     """Run what isn't finished of a grid, and write what comes of it.
 
@@ -67,7 +70,7 @@ def execute(
     """
     with (
         stop_on_signal() as stop,
-        run_grid(console, folder, runs, stop, mesh, checkpoint_every) as columns,
+        run_grid(console, folder, runs, stop, mesh, checkpoint_every, watchers) as columns,
     ):
         stop.finishing = True
         show(console, folder, runs, columns)

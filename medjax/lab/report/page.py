@@ -1,4 +1,4 @@
-"""What a page consists of, and how it is put together."""
+"""The parts of a page, and the template that puts them together."""
 
 import base64
 import hashlib
@@ -12,21 +12,22 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from medjax.lab import tables
 from medjax.lab.report import svg
 from medjax.lab.settings import wording
 
 MARK = '<meta name="generator" content="medjax report">'
-"""What a page of ours has at its beginning."""
+"""The beginning of every page that `medjax report` writes, by which it knows its own."""
 
 _HERE = Path(__file__).parent
 
 
 class Cell(NamedTuple):
-    """Of a table.
+    """A cell of a table.
 
     Attributes:
-        text: what it says.
-        value: the number that it is sorted by, if it is one.
+        text: its text.
+        value: the number by which it is sorted, if it is one.
         link: the id of the section that it leads to.
     """
 
@@ -44,7 +45,7 @@ class Table(NamedTuple):
 
     @property
     def numeric(self) -> list[bool]:
-        """Which of the columns are numbers."""
+        """True for each column of numbers."""
         return [
             any(cell.value is not None for cell in column)
             for column in zip(*self.rows, strict=True)
@@ -52,7 +53,7 @@ class Table(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure, what it shows in a line, and in words for those who can't see it."""
+    """A figure with its caption, and a description for readers who can't see it."""
 
     caption: str
     alt: str
@@ -60,7 +61,7 @@ class Picture(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """A list of names and what is behind them."""
+    """A list of names and their values."""
 
     heading: str
     entries: Sequence[tuple[str, str]]
@@ -72,12 +73,12 @@ class Section:
 
     Attributes:
         id: unique in the page.
-        title: what it is about.
-        folder: where the results are.
-        notes: what a reader should know first, such as that it isn't finished.
-        highlights: the figures that count.
-        tables: of results.
-        pictures: of results.
+        title: its heading.
+        folder: the results' folder.
+        notes: remarks to read first, such as that a run isn't finished.
+        highlights: the most important figures, with their names.
+        tables: the results' tables.
+        pictures: the results' pictures.
         facts: settings, versions ...
     """
 
@@ -92,7 +93,7 @@ class Section:
 
 
 def render(title: str, sections: Sequence[Section]) -> str:
-    """The page."""
+    """Put a page together."""
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -118,31 +119,31 @@ def render(title: str, sections: Sequence[Section]) -> str:
 
 
 def picture(figure: Figure, name: str, caption: str, alt: str = "") -> Picture:
-    """A figure for the page.
+    """Turn a figure into a picture of the page.
 
     Args:
         figure: made in the block of `svg.page_style`.
         name: unique in the page.
-        caption: what it shows.
+        caption: its caption.
         alt: more of it, in words.
     """
     return Picture(caption, " ".join(f"{caption}. {alt}".split()), svg.inline(figure, name))
 
 
-def number(value: Any) -> Cell:
-    """A measurement; one that is missing, or has diverged, comes last when it is sorted."""
+def number(value: Any, error: float = math.nan) -> Cell:
+    """Make the cell of a measurement; a missing or diverged one comes last when sorted."""
     if not isinstance(value, int | float):
         return Cell("–")
-    return Cell(f"{value:.4g}", value if math.isfinite(value) else None)
+    return Cell(tables.rounded(value, error), value if math.isfinite(value) else None)
 
 
 def spaced(name: str) -> str:
-    """A name of a setting or a metric, in words."""
+    """Write the name of a setting or a metric in words."""
     return name.replace("_", " ")
 
 
 def words(value: Any) -> str:
-    """A setting, or an entry of a record, as text."""
+    """Write a setting, or an entry of a record, as text."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {words(each)}" for name, each in value.items())
     if isinstance(value, list):
@@ -153,11 +154,11 @@ def words(value: Any) -> str:
 
 
 def facts(heading: str, record: Mapping[str, Any]) -> Facts:
-    """The entries of a record that there are."""
+    """List the entries of a record that aren't None."""
     return Facts(heading, [(spaced(k), words(v)) for k, v in record.items() if v is not None])
 
 
 def provenance(record: Mapping[str, Any]) -> Facts:
-    """Where results come from."""
+    """List where results come from: command, commit, device, versions."""
     names = ("command", "started", "commit", "device", "mesh", "versions")
     return facts("Where it comes from", {name: record.get(name) for name in names})

@@ -1,4 +1,4 @@
-"""What a page says of runs."""
+"""The sections of a page about runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,18 +14,19 @@ from medjax.lab.settings import wording
 from medjax.lab.storage import results
 from medjax.lab.storage import runs as stored
 from medjax.lab.storage.checkpoints import METRICS
+from medjax.lab.tables import rounded
 
 _HIGHLIGHTS = ("test_accuracy", "train_loss", "grad_norm", "steps_per_second")
 
 
 class Run(NamedTuple):
-    """What is known of a run before others are.
+    """A run, before it is compared with others.
 
     Attributes:
-        folder: where it is.
+        folder: its folder.
         config: its settings.
-        columns: what was measured; nothing if nothing was.
-        part: what the page says of it, but for a title and a picture.
+        columns: its measurements; empty if there are none.
+        part: its section, but for the title and the picture.
     """
 
     folder: Path
@@ -35,7 +36,7 @@ class Run(NamedTuple):
 
 
 def read(folder: Path, record: Mapping[str, Any]) -> Run:
-    """A run, whose configuration has been read.
+    """Read a run whose configuration has been read.
 
     Raises:
         ValueError: if its files aren't those of a run.
@@ -75,7 +76,7 @@ def _notes(columns: Mapping[str, np.ndarray], total: int, diverged: int | None) 
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
-    """A part for each run; before them, if there are several, one in which they are compared."""
+    """Make a section for each run, and before them, if there are several, a comparison."""
     labels = [run.part.title for run in runs]
     if len(runs) > 1:
         labels = wording.labels([run.config for run in runs], [str(run.folder) for run in runs])
@@ -91,7 +92,7 @@ def _curves(name: str, columns: Mapping[str, np.ndarray]) -> list[Picture]:
     if not columns:
         return []
     caption = "Loss, accuracy, and the norms of the true mean gradient and the median-mean gap"
-    ends = (f"{page.spaced(metric)} {columns[metric][-1]:.4g}" for metric in stored.COMPARED)
+    ends = (f"{page.spaced(metric)} {rounded(columns[metric][-1])}" for metric in stored.COMPARED)
     alt = f"At step {columns['step'][-1]:.0f}: {', '.join(ends)}."
     return [page.picture(plots.run_figure(plots.Curves("", columns)), name, caption, alt)]
 
@@ -101,7 +102,8 @@ def _comparison(measured: Sequence[tuple[Section, Run]]) -> Section:
     rows = [
         [
             Cell(part.title, link=part.id),
-            *(page.number(run.columns[name][-1]) for name in ("step", *stored.COMPARED)),
+            page.number(int(run.columns["step"][-1])),
+            *(page.number(run.columns[name][-1]) for name in stored.COMPARED),
         ]
         for part, run in measured
     ]

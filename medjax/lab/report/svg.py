@@ -1,4 +1,4 @@
-"""Pictures as SVG that stands inside a page, and goes with its colours."""
+"""Pictures as SVG inside a page, with the page's colours."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from medjax.lab import plots
 
-# Of what is drawn in the page's own colour, to be told from what is meant to be black.
+# A stand-in for the page's text colour, to tell it from lines that are meant to be black.
 _INK = "#010203"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be read, found and copied, and is smaller
@@ -24,7 +24,7 @@ _STYLE: dict[Any, Any] = {
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
     ),
 }
-# Others may take their place on a dark page.
+# The page may replace them by others, if it is dark.
 _COLOURS = {hue.lower(): f"var(--series-{k}, {hue})" for k, hue in enumerate(plots.COLOURS)}
 _COLOURS |= {"#000000": "currentColor", "#ffffff": "var(--paper)"}
 _HREF = "{http://www.w3.org/1999/xlink}href"
@@ -33,12 +33,12 @@ _FONT = re.compile(r"font-family: [^;]*;?|font: ([0-9.]+px) [^;]*;?")
 
 
 def page_style() -> AbstractContextManager[None]:
-    """Figures that are made, and turned into SVG, in its block are in the page's style."""
+    """Give the page's style to figures that are made and turned into SVG in its block."""
     return matplotlib.rc_context(_STYLE)
 
 
 def inline(figure: Figure, name: str) -> Markup:
-    """A figure as an `svg` element.
+    """Turn a figure into an `svg` element.
 
     Args:
         figure: the figure.
@@ -60,7 +60,7 @@ def inline(figure: Figure, name: str) -> Markup:
 
 
 def _adapt(element: Element, name: str, used: set[str]) -> None:
-    """Without namespaces, which HTML doesn't have; with unique ids, and the page's colours."""
+    """Drop namespaces, which HTML doesn't have; make ids unique; use the page's colours."""
     text = _local(element.tag) in ("text", "tspan")
     attributes = {}
     for key, value in element.attrib.items():

@@ -1,6 +1,7 @@
-"""What a page says of a sweep."""
+"""The section of a page about a sweep."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,11 @@ from medjax.lab.report import page
 from medjax.lab.report.page import Cell, Section, Table
 from medjax.lab.sweep import lines, pictures, report, store
 from medjax.lab.sweep.outcome import Outcome, outcome, title
-from medjax.lab.sweep.select import Candidate, Statistic
+from medjax.lab.sweep.select import Candidate
 
 
 def section(name: str, folder: Path, record: Mapping[str, Any]) -> Section:
-    """A part for a sweep, whose configuration has been read.
+    """Make the section of a sweep whose configuration has been read.
 
     Raises:
         ValueError: if its files aren't those of a sweep.
@@ -64,7 +65,7 @@ def _table(told: Outcome, caption: str, found: Sequence[Candidate]) -> Table:
     rows = [
         [
             *(_setting(name, getattr(candidate.run, name)) for name in told.names),
-            *(_statistic(candidate.final[name]) for name in told.measured),
+            *(page.number(*astuple(candidate.final[name])) for name in told.measured),
         ]
         for candidate in found
     ]
@@ -74,10 +75,6 @@ def _table(told: Outcome, caption: str, found: Sequence[Candidate]) -> Table:
 
 def _setting(name: str, value: Any) -> Cell:
     return Cell(report.setting_text(name, value), value if lines.is_number(value) else None)
-
-
-def _statistic(statistic: Statistic) -> Cell:
-    return page.number(statistic.mean)._replace(text=f"{statistic:.4g}")
 
 
 def _caption(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The last metrics against the values of a setting."""
+"""Pictures of the last metrics against the values of a setting."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,19 @@ from medjax.lab.sweep.select import Candidate, Columns
 
 _PANELS = ("test_accuracy", "train_loss", "grad_norm")
 _VALIDATION = "validation_accuracy"
-# Their values are spaced by factors, however near to each other they are.
+# Settings whose values are spaced by factors, however near to each other they are.
 _LOG = ("b", "lr")
 _MARKERS = ("o", "s", "^")
-# What isn't on the axis: a rule without the setting, and a value that isn't a number.
+# Lines that aren't on the axis: of a rule without the setting, and of a value that is no number.
 _DASHED = ("--", (0, (7, 2, 1, 2)), (0, (5, 5)))
 _DOTTED = (":", (0, (1, 3)), (0, (1, 5)))
-# Of the axis's length: labels are as far apart.
-_BETWEEN_LABELS = 0.1
+_BETWEEN_LABELS = 0.1  # the least distance, as a part of the axis
 
 
 def figure(
     found: Sequence[Candidate], columns: Columns, name: str, drawn: Sequence[Line], title: str
 ) -> Figure:
-    """A panel for each metric, a line for each of `drawn`; what else can be chosen is chosen."""
+    """Draw a panel for each metric, with the given lines; other settings are the best ones."""
     names = wording.telling([vars(candidate.run) for candidate in found])
     every = [part for line in drawn for part in lines.split(line, name, names)]
     shown = lines.foremost(every, columns)
@@ -58,7 +57,7 @@ def _scale(axis: Axes, name: str, values: Sequence[float]) -> dict[float, float]
     """Make the horizontal axis.
 
     Returns:
-        Where each value is: itself, but for 0 on a log axis, which is left of the others.
+        Each value's place: itself, but for 0 on a log axis, which is left of the others.
     """
     positive = [value for value in values if value > 0]
     log = bool(positive) and (name in _LOG or positive[-1] >= 10 * positive[0])
@@ -79,14 +78,14 @@ def _scale(axis: Axes, name: str, values: Sequence[float]) -> dict[float, float]
 
 
 def _break(axis: Axes, x: float) -> None:
-    """Show that the axis isn't one there."""
+    """Mark a place where the axis is interrupted."""
     white = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
     across = axis.get_xaxis_transform()
     axis.text(x, 0, "//", transform=across, ha="center", va="center", fontsize=9, bbox=white)
 
 
 def _far_apart(places: np.ndarray) -> list[bool]:
-    """Which of the ticks have room for their label, from the left."""
+    """Tell of each tick, from the left, if there is room for its label."""
     least = _BETWEEN_LABELS * (places[-1] - places[0])
     last, far = -np.inf, []
     for place in places:
@@ -96,7 +95,7 @@ def _far_apart(places: np.ndarray) -> list[bool]:
 
 
 def _draw(axis: Axes, k: int, line: Line, metric: str, places: Mapping[float, float]) -> None:
-    """Means and their standard errors."""
+    """Draw a line of means with their standard errors."""
     colour, again = plots.COLOURS[k % len(plots.COLOURS)], k // len(plots.COLOURS)
     x, mean, error = _points(line, metric, places)
     if x is None:
@@ -107,7 +106,7 @@ def _draw(axis: Axes, k: int, line: Line, metric: str, places: Mapping[float, fl
     bars = None if np.isnan(error).all() else (mean - low, high - mean)
     style = {"color": colour, "marker": _MARKERS[again], "markersize": 4.5}
     axis.errorbar(x, mean, bars, label=line.label, elinewidth=1, capsize=2.5, **style)
-    # Below each other, so that one doesn't hide another.
+    # Each a bit lower, so that none hides another.
     lost = [places[value] for (value,), c in line.points.items() if _diverged(c, metric)]
     height = [0.98 - 0.045 * k] * len(lost)
     axis.plot(lost, height, "x", color=colour, transform=axis.get_xaxis_transform())
@@ -125,9 +124,9 @@ def _draw_validation(axis: Axes, shown: Sequence[Line], places: Mapping[float, f
 def _points(
     line: Line, metric: str, places: Mapping[float, float]
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """Where a line's points are (None if nowhere), their means and standard errors.
+    """Return the places of a line's points (None if nowhere), their means and standard errors.
 
-    Between 0 and the log axis that it isn't on, there is a point that doesn't exist: a gap.
+    Between 0 and the log axis that it isn't on, a point without a value makes a gap.
     """
     stats = [candidate.final[metric] for candidate in line.points.values()]
     mean, error = np.array([(s.mean, s.error) for s in stats]).T

@@ -1,4 +1,4 @@
-"""Running a grid: program by program, chunk by chunk, leaving out what is finished."""
+"""Run a grid: program by program, chunk by chunk, leaving out what is finished."""
 
 import shutil
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -21,17 +21,16 @@ from medjax.lab.task.training import Stop, train
 
 
 class Progress(NamedTuple):
-    """What has just happened.
+    """News of a sweep.
 
     Attributes:
-        program: which.
-        run_steps: how many steps of how many runs have been done since the last.
-        finished: how many runs have been.
-        kept: how many steps of how many runs had been done by an earlier session, of a chunk that
-            is gone on with.
+        program: the number of the program.
+        run_steps: the steps done since the last news, times the runs that did them.
+        finished: the number of runs that have just been finished and written.
+        kept: the steps, times runs, that an earlier session did of a chunk that is gone on with.
         compiled: the program, if it has just been compiled.
-        at_once: for how many runs side by side, if it has. It may differ from what was planned, and
-            has to stay: it is to be written down before going on.
+        runs_side_by_side: the number that it was compiled for, if it was. It may differ from the
+            plan, and has to stay: write it down before going on.
     """
 
     program: int
@@ -39,15 +38,22 @@ class Progress(NamedTuple):
     finished: int = 0
     kept: int = 0
     compiled: Compiled | None = None
-    at_once: int | None = None
+    runs_side_by_side: int | None = None
 
 
 def unfinished(
-    folder: Path, groups: Sequence[Group], at_once: Sequence[int], parts: int = 1
+    folder: Path, groups: Sequence[Group], runs_side_by_side: Sequence[int], parts: int = 1
 ) -> list[Work]:
-    """Of each program, what isn't finished, in chunks that are spread over so many devices."""
+    """List each program's chunks that aren't finished.
+
+    Args:
+        folder: the sweep's.
+        groups: the runs of each program.
+        runs_side_by_side: the most that each program takes.
+        parts: the number of devices that a chunk is spread over.
+    """
     work = []
-    for number, (group, most) in enumerate(zip(groups, at_once, strict=True)):
+    for number, (group, most) in enumerate(zip(groups, runs_side_by_side, strict=True)):
         chunks = dict(enumerate(make_chunks(group, most, parts)))
         chunks = {k: c for k, c in chunks.items() if not store.part(folder, number, k).exists()}
         if chunks:
@@ -63,14 +69,15 @@ def execute(
     checkpoint_every: int | None = None,
     limit: int | None = None,
 ) -> Iterator[Progress]:
-    """Run what there is to do, writing each chunk when it is done, until `stop` is requested.
+    """Run chunks, and write each when it is done, until `stop` is requested.
 
     Args:
         folder: the sweep's.
-        work: what there is to do.
-        stop: ends it early.
+        work: the chunks.
+        stop: ends the session early.
         mesh: the devices; None for one.
-        checkpoint_every: of the chunk under way, checkpoints are kept about so often, if at all.
+        checkpoint_every: about so many steps lie between checkpoints of the chunk under way; None
+            for no checkpoints.
         limit: the memory that a program is to take; see `fit`.
 
     Raises:
@@ -80,7 +87,7 @@ def execute(
     inputs = Inputs(mesh)
     for planned in work:
         item, compiled = fit(planned, inputs, mesh, limit, done)
-        yield Progress(item.program, compiled=compiled, at_once=item.at_once)
+        yield Progress(item.program, compiled=compiled, runs_side_by_side=item.runs_side_by_side)
         for number in item.chunks:
             yield from _run_chunk(folder, item, number, compiled, inputs, stop, checkpoint_every)
             if stop.requested:
@@ -98,7 +105,7 @@ def _run_chunk(
 ) -> Iterator[Progress]:
     """Run a chunk and write it, unless `stop` is requested before its end.
 
-    A function of its own, so that what it had on the devices is gone before the next.
+    When this returns, what it had on the devices is gone, before the next chunk begins.
     """
     program, group, chunk = work.program, work.group, work.chunks[number]
     config, new, path = group.task.config, int(chunk.new.sum()), store.part(folder, program, number)
@@ -135,7 +142,7 @@ def _run_chunk(
 def _columns(
     group: Group, chunk: Chunk, rows: Mapping[str, Sequence[Any]]
 ) -> dict[str, np.ndarray]:
-    """A row for each of the chunk's new runs and measurements."""
+    """Make the columns of a table with a row for each of the chunk's new runs and measurements."""
     runs = group.runs[np.ix_(chunk.seeds, chunk.settings)][chunk.new]
     steps = np.array(rows["step"])
     return {

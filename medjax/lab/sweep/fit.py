@@ -1,7 +1,7 @@
-"""Compiling a program for as many runs side by side as the memory holds.
+"""Compile a program for as many runs side by side as the memory holds.
 
-What a program takes is known when it is compiled. Before that it is estimated: where the estimate
-was too low, fewer runs go side by side; where it was far too high, on a device with a memory of its
+The memory that a program takes is known once it is compiled, and estimated before. If the estimate
+was too low, fewer runs go side by side; if it was far too high, on a device with a memory of its
 own, more.
 """
 
@@ -17,28 +17,28 @@ from medjax.lab.sweep.plan import Chunk, Group, grid_axis, make_chunks
 from medjax.lab.task.program import Compiled, compile_program, many_runs
 
 LESS_MEMORY = "fewer workers, smaller batches, a worker_chunk or a smaller model take less"
-_FAR_TOO_FEW = 2.0  # if so many times the runs would fit, it is worth compiling again
+_FAR_TOO_FEW = 2.0  # if so many times the runs would fit, compiling again is worth it
 
 
 class Work(NamedTuple):
-    """A program's runs that are still to be done.
+    """The chunks of a program that are still to be run.
 
     Attributes:
-        program: which.
+        program: the program's number.
         group: its runs.
-        at_once: how many runs go side by side, from which the chunks follow.
-        chunks: those that aren't finished, by number.
-        begun: whether something of it has been kept, so that its chunks have to stay as they are.
+        runs_side_by_side: the most that it takes, from which the chunks follow.
+        chunks: the unfinished ones, by number.
+        begun: whether a chunk has been kept, so that the others have to stay as they are.
     """
 
     program: int
     group: Group
-    at_once: int
+    runs_side_by_side: int
     chunks: dict[int, Chunk]
     begun: bool = False
 
     @property
-    def size(self) -> int:
+    def chunk_size(self) -> int:
         """The number of runs in each chunk, those that fill it up included."""
         return next(iter(self.chunks.values())).new.size
 
@@ -52,29 +52,33 @@ def fit(
 ) -> tuple[Work, Compiled]:
     """Compile a program, for fewer or more runs than planned if the memory says so.
 
-    Each time there are at most half as many as before, so that it is soon over.
+    Each attempt takes at most half as many as the one before, so there are few.
 
     Args:
-        work: what there is to do.
+        work: the program's chunks.
         inputs: makes the program's arguments.
         mesh: the devices; None for one.
         limit: the memory that a program is to take of a device, its data included, so that a sweep
             that goes on decides as it did at the beginning; None if only what is free counts.
         done: see `compile_program`.
 
+    Returns:
+        The chunks, cut anew if need be, and the program.
+
     Raises:
-        TooLarge: if not even one run fits on each device, or not as many as it was begun with.
+        TooLarge: if not even one run fits on each device, or fewer than the sweep was begun with.
     """
     may_grow = limit is not None and not work.begun
     while True:
         compiled, room, refusal = _tried(work, inputs, mesh, limit, done)
         other = work
         if room < 1 and not work.begun:
-            fewer = _cut(work, min(work.size // 2, int(work.size * room)), mesh)
-            other = fewer if fewer.size < work.size else work
+            size = work.chunk_size
+            fewer = _cut(work, min(size // 2, int(size * room)), mesh)
+            other = fewer if fewer.chunk_size < size else work
         elif room >= _FAR_TOO_FEW and may_grow:
-            more = _cut(work, int(work.size * room), mesh)
-            other = more if more.size > work.size else work
+            more = _cut(work, int(work.chunk_size * room), mesh)
+            other = more if more.chunk_size > work.chunk_size else work
         if other is work:
             if compiled is None:
                 raise memory.TooLarge(refusal)
@@ -89,11 +93,16 @@ def _tried(
     limit: int | None,
     done: dict[Hashable, Any],
 ) -> tuple[Compiled | None, float, str]:
-    """The program if it can be run, how many times over it fits, and else why it can't."""
+    """Compile a program and compare it with the memory.
+
+    Returns:
+        The program, None if it can't be run; the number of times that it fits; the reason if not.
+    """
     group, chunk = work.group, next(iter(work.chunks.values()))
     advice = LESS_MEMORY
     if work.begun:
-        advice = f"the sweep was begun with {work.size} runs side by side, and goes on with as many"
+        size = work.chunk_size
+        advice = f"the sweep was begun with {size} runs side by side, and goes on with as many"
     try:
         runs = many_runs(group.task, mesh, grid_axis(group, machine.parts(mesh)))
         with memory.exhaustion(advice):  # some compilers refuse what doesn't fit their device
@@ -108,8 +117,8 @@ def _tried(
     return compiled, min(whole, memory.room(compiled.num_bytes, arguments[1], mesh)), ""
 
 
-def _cut(work: Work, at_once: int, mesh: Mesh | None) -> Work:
-    """The same, with so many runs side by side."""
-    at_once = max(1, at_once)
-    chunks = make_chunks(work.group, at_once, machine.parts(mesh))
-    return work._replace(at_once=at_once, chunks=dict(enumerate(chunks)))
+def _cut(work: Work, most: int, mesh: Mesh | None) -> Work:
+    """Cut a program's runs into chunks of at most so many."""
+    most = max(1, most)
+    chunks = make_chunks(work.group, most, machine.parts(mesh))
+    return work._replace(runs_side_by_side=most, chunks=dict(enumerate(chunks)))

@@ -1,4 +1,4 @@
-"""From several values for each setting to the runs of a grid."""
+"""The runs of a grid, from several values for each setting."""
 
 import argparse
 import difflib
@@ -16,14 +16,13 @@ from medjax.lab.settings.field import flag
 from medjax.lab.settings.flags import add_settings, given
 
 _MOST_WITHOUT_YES = 10_000
-_MOST_BYTES = 2**14  # of a grid file: tables in tables take time and memory as its square
+_MOST_BYTES = 2**14  # of a grid file: nested tables take time and memory as its square
 _SETTINGS = tuple(SETTINGS)
-# Settings aren't to be chosen by the test data.
-_VALIDATION = 0.1
+_VALIDATION = 0.1  # of the training data, to choose settings by: never by the test data
 
 
 def add_grid_options(parser: argparse.ArgumentParser) -> None:
-    """Every setting of a run, with several values, and what only grids have."""
+    """Add every setting of a run, with several values, and the flags that only grids have."""
     add_settings(parser, several=True)
     group = parser.add_argument_group("grid")
     group.add_argument(
@@ -45,10 +44,13 @@ def add_grid_options(parser: argparse.ArgumentParser) -> None:
 def read_axes(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None
 ) -> tuple[argparse.Namespace, dict[str, Sequence[Any]]]:
-    """The command line, and the values of each setting that it or its file names.
+    """Read the command line, and the grid file that it may name.
+
+    Returns:
+        The parsed flags, and the values of each setting that is given.
 
     Raises:
-        ValueError: if the file can't be read, or names what isn't a setting.
+        ValueError: if the file can't be read, or names an unknown setting.
     """
     arguments = parser.parse_args(argv)
     if arguments.grid is not None:
@@ -56,7 +58,7 @@ def read_axes(
         for name, words in _read_toml(arguments.grid).items():
             if name in on_the_line:
                 raise ValueError(f"{flag(name)} is both on the command line and in the grid file")
-            # As if on the command line: the same checks, the same errors.
+            # Parsed like the command line, for the same checks and errors.
             parser.parse_args([flag(name), *words], arguments)
     if arguments.seeds is not None:
         if arguments.seed is not None:
@@ -67,14 +69,14 @@ def read_axes(
 
 
 def expand(axes: Mapping[str, Sequence[Any]], *, yes: bool = False) -> list[RunConfig]:
-    """All combinations of the values.
+    """List the runs: all combinations of the values.
 
-    A setting that doesn't apply to a combination is left out of it (b, of one whose rule isn't
-    noisy), and of combinations that thereby become equal one is kept.
+    A setting that doesn't apply to a combination is left out of it (b, if the rule isn't noisy),
+    and of combinations that thereby become equal one is kept.
 
     Args:
         axes: the values of each setting that is given, as text too.
-        yes: whether so many runs are meant.
+        yes: whether more than 10,000 runs are meant.
 
     Raises:
         ValueError: if a setting applies to no combination, or if there are too many.
@@ -98,7 +100,7 @@ def expand(axes: Mapping[str, Sequence[Any]], *, yes: bool = False) -> list[RunC
 
 
 def varied(runs: Sequence[RunConfig]) -> list[str]:
-    """The settings in which the runs differ."""
+    """List the settings in which the runs differ."""
     return [name for name in _SETTINGS if len({getattr(run, name) for run in runs}) > 1]
 
 
@@ -114,7 +116,7 @@ def _read_toml(path: Path) -> dict[str, list[str]]:
     try:
         content = tomllib.loads(data.decode("utf-8-sig"))
         written = {key: repr(value) for key, value in content.items()}
-    # Not only tomllib's own: numbers of too many digits, lists too deep.
+    # Other than tomllib's own: numbers of too many digits, lists too deep.
     except (ValueError, RecursionError) as error:
         raise ValueError(f"grid file {shown} isn't TOML: {error}") from None
     words = {}
@@ -130,7 +132,7 @@ def _read_toml(path: Path) -> dict[str, list[str]]:
         if name in words:
             raise ValueError(f"grid file {shown}: {name} is there twice, once as {key!r}")
         values = value if isinstance(value, list) else [value]
-        # Of those with a dash some would be flags.
+        # Some that begin with a dash would be flags.
         if not values or not all(
             type(v) in (int, float) or (type(v) is str and not v.startswith("-")) for v in values
         ):

@@ -1,4 +1,4 @@
-"""The last test accuracy for the values of two settings."""
+"""Pictures of the last test accuracy for the values of two settings."""
 
 import math
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ _METRIC = "test_accuracy"
 _MOST_PANELS = 6
 COLOURS = matplotlib.colormaps["viridis"].with_extremes(bad="#DDDDDD")
 _OUTLINE = plots.COLOURS[1]
-# In inches: a cell; a letter; the colour bar and what is written beside it; a figure.
+# In inches: a cell; a letter; the colour bar with its labels; a figure.
 _WIDTH, _HEIGHT, _LETTER, _BAR, _NARROWEST, _WIDEST = 0.6, 0.42, 0.08, 0.9, 5, 13
 
 
 def panels(found: Sequence[Candidate], columns: Columns, names: tuple[str, str]) -> list[Line]:
-    """What there is to draw for two settings; nothing if none has several numbers of both."""
+    """List the panels for two settings; none if no panel has several numbers of both."""
     if any(lines.follows(found, a, (b,)) for a, b in (names, names[::-1])):
         return []
     drawn = lines.along(found, columns, *names)
@@ -46,14 +46,14 @@ def figure(
     every: Sequence[Line],
     title: str,
 ) -> Figure:
-    """A panel for each rule and problem, all with the same colours.
+    """Draw a panel for each rule and problem, all with the same colours.
 
     Args:
         found: the grid's candidates.
         columns: the grid's table.
         names: the settings, vertical and horizontal.
-        every: the panels that there are.
-        title: of the picture.
+        every: all panels.
+        title: the picture's.
     """
     shown = lines.foremost(every, columns, _MOST_PANELS)
     shown.sort(key=lambda panel: -len(_values(panel)[0]))
@@ -79,7 +79,7 @@ def figure(
 
 
 def _figure(shown: Sequence[Line], title: str) -> tuple[Figure, list[Axes], Axes]:
-    """A figure in which all cells have one size, however many a panel has.
+    """Make a figure in which all cells have one size, however many a panel has.
 
     Returns:
         The figure, the panels' axes, and those of the colour bar.
@@ -101,11 +101,11 @@ def _figure(shown: Sequence[Line], title: str) -> tuple[Figure, list[Axes], Axes
 
 
 def _boxes(shown: Sequence[Line]) -> tuple[list[tuple[float, float, float, float]], float, float]:
-    """Where panels are, in rows in which all are of one height.
+    """Place the panels in rows, in which all are of one height.
 
     Returns:
-        Left, top, width and height of each, without what is written around it; and the width and
-        height that all of it takes. In inches.
+        Left, top, width and height of each, without its labels; and the width and height of all
+        with their labels. In inches.
     """
     boxes: list[tuple[float, float, float, float]] = []
     x = y = width = bottom = 0.0
@@ -123,11 +123,12 @@ def _boxes(shown: Sequence[Line]) -> tuple[list[tuple[float, float, float, float
 
 
 def _values(panel: Line) -> tuple[list[Any], list[Any]]:
-    """The settings' values, vertical and horizontal: none, numbers, words."""
+    """Sort the settings' values, vertical and horizontal: none, numbers, words."""
 
     def key(value: Any) -> tuple[bool, Any]:
-        word = isinstance(value, str)
-        return (word, value if word or value is not None else -math.inf)
+        if value is None:
+            return (False, -math.inf)
+        return (False, value) if lines.is_number(value) else (True, str(value))
 
     y, x = (sorted(set(values), key=key) for values in zip(*panel.points, strict=True))
     return y, x
@@ -146,7 +147,7 @@ def _draw(axis: Axes, panel: Line, scale: Normalize, digits: int) -> None:
 def draw_cells(
     axis: Axes, values: np.ndarray, texts: Sequence[Sequence[str]], scale: Normalize, size: int = 9
 ) -> None:
-    """Coloured cells, from the bottom up, each with its text in black or white."""
+    """Draw coloured cells, from the bottom up, each with its text in black or white."""
     colours = axis.imshow(values, cmap=COLOURS, norm=scale, origin="lower", aspect="auto")
     for row, (line, words) in enumerate(zip(values, texts, strict=True)):
         for column, (value, word) in enumerate(zip(line, words, strict=True)):

@@ -16,10 +16,10 @@ from medjax.lab.task.workers import worker_data
 
 
 class Inputs:
-    """The arguments for one chunk after the other.
+    """Makes the arguments for one chunk after the other.
 
-    The workers' examples stay on the devices while the seeds stay the same, the held-out data while
-    they do, which is mostly the whole sweep.
+    The workers' examples stay on the devices as long as the seeds stay the same, the held-out data
+    as long as they do themselves, which is mostly the whole sweep.
     """
 
     def __init__(self, mesh: Mesh | None = None) -> None:
@@ -31,7 +31,7 @@ class Inputs:
         self._held_out: Any = None
 
     def of(self, group: Group, chunk: Chunk) -> tuple[Hyperparameters, medjax.WorkerData, Any]:
-        """The hyper-parameters, the workers' data and the held-out data of a chunk.
+        """Return the hyper-parameters, the workers' data and the held-out data of a chunk.
 
         Raises:
             TooLarge: if the data don't fit the memory.
@@ -63,7 +63,7 @@ class Inputs:
 
 
 def values(group: Group, chunk: Chunk) -> Hyperparameters:
-    """The chunk's numbers, each (s, h)."""
+    """Return the chunk's hyper-parameters, each (s, h)."""
     settings = [hyperparameters(group.settings[k], group.task.num_params) for k in chunk.settings]
     seeds = [group.seeds[k] for k in chunk.seeds]
     each = [values._replace(seed=seed) for seed in seeds for values in settings]

@@ -1,4 +1,4 @@
-"""What a picture of a grid compares: for each line or panel, its best candidates."""
+"""The lines and panels of a grid's pictures: the best candidates along some settings."""
 
 import itertools
 import math
@@ -11,16 +11,16 @@ from medjax.lab.sweep.grid import varied
 from medjax.lab.sweep.select import Candidate, Columns, best, criterion
 
 CHOSEN = ("lr", "lr_schedule", "momentum", "b", "df")
-"""What is chosen wherever it isn't drawn.
+"""Settings of which the best value is chosen wherever they aren't drawn.
 
-Of the rest of the algorithm (the noise's distribution, the vote of a zero) there are few values,
+The rest of the algorithm's settings (the noise's distribution, the vote of a zero) have few values,
 which are compared.
 """
 MOST = 12
-"""So many lines can be told apart in a picture."""
+"""The most lines that can be told apart in a picture."""
 
 _NAMES = {"lr": "step size δ", "b": "noise scale b", "alpha": "α", "workers": "workers n"}
-# Without a picture of their own.
+# Settings without a picture of their own.
 _IDLE = ("seed", "worker_chunk", "eval_every")
 
 
@@ -28,8 +28,8 @@ class Line(NamedTuple):
     """Candidates that are drawn together.
 
     Attributes:
-        label: what they have in common, and other lines don't.
-        points: each one's values of the settings that are drawn.
+        label: the settings that tell them from other lines.
+        points: the candidates by their values of the settings that are drawn.
     """
 
     label: str
@@ -37,7 +37,7 @@ class Line(NamedTuple):
 
 
 def along(found: Sequence[Candidate], columns: Columns, *names: str) -> list[Line]:
-    """For each rule in each of the problems, the best candidate at each value of some settings."""
+    """Make a line for each rule and problem: the best candidate at each value of some settings."""
     telling_names = telling([vars(candidate.run) for candidate in found])
     lines = []
     for rule in dict.fromkeys(candidate.run.rule for candidate in found):
@@ -59,13 +59,13 @@ def along(found: Sequence[Candidate], columns: Columns, *names: str) -> list[Lin
 
 
 def follows(found: Sequence[Candidate], name: str, others: Sequence[str]) -> bool:
-    """Whether a setting has one value wherever others have theirs, as a default that depends on."""
+    """Tell if others' values determine a setting's, as those that its default depends on do."""
     keys = {_values(candidate, others) for candidate in found}
     return len({_values(candidate, (*others, name)) for candidate in found}) == len(keys)
 
 
 def numeric_settings(found: Sequence[Candidate]) -> list[str]:
-    """What there are several numbers of, and would be drawn; not what only follows another one."""
+    """List the settings with several numbers to draw, but for those that only follow another."""
     names: list[str] = []
     for name in varied([candidate.run for candidate in found]):
         numbers = [c for c in found if is_number(getattr(c.run, name)) and name not in _IDLE]
@@ -76,7 +76,7 @@ def numeric_settings(found: Sequence[Candidate]) -> list[str]:
 
 
 def split(line: Line, name: str, names: Sequence[str]) -> Iterator[Line]:
-    """A line along a setting, and one for each value that isn't a number, and has no place on it.
+    """Split off a line of its own for each value that isn't a number, and has no place on the axis.
 
     Args:
         line: the line.
@@ -93,9 +93,9 @@ def split(line: Line, name: str, names: Sequence[str]) -> Iterator[Line]:
 
 
 def foremost(lines: Sequence[Line], columns: Columns, most: int = MOST) -> list[Line]:
-    """At most so many lines, in the order that they have: of each rule, those with the best points.
+    """Keep at most so many lines, those with the best points, in their order.
 
-    As many of each rule as of the others, so that the worst of the rules is still compared.
+    Each rule keeps as many as the others, so that the worst of the rules is still compared.
     """
     by_rule: dict[Part, list[int]] = {}
     for k in sorted(range(len(lines)), key=lambda k: _badness(lines[k], columns)):
@@ -106,7 +106,7 @@ def foremost(lines: Sequence[Line], columns: Columns, most: int = MOST) -> list[
 
 
 def choice(found: Sequence[Candidate], columns: Columns, *names: str) -> str:
-    """What is chosen in a picture of some settings, in words; empty if nothing is."""
+    """Say which settings are chosen in a picture of some others; empty if none is."""
     rules = dict.fromkeys(candidate.run.rule for candidate in found)
     by_rule = [varied([c.run for c in found if c.run.rule == rule]) for rule in rules]
     chosen = [name for name in CHOSEN if name not in names and any(name in v for v in by_rule)]
@@ -115,33 +115,33 @@ def choice(found: Sequence[Candidate], columns: Columns, *names: str) -> str:
 
 
 def by(columns: Columns) -> str:
-    """What candidates are chosen by, in words."""
+    """Name the metric by which candidates are chosen."""
     return "training loss" if criterion(columns) == "train_loss" else "validation accuracy"
 
 
 def seeds(what: str, found: Sequence[Candidate]) -> str:
-    """What the marks of the standard error are; empty if there are none."""
+    """Explain the marks of the standard error; empty if there are none."""
     count = max(len(candidate.runs) for candidate in found)
     return f"{what}: ± 1 standard error of {count} seeds" if count > 1 else ""
 
 
 def left_out(shown: Sequence[object], every: Sequence[object]) -> str:
-    """How many there are, if they aren't all shown."""
+    """Say how many there are, if they aren't all shown."""
     return f"the best of each rule, {len(shown)} of {len(every)}" if len(shown) < len(every) else ""
 
 
 def with_notes(title: str, notes: Sequence[str]) -> str:
-    """A picture's title, and under it what else is to be said."""
+    """Put notes under a picture's title."""
     return "\n".join(filter(None, (title, "; ".join(filter(None, notes)))))
 
 
 def called(name: str) -> str:
-    """A setting, in words."""
+    """Name a setting in words."""
     return _NAMES.get(name, name.replace("_", " "))
 
 
 def is_number(value: object) -> bool:
-    """Whether a setting's value has a place on an axis."""
+    """Tell if a setting's value has a place on an axis."""
     return type(value) in (int, float)
 
 

@@ -1,4 +1,4 @@
-"""What comes of a grid: what is told of it at its end."""
+"""The outcome of a grid, of which its tables and pages tell."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,15 +10,15 @@ from medjax.lab.sweep.select import Candidate, Columns
 
 
 class Outcome(NamedTuple):
-    """What comes of a grid.
+    """The settings of a grid, and the best of them.
 
     Attributes:
-        criterion: the metric that settings are chosen by.
+        criterion: the metric by which settings are chosen.
         found: every setting.
         chosen: each rule's best, in each of the problems.
-        worst: of the chosen ones, each under its worst attack; none if attacks don't vary.
+        worst: the chosen ones, each under its worst attack; none if attacks don't vary.
         names: the settings that tell them apart.
-        measured: the metrics that are told.
+        measured: the metrics to show.
     """
 
     criterion: str
@@ -30,17 +30,17 @@ class Outcome(NamedTuple):
 
     @property
     def chosen_by(self) -> str:
-        """How the best were chosen, in words."""
+        """The criterion in words."""
         attacked = bool(self.worst)
         words = self.criterion.replace("_", " ")
         return f"{'the worst ' * attacked}{words}{' over attacks' * attacked}"
 
 
 def outcome(runs: Sequence[RunConfig], columns: Columns) -> Outcome:
-    """What comes of a grid.
+    """Choose the best of a grid.
 
     Args:
-        runs: its runs.
+        runs: the grid.
         columns: its table.
     """
     criterion = select.criterion(columns)
@@ -57,7 +57,7 @@ def outcome(runs: Sequence[RunConfig], columns: Columns) -> Outcome:
 
 
 def title(runs: Sequence[RunConfig]) -> str:
-    """What all runs have in common, in a line."""
+    """Describe in a line what all runs have in common."""
     names = grid.varied(runs)
     parts = [("dataset", "{}"), ("workers", "n = {}"), ("model", "{}"), ("steps", "{} steps")]
     return ", ".join(form.format(getattr(runs[0], n)) for n, form in parts if n not in names)

@@ -18,7 +18,7 @@ _MOST_HEATMAPS = 5
 
 
 def draw(runs: Sequence[RunConfig], columns: Columns, title: str) -> dict[str, Figure]:
-    """The pictures that make sense for a grid, each under its name.
+    """Draw the pictures that make sense for a grid, each under its name.
 
     `curves` are metrics against the step; under a setting's name are the last metrics against it,
     and under `heatmap-Y-X` the last test accuracy for two settings, one vertical, one horizontal.
@@ -32,7 +32,7 @@ def draw(runs: Sequence[RunConfig], columns: Columns, title: str) -> dict[str, F
         if max(numbers) >= (2 if name == "b" else 3):
             figures[name] = against.figure(found, columns, name, drawn, title)
     heatmaps = {}
-    # What belongs to the algorithm comes first.
+    # Settings of the algorithm come first.
     for pair in itertools.combinations(sorted(names, key=lambda name: name not in lines.CHOSEN), 2):
         panels = heatmap.panels(found, columns, pair)
         if panels and len(heatmaps) < _MOST_HEATMAPS:
@@ -42,7 +42,7 @@ def draw(runs: Sequence[RunConfig], columns: Columns, title: str) -> dict[str, F
 
 
 def curves(found: Sequence[Candidate], columns: Columns, title: str) -> Figure:
-    """Each rule's best setting, in each of the problems: metrics against the step."""
+    """Draw metrics against the step, for each rule's best setting in each of the problems."""
     names = wording.telling([vars(candidate.run) for candidate in found])
     every = [Line(wording.named(vars(c.run), names), {(): c}) for c in best(found, columns)]
     shown = lines.foremost(every, columns)
@@ -56,13 +56,13 @@ def curves(found: Sequence[Candidate], columns: Columns, title: str) -> Figure:
 
 
 def _mean(columns: Columns, label: str, runs: Sequence[int]) -> plots.Curves:
-    """The mean over the seeds at each step, and its standard error if there are several."""
+    """Average over the seeds at each step, with standard errors if there are several."""
     rows = np.isin(columns["run"], runs)  # sorted by run, then step; measured at the same steps
     values = {
         name: columns[name][rows].reshape(len(runs), -1).astype(np.float64)
         for name in ("step", *plots.METRICS)
     }
-    with np.errstate(invalid="ignore"):  # what has diverged is infinite
+    with np.errstate(invalid="ignore"):  # diverged runs are infinite
         means = {name: value.mean(0) for name, value in values.items()}
         if len(runs) == 1:
             return plots.Curves(label, means)

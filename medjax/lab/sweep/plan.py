@@ -1,4 +1,4 @@
-"""How a grid becomes programs, and each program's runs chunks that fit the machine."""
+"""Sort a grid's runs by program, and cut each program's runs into chunks that fit the machine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +18,8 @@ from medjax.lab.task.workers import share_out
 # don't fit the cache, and runs side by side are then slower than one after the other.
 _CACHED_NUMBERS = 1 << 23
 # Nor do more small runs than this gain anything; a sweep that is killed loses a chunk.
-_MOST_AT_ONCE = 64
-_EXAMPLES_AT_ONCE = 8192  # of one run: medjax takes more of them in turns
+_MOST_SIDE_BY_SIDE = 64
+_MOST_EXAMPLES = 8192  # of one run: medjax takes more of them in turns
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +27,11 @@ class Group:
     """The runs of one compiled program: every seed with every setting of the numbers.
 
     Attributes:
-        task: what they have in common.
+        task: the part that they share.
         seeds: S of them.
         settings: H of them, each a run of the first seed.
         runs: (S, H), the runs' places in the grid.
-        indices: which examples each worker has, (S, n, m).
+        indices: the places of each worker's examples, (S, n, m).
     """
 
     task: Task
@@ -46,8 +46,8 @@ class Chunk:
     """Runs that go side by side.
 
     Attributes:
-        seeds: which of the group's, (s,).
-        settings: which of the group's, (h,).
+        seeds: (s,), places among the group's seeds.
+        settings: (h,), places among the group's settings.
         new: (s, h), False where a run has been in an earlier chunk: all chunks have one shape.
     """
 
@@ -57,12 +57,12 @@ class Chunk:
 
 
 def make_groups(runs: Sequence[RunConfig], datasets: Mapping[str | Part, Dataset]) -> list[Group]:
-    """One group for each program.
+    """Group the runs by program.
 
     Raises:
         ValueError: if a run's settings don't fit each other or the data.
     """
-    seeds: dict[RunConfig, dict[int, int]] = {}  # of the runs that differ only in the seed
+    seeds: dict[RunConfig, dict[int, int]] = {}  # seed to place, of runs that differ only in it
     for place, run in enumerate(runs):
         seeds.setdefault(replace(run, seed=0), {})[run.seed] = place
     programs: dict[tuple[RunConfig, tuple[int, ...]], list[RunConfig]] = {}
@@ -78,18 +78,19 @@ def make_groups(runs: Sequence[RunConfig], datasets: Mapping[str | Part, Dataset
     return groups
 
 
-def make_chunks(group: Group, runs_at_once: int, parts: int = 1) -> list[Chunk]:
+def make_chunks(group: Group, most: int, parts: int = 1) -> list[Chunk]:
     """Cut a group into rectangles of at most so many runs, all of one shape.
 
     Args:
         group: the runs.
-        runs_at_once: the most of a chunk, but for filling up.
-        parts: over how many devices a chunk is spread, along `grid_axis`, whose length divides.
+        most: the most runs of a chunk, but for filling up.
+        parts: the number of devices that a chunk is spread over, along `grid_axis`, whose length
+            it divides.
     """
     num_seeds, num_settings = group.runs.shape
     seeds, settings = (parts, 1) if grid_axis(group, parts) == "seed" else (1, parts)
-    by_setting = _even_parts(num_settings, max(1, runs_at_once // seeds), settings)
-    by_seed = _even_parts(num_seeds, max(1, runs_at_once // len(by_setting[0][0])), seeds)
+    by_setting = _even_parts(num_settings, max(1, most // seeds), settings)
+    by_seed = _even_parts(num_seeds, max(1, most // len(by_setting[0][0])), seeds)
     return [
         Chunk(seeds, settings, new_seed[:, None] & new_setting)
         for seeds, new_seed in by_seed
@@ -98,18 +99,18 @@ def make_chunks(group: Group, runs_at_once: int, parts: int = 1) -> list[Chunk]:
 
 
 def grid_axis(group: Group, parts: int) -> Literal["seed", "setting"]:
-    """Whether the seeds or the settings of a chunk are spread over devices: which fills them."""
+    """Choose the axis of a chunk that is spread over devices: the one that fills them."""
     num_seeds, num_settings = group.runs.shape
     return "seed" if num_settings < parts and num_seeds > num_settings else "setting"
 
 
 def _even_parts(count: int, most: int, multiple: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
-    """0, ..., count-1 in parts of one size, the largest up to `most` that wastes no tenth.
+    """Cut 0, ..., count-1 into parts of one size, the largest up to `most` that wastes no tenth.
 
     Args:
-        count: how many there are.
-        most: how many there may be in a part.
-        multiple: what the size of a part must be a multiple of, whatever that wastes.
+        count: how many numbers there are.
+        most: the most of a part.
+        multiple: a divisor that the size of a part must have, whatever that wastes.
 
     Returns:
         Each part's numbers, the last filled up with the last number, and whether they are new.
@@ -120,36 +121,38 @@ def _even_parts(count: int, most: int, multiple: int = 1) -> list[tuple[np.ndarr
     return [(np.minimum(part, count - 1), part < count) for part in numbers]
 
 
-def runs_at_once(group: Group, budget: int) -> int:
-    """How many of the group's runs go side by side: as many as are fast, and fit the memory.
+def runs_side_by_side(group: Group, budget: int) -> int:
+    """Return how many of the group's runs each device takes: as many as are fast, and fit.
 
-    On one device: of several each has so many.
+    Args:
+        group: the runs.
+        budget: a device's free memory, in bytes.
     """
     one = _numbers_per_run(group)
     fit = max(1, (budget - _data_bytes(group, 1)) // (4 * one))
     if jax.default_backend() == "cpu":
-        fit = min(fit, max(1, _CACHED_NUMBERS // one), _MOST_AT_ONCE)
+        fit = min(fit, max(1, _CACHED_NUMBERS // one), _MOST_SIDE_BY_SIDE)
     return min(fit, group.runs.size)
 
 
 def estimate_bytes(group: Group, chunk: Chunk) -> int:
-    """About the memory that a chunk takes, before it is compiled."""
+    """Estimate the memory that a chunk takes, before it is compiled."""
     return 4 * _numbers_per_run(group) * chunk.new.size + _data_bytes(group, len(chunk.seeds))
 
 
 def _numbers_per_run(group: Group) -> int:
-    """The gradients of all workers, as they are when measured, and the activations."""
+    """Count the gradients of all workers, as they are when measured, and the activations."""
     task = group.task
     n, rows = group.indices.examples.shape[1:]
     held_out = max(len(labels) for _, labels in task.held_out.values())
     forward = jax.make_jaxpr(task.model.apply)(task.like, task.train[0][:1])
     each = sum(v.aval.size for eqn in forward.eqns for v in eqn.outvars)
-    examples = max(min(n * rows, max(rows, _EXAMPLES_AT_ONCE)), held_out)
+    examples = max(min(n * rows, max(rows, _MOST_EXAMPLES)), held_out)
     return n * task.num_params + each * examples
 
 
 def _data_bytes(group: Group, num_seeds: int) -> int:
-    """The workers' examples of so many seeds, and those held out."""
+    """Return the size of the workers' examples of so many seeds, and of those held out."""
     each = sum(x[0].nbytes for x in group.task.train)
     held_out = sum(len(labels) for _, labels in group.task.held_out.values())
     return each * (num_seeds * group.indices.examples[0].size + held_out)

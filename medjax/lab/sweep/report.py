@@ -1,4 +1,4 @@
-"""What a sweep says: its plan, how far it is, and the tables at its end."""
+"""A sweep on the console: its plan, its progress, and the tables at its end."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from medjax.lab import tables
 from medjax.lab.machine import memory
 from medjax.lab.settings import wording
 from medjax.lab.settings.config import SETTINGS, RunConfig
@@ -20,40 +21,38 @@ from medjax.lab.sweep.select import Candidate
 
 _SECONDS_BETWEEN_LINES = 15.0
 _MOST_DIVERGED = 5  # that are named
-# Of a program.
+# Settings that tell programs apart.
 _TOLD = ("rule", "mix", "attack", "byzantine", "workers", "dataset", "partition", "alpha", "model")
 
 
 def plan(runs: Sequence[RunConfig], num_programs: int, work: Sequence[Work]) -> list[str]:
-    """What there is to do, before anything is done."""
+    """Return lines that say what a session is about to do."""
     steps = sum(run.steps for run in runs)
     lines = [f"grid       {_count(len(runs), 'run')}, {steps:,} steps in all"]
-    todo = sum(int(chunk.new.sum()) for item in work for chunk in item.chunks.values())
+    chunks = [(item.group, chunk) for item in work for chunk in item.chunks.values()]
+    todo = sum(int(chunk.new.sum()) for _, chunk in chunks)
     if todo < len(runs):
         lines.append(f"finished   {_count(len(runs) - todo, 'run')} of them, {todo} to do")
-    num_chunks = sum(len(item.chunks) for item in work)
-    most = max((c.new.size for item in work for c in item.chunks.values()), default=0)
+    most = max((chunk.new.size for _, chunk in chunks), default=0)
     lines.append(
         f"programs   {_count(num_programs, 'program')} to compile, "
-        f"{_count(num_chunks, 'chunk')} of up to {_count(most, 'run')} side by side"
+        f"{_count(len(chunks), 'chunk')} of up to {_count(most, 'run')} side by side"
     )
-    needed = max(
-        (estimate_bytes(item.group, c) for item in work for c in item.chunks.values()), default=0
-    )
+    needed = max((estimate_bytes(group, chunk) for group, chunk in chunks), default=0)
     free = memory.in_words(memory.free_bytes())
     lines.append(f"memory     about {memory.in_words(needed)} at a time, of {free}")
     return lines
 
 
 class Reporter:
-    """A progress bar on a terminal; elsewhere, a line now and then."""
+    """Shows the progress: a bar on a terminal, elsewhere a line now and then."""
 
     def __init__(self, console: Console, work: Sequence[Work]) -> None:
         self._console = console
         self._work = {item.program: item for item in work}
-        chunks = [(item, c) for item in work for c in item.chunks.values()]
-        self._total = sum(item.group.task.config.steps * int(c.new.sum()) for item, c in chunks)
-        self._runs = sum(int(c.new.sum()) for _, c in chunks)
+        runs = {item.program: _num_runs(item) for item in work}
+        self._total = sum(item.group.task.config.steps * runs[item.program] for item in work)
+        self._runs = sum(runs.values())
         self._done = self._finished = 0
         self._begun = self._last_line = time.monotonic()
         self._bar = Bar(
@@ -80,7 +79,7 @@ class Reporter:
         self._bar.stop()
 
     def update(self, progress: Progress) -> None:
-        """Show how far the sweep is."""
+        """Show the latest news."""
         self._total -= progress.kept
         self._done += progress.run_steps
         self._finished += progress.finished
@@ -106,33 +105,25 @@ class Reporter:
         item = self._work[progress.program]
         config, compiled = item.group.task.config, progress.compiled
         assert compiled is not None
-        new = sum(int(c.new.sum()) for c in item.chunks.values())
-        other = progress.at_once if progress.at_once != item.at_once else None
+        most = progress.runs_side_by_side
+        other = most if most != item.runs_side_by_side else None
         return (
             f"program {progress.program + 1}: {wording.named(vars(config), _TOLD)}: "
-            f"{_count(new, 'run')}; compiled in {compiled.seconds:.1f} s, "
+            f"{_count(_num_runs(item), 'run')}; compiled in {compiled.seconds:.1f} s, "
             f"{memory.in_words(compiled.num_bytes)}"
             + (f"; up to {_count(other, 'run')} side by side" if other else "")
         )
 
 
 def table(found: Sequence[Candidate], names: Sequence[str], columns: Sequence[str]) -> Table:
-    """A row for each candidate: the settings that vary, and the last measurements over seeds."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        made.add_column(name)
-    for name in columns:
-        made.add_column(name.replace("_", " "), justify="right")
-    for candidate in found:
-        made.add_row(
-            *(setting_text(name, getattr(candidate.run, name)) for name in names),
-            *(f"{candidate.final[name]:.4g}" for name in columns),
-        )
-    return made
+    """Make a row for each candidate: the settings that vary, and the last measurements."""
+    words = {n: [setting_text(n, getattr(c.run, n)) for c in found] for n in names}
+    numbers = {n.replace("_", " "): [str(c.final[n]) for c in found] for n in columns}
+    return tables.text_table(words, numbers)
 
 
 def diverged(runs: Sequence[RunConfig], ended: Mapping[int, int], names: Sequence[str]) -> str:
-    """Which runs' losses were NaN or infinite, and from which measurement on; of many the first."""
+    """Name the runs whose losses were NaN or infinite, of many the first, and since which step."""
     told = [
         f"{wording.named(vars(runs[run]), names)} (step {step})"
         for run, step in list(ended.items())[:_MOST_DIVERGED]
@@ -145,10 +136,14 @@ def diverged(runs: Sequence[RunConfig], ended: Mapping[int, int], names: Sequenc
 
 
 def setting_text(name: str, value: object) -> str:
-    """A setting's value in a table."""
+    """Write a setting's value in a table."""
     if value is None:
         return "-" if SETTINGS[name].applies else "none"
     return wording.short(value)
+
+
+def _num_runs(work: Work) -> int:
+    return sum(int(chunk.new.sum()) for chunk in work.chunks.values())
 
 
 def _count(number: int, what: str) -> str:

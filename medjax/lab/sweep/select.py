@@ -1,4 +1,4 @@
-"""What a grid's table says: statistics over seeds, and the best setting of each rule."""
+"""Statistics over seeds, and the best setting of each rule, from a grid's table."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,21 +9,28 @@ import numpy as np
 
 from medjax.lab.settings.config import RunConfig, as_record
 from medjax.lab.sweep.grid import varied
+from medjax.lab.tables import rounded
 
 TUNED = ("lr", "lr_schedule", "momentum", "b", "noise", "df", "zero", "tie", "worker_chunk")
-"""Settings that belong to the algorithm, to be chosen; others that vary make different problems."""
+"""Settings of the algorithm, which are chosen; others that vary make different problems."""
 
 Columns = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """Of one metric over the seeds: mean and standard error s/√S (NaN of a single seed)."""
+    """A metric's mean over the seeds, and its standard error s/√S, NaN for a single seed."""
 
     mean: float
     error: float
 
+    def __str__(self) -> str:
+        return rounded(self.mean, self.error)
+
     def __format__(self, form: str) -> str:
+        """Give both numbers a format such as .3f; without one, the digits that the error bears."""
+        if not form:
+            return str(self)
         error = "" if math.isnan(self.error) else f" ± {self.error:{form}}"
         return f"{self.mean:{form}}{error}"
 
@@ -33,9 +40,9 @@ class Candidate:
     """A setting with all its seeds.
 
     Attributes:
-        run: the first seed's.
-        runs: the places in the grid of all of them.
-        final: metric to its statistic, at the last step.
+        run: the run with the first seed.
+        runs: the places of all in the grid.
+        final: each metric's statistic at the last step.
     """
 
     run: RunConfig
@@ -49,12 +56,12 @@ class Candidate:
 
 
 def criterion(columns: Columns) -> str:
-    """What settings are chosen by: never the test data."""
+    """Name the metric by which settings are chosen: never one of the test data."""
     return "validation_accuracy" if "validation_accuracy" in columns else "train_loss"
 
 
 def candidates(runs: Sequence[RunConfig], columns: Columns) -> list[Candidate]:
-    """Every setting, its metrics averaged over the seeds."""
+    """List every setting, its metrics averaged over the seeds."""
     names = [name for name in varied(runs) if name != "seed"]
     places: dict[tuple[Any, ...], list[int]] = {}
     for place, run in enumerate(runs):
@@ -72,10 +79,10 @@ def candidates(runs: Sequence[RunConfig], columns: Columns) -> list[Candidate]:
 
 
 def best(found: Sequence[Candidate], columns: Columns) -> list[Candidate]:
-    """Of each rule, in each of the problems, the setting with the best criterion.
+    """Choose, for each rule and problem, the setting with the best criterion.
 
-    Where several are equally good, the one with the least training loss. The server doesn't know
-    the attack: where there are several, a setting is as good as under the worst of them, and the
+    Of equally good ones, the one with the least training loss is chosen. The server doesn't know
+    the attack: if there are several, a setting is as good as under the worst of them, and the
     chosen one is given under each.
     """
     names = varied([candidate.run for candidate in found])
@@ -95,7 +102,7 @@ def best(found: Sequence[Candidate], columns: Columns) -> list[Candidate]:
 
 
 def worst_cases(found: Sequence[Candidate]) -> list[Candidate]:
-    """Of each setting, that under the attack with the lowest test accuracy."""
+    """Return each setting under the attack with the lowest test accuracy."""
     names = varied([candidate.run for candidate in found])
     return [
         min(setting, key=lambda candidate: candidate.final["test_accuracy"].mean)
@@ -104,28 +111,28 @@ def worst_cases(found: Sequence[Candidate]) -> list[Candidate]:
 
 
 def diverged(columns: Columns) -> dict[int, int]:
-    """The runs whose loss has been NaN or infinite, by place, and when that was first measured."""
+    """Map the places of runs whose loss was ever NaN or infinite to the first such step."""
     rows = np.flatnonzero(~np.isfinite(columns["train_loss"]))
     first = rows[np.unique(columns["run"][rows], return_index=True)[1]]  # sorted by run, then step
     return {int(columns["run"][row]): int(columns["step"][row]) for row in first}
 
 
 def final_rows(columns: Columns) -> np.ndarray:
-    """The row of each run's last measurement; the table is sorted by run, then step."""
+    """Return the row of each run's last measurement; the table is sorted by run, then step."""
     return np.append(np.flatnonzero(np.diff(columns["run"])), len(columns["run"]) - 1)
 
 
 def metric_names(columns: Columns) -> list[str]:
-    """The table's columns that are measurements."""
+    """List the table's columns that are measurements."""
     names = list(columns)
     return names[names.index("step") + 1 :]
 
 
 def _under_attacks(found: Sequence[Candidate], names: Sequence[str]) -> list[list[Candidate]]:
-    """Those together that differ, of some settings, only in the attack.
+    """Group the candidates that, among some settings, differ only in the attack.
 
-    Without an attack there is no number of attackers: such a candidate is beside each that there
-    is.
+    Without an attack there is no number of attackers: such a candidate is in the group of each
+    number that there is.
     """
     names = [name for name in names if name not in ("attack", "byzantine", "seed")]
     numbers: dict[tuple[Any, ...], dict[int | None, None]] = {}

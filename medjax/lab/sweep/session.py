@@ -1,10 +1,10 @@
 """One session of a sweep: from its runs and its folder to its table, whatever was done before."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -20,7 +20,8 @@ from medjax.lab.storage.keeper import FOLDER
 from medjax.lab.storage.locks import alone_in
 from medjax.lab.sweep import execute, grid, report, select, store
 from medjax.lab.sweep.fit import LESS_MEMORY
-from medjax.lab.sweep.plan import make_groups, runs_at_once
+from medjax.lab.sweep.plan import Group, make_groups, runs_side_by_side
+from medjax.lab.sweep.watched import Watching
 from medjax.lab.task.setup import check, load_data
 from medjax.lab.task.training import Stop
 
@@ -33,16 +34,32 @@ def run_grid(
     stop: Stop,
     mesh: Mesh | None = None,
     checkpoint_every: int | None = None,
+    watchers: Mapping[str, str] | None = None,
 ) -> Iterator[select.Columns]:
     """Run what isn't finished of a grid.
 
-    Gives the table's columns, to a block in which no other process works in the folder.
+    Args:
+        console: for the plan and the progress.
+        folder: the sweep's.
+        runs: the grid.
+        stop: ends the session early.
+        mesh: the devices; None for one.
+        checkpoint_every: steps between checkpoints of the chunk under way; None for what an earlier
+            session had, or none.
+        watchers: programs that show the runs; see `watching.chosen`.
+
+    Yields:
+        The table's columns, to a block in which no other process works in the folder.
 
     Raises:
         ValueError: if the runs' settings don't fit each other or the data, if the folder holds
             something else, or was begun on a mesh with another grid axis.
         KeyboardInterrupt: if stopped; what is finished stays in the folder.
     """
+
+    def tell(line: str) -> None:
+        console.print(line, soft_wrap=True, markup=False)
+
     purpose = {"grid": store.fingerprint(runs)}
     results.check_own_folder(folder, **purpose)
     with console.status("loading the data"):
@@ -52,69 +69,76 @@ def run_grid(
         groups = make_groups(runs, datasets)
     with alone_in(folder):
         remove_partial(folder / store.PARTS)
-        budget, parts = free_bytes(), machine.parts(mesh)
-        record = results.read_config(folder) or {
-            "folder": str(folder),
-            **purpose,
-            **_described(runs),
-            # Kept, so that a sweep that goes on cuts its grid as before: the same numbers.
-            "runs_at_once": [parts * runs_at_once(group, budget) for group in groups],
-            "devices_of_grid": parts,
-            # On a CPU, that the runs are side by side in the cache counts more than the memory.
-            "memory_limit": None if jax.default_backend() == "cpu" else budget,
-            "checkpoint_every": None,
-            "sessions": [],
-        }
-        at_once, begun = record.get("runs_at_once"), record.get("devices_of_grid", 1)
-        limit, sessions = record.get("memory_limit"), record.get("sessions")
-        if not (_is_plan(at_once, len(groups)) and _is_limit(limit) and isinstance(sessions, list)):
-            raise ValueError(f"{str(folder / results.CONFIG)!r} isn't as the sweep left it")
-        if parts != begun:
-            raise ValueError(
-                f"{folder} was begun with grid={begun} devices, and goes on with as many, "
-                f"got {parts}"
-            )
-        every = checkpoint_every or record.get("checkpoint_every")
-        work = execute.unfinished(folder, groups, at_once, parts)
+        parts = machine.parts(mesh)
+        record = results.read_config(folder)
+        if not record:
+            record = {"folder": str(folder), **purpose, **_described(runs), **_plan(groups, parts)}
+        _check_record(folder, record, len(groups), parts)
+        sizes, limit = record["runs_side_by_side"], record.get("memory_limit")
+        work = execute.unfinished(folder, groups, sizes, parts)
         for line in report.plan(runs, len(groups), work):
-            console.print(line, soft_wrap=True, markup=False)
-        console.print(f"results    {folder}\n", soft_wrap=True, markup=False)
+            tell(line)
+        tell(f"results    {folder}\n")
+        watching = Watching(folder, runs, watchers or {}, tell)
+        watching.complete()
         if work:
+            every = checkpoint_every or record.get("checkpoint_every")
             record["checkpoint_every"] = every
-            sessions.append(results.provenance() | machine.described(mesh))
+            record["sessions"].append(results.provenance() | machine.described(mesh))
             results.write_json(folder / results.CONFIG, record)
             store.write_runs(folder, runs)
-            reporting = report.Reporter(console, work)
-            with reporting as reporter, exhaustion(LESS_MEMORY):
+            with report.Reporter(console, work) as reporter, exhaustion(LESS_MEMORY):
                 for progress in execute.execute(folder, work, stop, mesh, every, limit):
-                    fitting = progress.at_once
-                    if fitting is not None and fitting != at_once[progress.program]:
-                        at_once[progress.program] = fitting
+                    fitting = progress.runs_side_by_side
+                    if fitting is not None and fitting != sizes[progress.program]:
+                        sizes[progress.program] = fitting
                         results.write_json(folder / results.CONFIG, record)
                     reporter.update(progress)
-        if execute.unfinished(folder, groups, at_once, parts):
+                    if progress.finished:
+                        watching.complete()
+        if execute.unfinished(folder, groups, sizes, parts):
             raise KeyboardInterrupt
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
         yield store.write_table(folder, runs)
 
 
-def _is_plan(at_once: object, num_groups: int) -> TypeGuard[list[int]]:
-    """Whether this says of each group how many of its runs go at once."""
-    return (
-        isinstance(at_once, list)
-        and len(at_once) == num_groups
-        and all(type(count) is int and count > 0 for count in at_once)
-    )
-
-
-def _is_limit(limit: object) -> TypeGuard[int | None]:
-    """Tell if this is a number of bytes, or None."""
-    return limit is None or (type(limit) is int and limit > 0)
+def _plan(groups: Sequence[Group], parts: int) -> dict[str, Any]:
+    """Decide how a grid is cut, once: later sessions cut it likewise, for the same numbers."""
+    budget = free_bytes()
+    return {
+        "runs_side_by_side": [parts * runs_side_by_side(group, budget) for group in groups],
+        "devices_of_grid": parts,
+        # On a CPU, that the runs are side by side in the cache counts more than the memory.
+        "memory_limit": None if jax.default_backend() == "cpu" else budget,
+        "sessions": [],
+    }
 
 
 def _described(runs: Sequence[RunConfig]) -> dict[str, Any]:
-    """The settings that all runs have, and the values of the others."""
+    """List the settings that all runs share, and the values of the others."""
     names = grid.varied(runs)
     common = {k: v for k, v in as_record(runs[0]).items() if k not in names}
     values = {k: list(dict.fromkeys(plain(getattr(run, k)) for run in runs)) for k in names}
     return {"runs": len(runs), "settings": common, "axes": values, "own_code": digests(runs)}
+
+
+def _check_record(folder: Path, record: Mapping[str, Any], num_groups: int, parts: int) -> None:
+    """Check that a sweep's configuration is one that it can go on from, with these devices."""
+    sizes, limit = record.get("runs_side_by_side"), record.get("memory_limit")
+    if not (
+        isinstance(sizes, list)
+        and len(sizes) == num_groups
+        and all(map(_is_count, sizes))
+        and (limit is None or _is_count(limit))
+        and isinstance(record.get("sessions"), list)
+    ):
+        raise ValueError(f"{str(folder / results.CONFIG)!r} isn't as the sweep left it")
+    begun = record.get("devices_of_grid", 1)
+    if parts != begun:
+        raise ValueError(
+            f"{folder} was begun with grid={begun} devices, and goes on with as many, got {parts}"
+        )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value > 0

@@ -1,7 +1,7 @@
-"""A sweep's folder: what is finished stays, and is not run again.
+"""A sweep's folder: finished runs stay there, and aren't run again.
 
 Every chunk of runs is written whole to a part of its own as soon as it is done, and the table is
-made of the parts at the end. So however a sweep ends, starting it again goes on where it was.
+made of the parts at the end. So however a sweep ends, starting it again goes on from there.
 """
 
 import hashlib
@@ -24,14 +24,19 @@ PARTS = "parts"
 
 
 def fingerprint(runs: Sequence[RunConfig]) -> str:
-    """Eight digits that differ where grids do."""
+    """Return eight digits that tell grids apart."""
     content = [as_record(run) for run in runs], digests(runs)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
 
 
 def part(folder: Path, program: int, chunk: int) -> Path:
-    """Where a chunk's measurements are, once they are complete."""
+    """Return the path of a chunk's measurements, which is there once they are complete."""
     return folder / PARTS / f"{program:04d}-{chunk:05d}.parquet"
+
+
+def parts(folder: Path) -> list[Path]:
+    """List the parts that are complete."""
+    return sorted((folder / PARTS).glob("*.parquet"))
 
 
 def begun(folder: Path, program: int) -> bool:
@@ -41,7 +46,7 @@ def begun(folder: Path, program: int) -> bool:
 
 
 def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray]:
-    """Put the parts together: a row for each run and measurement, settings first.
+    """Put the parts together to a table: a row for each run and measurement, settings first.
 
     Returns:
         The table's columns.
@@ -57,15 +62,15 @@ def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray
 
 
 def write_runs(folder: Path, runs: Sequence[RunConfig]) -> None:
-    """Write what the runs are, so that the parts can be read before there is a table."""
+    """Write the runs' settings, so that the parts can be read before there is a table."""
     results.write_table(folder / _RUNS, _columns(runs))
 
 
 def read(folder: Path) -> tuple[list[RunConfig], dict[str, np.ndarray]]:
-    """The runs of a sweep that are finished, and their measurements, as if there were no others.
+    """Read the finished runs of a sweep and their measurements, as if there were no others.
 
     Returns:
-        The runs, and the table's columns without their settings. Nothing if none is finished.
+        The runs, and the table's columns without their settings; empty if none is finished.
 
     Raises:
         ValueError: if the files aren't those of a sweep.
@@ -86,13 +91,13 @@ def read(folder: Path) -> tuple[list[RunConfig], dict[str, np.ndarray]]:
 
 
 def _read(folder: Path) -> tuple[list[dict[str, Any]], pa.Table]:
-    """The settings of each finished run, and the measurements without them."""
+    """Read the settings of each finished run, and the measurements without them."""
     if (folder / TABLE).exists():
         table = results.read_table(folder / TABLE)
         _, first = np.unique(table["run"].to_numpy(), return_index=True)
         rows = table.take(first).to_pylist()
         return rows, table.drop_columns([x for x in table.column_names if x in SETTINGS])
-    if not (folder / _RUNS).exists() or not any((folder / PARTS).glob("*.parquet")):
+    if not (folder / _RUNS).exists() or not parts(folder):
         return [], pa.table({})
     measured = _joined(folder)
     rows = results.read_table(folder / _RUNS).take(np.unique(measured["run"])).to_pylist()
@@ -100,25 +105,25 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], pa.Table]:
 
 
 def _joined(folder: Path) -> pa.Table:
-    """The parts, by run and step."""
-    parts = sorted((folder / PARTS).glob("*.parquet"))
-    table = pa.concat_tables(map(results.read_table, parts), promote_options="default")
+    """Read the parts, sorted by run and step."""
+    tables = map(results.read_table, parts(folder))
+    table = pa.concat_tables(tables, promote_options="default")
     return table.sort_by([("run", "ascending"), ("step", "ascending")])
 
 
 def _columns(runs: Sequence[RunConfig]) -> dict[str, pa.Array]:
-    """The settings, a row for each run."""
-    settings = [as_record(run) for run in runs]
-    return {name: _column([values[name] for values in settings]) for name in settings[0]}
+    """Make columns of the settings, a row for each run."""
+    rows = [as_record(run) for run in runs]
+    return {name: _column([row[name] for row in rows]) for name in rows[0]}
 
 
 def _run(row: dict[str, Any]) -> RunConfig:
-    """Return a run from its row: the inverse of `_columns`."""
+    """Make a run from its row: the inverse of `_columns`."""
     return from_record({name: row.get(name) for name in SETTINGS} | {"rule": row["rule"]})
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Numbers, or words if there is one among them; null where a setting doesn't apply."""
+    """Make a column of numbers, or of words if there is one among them; null for None."""
     if any(isinstance(value, str) for value in values):
         values = [value if value is None else str(value) for value in values]
     return pa.array(values)

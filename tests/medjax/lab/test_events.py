@@ -1,4 +1,4 @@
-"""`--tensorboard`: the event files say what metrics.parquet says, whatever ends a run."""
+"""`--tensorboard`: the event files say what the tables say, whatever ends a run or a sweep."""
 
 import signal
 import struct
@@ -12,7 +12,7 @@ from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from medjax.lab.commands import run
 from medjax.lab.machine import memory
 from medjax.lab.settings.config import configure
-from medjax.lab.storage import events
+from medjax.lab.storage import watching
 from medjax.lab.storage.keeper import Keeper
 
 pytestmark = pytest.mark.usefixtures("no_picture")
@@ -125,12 +125,12 @@ def test_a_run_that_goes_on(since, tmp_path, monkeypatch):
 def test_what_was_written_after_the_last_checkpoint_is_not_there_twice(tmp_path):
     config = configure(steps=60)
     rows = [{"step": step, "train_loss": 2.0 - step / 60} for step in (0, 20, 40, 60)]
-    with events.writing(tmp_path, True, config, {}) as add:
+    with watching.watch(tmp_path, {"tensorboard": ""}, config, {}) as add:
         for row in rows[:3]:
             add(row)
     (first,) = tmp_path.iterdir()
     kept = {name: [row[name] for row in rows[:2]] for name in rows[0]}
-    with events.writing(tmp_path, False, config, kept) as add:
+    with watching.watch(tmp_path, {}, config, kept) as add:
         for row in rows[2:]:
             add(row)
     (second,) = tmp_path.iterdir()
@@ -143,9 +143,10 @@ def test_what_was_written_after_the_last_checkpoint_is_not_there_twice(tmp_path)
 
 
 def test_no_events_where_none_are_wanted(tmp_path):
-    with events.writing(tmp_path, False, configure(), {}) as add:
+    with watching.watch(tmp_path, {}, configure(), {}) as add:
         add({"step": 0, "train_loss": 1.0})
-    with events.writing(None, True, configure(), {}) as add:  # not the first of several processes
+    chosen = {"tensorboard": ""}
+    with watching.watch(None, chosen, configure(), {}) as add:  # not the first of several processes
         add({"step": 0, "train_loss": 1.0})
     assert not list(tmp_path.iterdir())
 

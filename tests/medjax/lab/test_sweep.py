@@ -158,7 +158,7 @@ LONG += ["--batch-size", "4", "8", "12", "--b", "0", "0.1", "--seeds", "2"]
 
 
 def begin(folder, *arguments):
-    command = [sys.executable, "-m", "medjax.lab.sweep", *LONG, "--out", str(folder), *arguments]
+    command = [sys.executable, "-m", "experiments.sweep", *LONG, "--out", str(folder), *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

@@ -54,18 +54,18 @@ def sizes(monkeypatch):
     return compiled
 
 
-def planned(group, at_once, *, begun=False):
-    return Work(0, group, at_once, dict(enumerate(make_chunks(group, at_once))), begun)
+def planned(group, most, *, begun=False):
+    return Work(0, group, most, dict(enumerate(make_chunks(group, most))), begun)
 
 
-def fitted(group, at_once, limit, *, begun=False):
-    work = planned(group, at_once, begun=begun)
+def fitted(group, most, limit, *, begun=False):
+    work = planned(group, most, begun=begun)
     return fit(work, Inputs(), None, limit, DONE)
 
 
 def test_what_fits_is_compiled_once(group, sizes):
     work, compiled = fitted(group, 16, None)
-    assert (work.at_once, work.size) == (16, 16)
+    assert (work.runs_side_by_side, work.chunk_size) == (16, 16)
     assert sizes == [(16, compiled.num_bytes)]
 
 
@@ -73,52 +73,52 @@ def test_what_fits_is_compiled_once(group, sizes):
 def test_half_as_many_or_fewer_where_they_do_not_fit(group, sizes):
     _, all_of_them = fitted(group, 16, None)
     work, compiled = fitted(group, 16, all_of_them.num_bytes - 1)
-    assert work.size == 8
+    assert work.chunk_size == 8
     assert compiled.num_bytes < all_of_them.num_bytes
     # 2 × 8 runs in chunks that have every run once.
     assert sum(int(chunk.new.sum()) for chunk in work.chunks.values()) == 16
     assert [size for size, _ in sizes] == [16, 16, 8]
     # Where it is far too much, halving isn't repeated: it goes by the share that fits.
     work, compiled = fitted(group, 16, all_of_them.num_bytes // 4)
-    assert work.size < 4
+    assert work.chunk_size < 4
     assert [size for size, _ in sizes[3:5]] == [16, 4]
 
 
 def test_more_where_the_estimate_was_far_too_high(group, sizes):
     work, _ = fitted(group, 2, 1 << 40)
-    assert (work.size, len(work.chunks)) == (16, 1)
+    assert (work.chunk_size, len(work.chunks)) == (16, 1)
     assert [size for size, _ in sizes] == [2, 16]  # once more, and no more
     sizes.clear()
     # Not on a CPU, which has no limit, nor where a fifth more would fit.
-    assert fitted(group, 2, None)[0].size == 2
-    assert fitted(group, 8, int(1.2 * fitted(group, 8, None)[1].num_bytes))[0].size == 8
+    assert fitted(group, 2, None)[0].chunk_size == 2
+    assert fitted(group, 8, int(1.2 * fitted(group, 8, None)[1].num_bytes))[0].chunk_size == 8
     assert [size for size, _ in sizes] == [2, 8, 8]
 
 
 def test_too_many_more_are_fewer_again(group, sizes):
     _, four = fitted(group, 4, None)
     work, compiled = fitted(group, 1, four.num_bytes)
-    assert 1 <= work.size <= 4
+    assert 1 <= work.chunk_size <= 4
     assert compiled.num_bytes <= four.num_bytes
     assert len(sizes) <= 1 + 4
 
 
 @pytest.mark.parametrize("limit", [1, 1 << 40])
 def test_what_was_begun_stays(limit, group, sizes):
-    assert fitted(group, 4, limit, begun=True)[0].size == 4
+    assert fitted(group, 4, limit, begun=True)[0].chunk_size == 4
     assert [size for size, _ in sizes] == [4]
 
 
 def test_one_run_at_a_time_needs_only_what_is_free(group):
     # The limit is there to decide alike in every session, not to refuse what can be run.
-    assert fitted(group, 16, 1)[0].size == 1
+    assert fitted(group, 16, 1)[0].chunk_size == 1
 
 
 def test_on_a_mesh_each_device_keeps_one_run(group, sizes):
     mesh = sharding.make_mesh(workers=1, grid=2)
     work = Work(0, group, 16, dict(enumerate(make_chunks(group, 16, 2))))
     work, _ = fit(work, Inputs(mesh), mesh, 1, {})
-    assert work.size == 2
+    assert work.chunk_size == 2
     assert [size for size, _ in sizes] == [16, 2]
     assert all(chunk.new.shape == (1, 2) for chunk in work.chunks.values())
 
@@ -143,7 +143,7 @@ def test_a_compiler_that_refuses(group, sizes, monkeypatch):
         return counted(program, values, *arguments)
 
     monkeypatch.setattr(fitting, "compile_program", refusing)
-    assert fitted(group, 16, None)[0].size == 4
+    assert fitted(group, 16, None)[0].chunk_size == 4
     assert [size for size, _ in sizes] == [16, 8, 4]
     with pytest.raises(memory.TooLarge, match="begun with 8 runs side by side"):
         fitted(group, 8, None, begun=True)
@@ -174,7 +174,7 @@ def test_a_sweep_keeps_the_number_that_fits(group, tmp_path, monkeypatch, capsys
         assert main([*GRID, "--out", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert "1 chunk of up to 16 runs side by side" in printed
-    (most,) = json.loads((folder / "config.json").read_text())["runs_at_once"]
+    (most,) = json.loads((folder / "config.json").read_text())["runs_side_by_side"]
     assert most < 16
     assert f"; up to {most} runs side by side" in printed
     assert len(table(folder)) == 16 * 3

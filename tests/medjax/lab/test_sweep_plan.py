@@ -13,7 +13,7 @@ from medjax.lab.sweep.plan import (
     estimate_bytes,
     make_chunks,
     make_groups,
-    runs_at_once,
+    runs_side_by_side,
 )
 from medjax.lab.task.program import compile_program, many_runs
 
@@ -54,12 +54,12 @@ def test_momentum_and_theory_share_a_program():
     assert [group.runs.shape for group in groups] == [(1, 8)]
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 3, 4, 5, 7, 11, 12, 35, 100])
-def test_every_run_is_in_one_chunk(at_once):
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5, 7, 11, 12, 35, 100])
+def test_every_run_is_in_one_chunk(most):
     runs, (group,) = groups_of(b=list(np.linspace(0, 1, 7)), seed=[0, 1, 2, 3, 4])
-    chunks = make_chunks(group, at_once)
+    chunks = make_chunks(group, most)
     assert len({chunk.new.shape for chunk in chunks}) == 1
-    assert all(chunk.new.size <= at_once for chunk in chunks)
+    assert all(chunk.new.size <= most for chunk in chunks)
     new = [group.runs[np.ix_(c.seeds, c.settings)][c.new] for c in chunks]
     assert sorted(np.concatenate(new)) == list(range(len(runs)))
     # Little is done twice, to fill up the last of each row: less than a tenth each way.
@@ -68,7 +68,7 @@ def test_every_run_is_in_one_chunk(at_once):
 
 def test_a_grid_too_large_for_memory_is_cut():
     _, (group,) = groups_of(b=list(np.linspace(0, 1, 50)), seed=[0, 1])
-    at_most = [runs_at_once(group, budget) for budget in (0, 10_000_000, 20_000_000, 10**12)]
+    at_most = [runs_side_by_side(group, budget) for budget in (0, 10_000_000, 20_000_000, 10**12)]
     assert at_most[0] == 1
     assert at_most[0] < at_most[1] < at_most[2] <= at_most[3] <= 100
     for most, budget in zip(at_most[1:3], (10_000_000, 20_000_000), strict=True):
