@@ -27,7 +27,7 @@ def _kill(scene: Scene, count: int) -> tuple[int, int]:
 
 
 def moments(command: Undisturbed, count: int, seed: int = 0) -> Sequence[Fault]:
-    """Spread kills over the life of a command, in turn before a change of a file and at any time."""
+    """Spread kills over a command's life, in turn before a change of a file and at any time."""
     shares = (np.arange(count) + np.random.default_rng(seed).random(count)) / count
     return [
         Fault(KILL, seconds=float(share) * command.seconds)

@@ -1,4 +1,4 @@
-"""Flags of every command."""
+"""Invalid flags of every command."""
 
 from collections.abc import Iterator
 
@@ -119,7 +119,7 @@ ONE_BY_ONE: tuple[tuple[str, str, str], ...] = (
     ("run", "--devices 2000000000", "a CPU can be at most 1024 of them"),
     ("benchmarks.wire", "--dimension 1e6", "'1e6' is not a whole number of at least 1"),
 )
-"""A command, its arguments, and what is said of them."""
+"""A command, its arguments, and the message."""
 
 WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("run", ("--dataset", "idx:a\0b")),
@@ -143,8 +143,8 @@ WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def cases() -> Iterator[Command]:
-    """All of the tables."""
-    # Of the data there is no folder: what is wrong with a flag is found before it is looked for.
+    """Yield the mistakes of all tables."""
+    # There is no such folder: a mistake in a flag is found before the data are looked for.
     early = ("--dataset", "idx:nowhere")
     for flag in COUNTS:
         for value in NOT_COUNTS:
