@@ -99,6 +99,7 @@ def test_valid_ones_are_accepted(command, tmp_path):
 @pytest.mark.parametrize("flag", WORDS)
 def test_a_word_is_accepted_or_refused(flag, tmp_path):
     @given(arbitrary(*WORDS[flag]))
+    @settings(max_examples=60)
     def answers(content):
         assert not complaint(word(flag, content), tmp_path)
 
@@ -108,7 +109,7 @@ def test_a_word_is_accepted_or_refused(flag, tmp_path):
 @pytest.mark.parametrize("arguments", FILES, ids=lambda arguments: arguments[0])
 def test_a_file_is_accepted_or_refused(arguments, tmp_path):
     @given(arbitrary(*FILES[arguments]))
-    @settings(max_examples=200)
+    @settings(max_examples=120)
     def answers(content):
         assert not complaint(file(arguments, content), tmp_path)
 

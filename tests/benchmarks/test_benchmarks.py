@@ -41,6 +41,14 @@ def measured(tmp_path, capsys):
     return measured
 
 
+def test_step_leaves_out_the_others(measured):
+    _, figures = measured(step, "--rules mean --only-medjax")
+    assert {row: set(columns) for row, columns in figures.items()} == {
+        step.BARE: {"medjax"},
+        "mean": {"medjax"},
+    }
+
+
 @pytest.mark.slow
 def test_step_compares_rules_with_bare_gradients_and_others(measured):
     rules = ("noisy_sign", "noisy_trimmed_mean", "nnm+mean")
@@ -65,13 +73,12 @@ def test_step_compares_rules_with_bare_gradients_and_others(measured):
         assert left_out == (optional(package) is None)
 
 
+@pytest.mark.slow
 def test_step_on_a_gpu_leaves_out_what_would_run_on_the_cpu(measured, monkeypatch):
     monkeypatch.setattr(step, "jax", SimpleNamespace(default_backend=lambda: "gpu"))
     printed, figures = measured(step, "--rules sign")
     assert set(figures["sign"]) == {"medjax", "obvious JAX"}
     assert "PyTorch and ByzFL are left out: their steps would run on the CPU." in printed
-    _, figures = measured(step, "--rules sign --only-medjax")
-    assert set(figures["sign"]) == {"medjax"}
 
 
 def test_step_can_have_all_its_rules_with_many_workers():
@@ -160,6 +167,7 @@ def test_devices_are_compared_with_one(measured, tmp_path):
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_point_that_fails_says_why():
     with pytest.raises(RuntimeError, match=r"^KeyError: 'no_rule'$"):
         _point.measure_in_subprocess(_point.Point("no_rule", 1, 1, batch_size=1, repeats=1))
@@ -243,6 +251,7 @@ def test_sweep_is_compared_with_its_runs_one_by_one(measured, monkeypatch):
     assert [len(times) for times in figures["loops"].values()] == [1, 1]
 
 
+@pytest.mark.slow
 def test_wire_counts_bits_and_fails_above_the_closed_form(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(wire, "RULES", {k: wire.RULES[k] for k in ("mean", "majority_vote")})
     flags = ["--devices", "8", "--workers", "8", "--json", str(tmp_path / "a.json")]
