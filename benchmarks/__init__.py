@@ -1,1 +1,1 @@
-"""Measured claims, each a command that prints ratios taken in one run."""
+"""Commands that measure what the documentation claims; ratios are taken within one run."""

@@ -1,4 +1,4 @@
-"""Words of libraries that write past `sys.stdout` and `sys.stderr`."""
+"""Capture of what libraries write past `sys.stdout` and `sys.stderr`."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ from typing import IO
 
 @contextmanager
 def into(file: IO[str]) -> Iterator[None]:
-    """Turn all that the process writes, to either of the two, into a file."""
+    """Redirect all that the process writes to stdout and stderr into a file."""
     _flush()
     saved = {number: os.dup(number) for number in (1, 2)}
     for number in saved:

@@ -1,4 +1,4 @@
-"""Reading a compiled program's text (HLO): its computations, operations and arrays."""
+"""Parser of a compiled program's text (HLO): its computations, operations and arrays."""
 
 import math
 import re
@@ -16,12 +16,12 @@ _HOST_OR_DEVICE = ("0", "5")  # spaces of memory that aren't on the chip itself
 
 
 class Array(NamedTuple):
-    """An array's type.
+    """The type of an array.
 
     Attributes:
-        bits: of one element.
-        shape: its lengths.
-        on_chip: whether the compiler has put it into a TPU's own fast memory.
+        bits: the bits of one element.
+        shape: its shape.
+        on_chip: True if the compiler has put it into a TPU's fast memory.
     """
 
     bits: int
@@ -30,12 +30,12 @@ class Array(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The number of elements."""
+        """Return the number of elements."""
         return math.prod(self.shape)
 
     @property
     def bytes(self) -> float:
-        """The bytes that it takes, packed."""
+        """Return its bytes, packed."""
         return self.size * self.bits / 8
 
 
@@ -44,12 +44,12 @@ class Operation:
     """One line of a computation.
 
     Attributes:
-        name: its own.
-        results: the arrays that it gives, those of a tuple one after the other.
-        opcode: what it does.
-        operands: the names of what it takes; of a parameter its number, of a constant its value.
+        name: its name.
+        results: the types of its results, those of a tuple one after the other.
+        opcode: its opcode.
+        operands: the names of its operands; a parameter's number, a constant's value.
         attributes: the rest of the line.
-        root: whether it is what the computation gives.
+        root: True for the result of the computation.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Operation:
     root: bool
 
     def called(self, key: str) -> str | None:
-        """The computation that an attribute names."""
+        """Return the computation that an attribute names."""
         found = re.search(rf"\b{key}=%?([\w.-]+)", self.attributes)
         return found[1] if found else None
 
     def branches(self) -> list[str]:
-        """The computations that a conditional chooses among."""
+        """Return the computations that a conditional chooses among."""
         listed = re.search(r"branch_computations=\{([^}]*)\}", self.attributes)
         if listed:
             return [name.strip().removeprefix("%") for name in listed[1].split(",")]
@@ -74,20 +74,20 @@ class Operation:
 
 
 class Computation(dict[str, Operation]):
-    """Its operations by their names, in the order in which they run."""
+    """Operations by their names, in the order in which they run."""
 
     def arrays(self, operation: Operation) -> list[Array]:
-        """The arrays that an operation takes."""
+        """Return the types of an operation's operands."""
         taken = (self[name].results for name in operation.operands if name in self)
         return [array for results in taken for array in results]
 
     def parameter(self, number: int) -> Operation:
-        """The parameter of that number."""
+        """Return the parameter of that number."""
         wanted = ("parameter", (str(number),))
         return next(o for o in self.values() if (o.opcode, o.operands) == wanted)
 
     def users(self, name: str) -> Iterator[tuple[Operation, int]]:
-        """The operations that take what one gives, each with its place among their operands."""
+        """Yield the operations that use a result, each with its place among their operands."""
         for operation in self.values():
             for place, operand in enumerate(operation.operands):
                 if operand == name and operation.opcode not in ("parameter", "constant"):
@@ -95,7 +95,7 @@ class Computation(dict[str, Operation]):
 
 
 class Program(NamedTuple):
-    """A program: its computations by name, and the name of the one that runs."""
+    """The computations of a program by name, and the name of its entry."""
 
     computations: dict[str, Computation]
     entry: str
@@ -139,7 +139,7 @@ def parse(text: str) -> Program:
 
 
 def arrays(text: str) -> list[Array]:
-    """The arrays of a type, those of a tuple one after the other."""
+    """Parse the arrays of a type, those of a tuple one after the other."""
     return [
         Array(
             8 if found["type"] == "pred" else int(re.findall(r"\d+", found["type"])[0]),

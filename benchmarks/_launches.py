@@ -1,4 +1,4 @@
-"""The kernels that a compiled program launches, with what each moves, computes and sends."""
+"""Kernels that a compiled program launches, with the bytes and operations of each."""
 
 import math
 import re
@@ -15,7 +15,7 @@ _WAYS = {
 _SLICES = ("slice", "dynamic-slice", "gather")
 _UPDATE = "dynamic-update-slice"
 _VIEWS = ("bitcast", "reshape")
-# What launches nothing and, inside a kernel, computes nothing.
+# Operations that launch nothing and, inside a kernel, compute nothing.
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "after-all", "add-dependency"),
     *("partition-id", "replica-id", "iota", "broadcast", "opt-barrier", *_VIEWS),
@@ -30,13 +30,13 @@ class Kernel:
     """One kernel of a program; all figures but the count are those of one launch.
 
     Attributes:
-        name: the operation's.
-        kind: its opcode, of a custom call its target.
-        count: how often it is launched.
+        name: the operation's name.
+        kind: its opcode, or the target of a custom call.
+        count: the number of launches.
         moved: bytes that it reads from the device's memory and writes to it.
-        operations: elementwise ones.
+        operations: elementwise operations.
         flops: floating-point operations of matrix products.
-        cycles: what the compiler expects it to take; None where it doesn't say.
+        cycles: the cycles that the compiler expects; None where it doesn't say.
         sent: bytes of a collective: each of k devices sends (k - 1)/k of them to others, by the
             best algorithm.
     """
@@ -52,16 +52,16 @@ class Kernel:
 
     @property
     def is_collective(self) -> bool:
-        """True if devices exchange something in it."""
+        """Return True if devices exchange something in it."""
         return self.kind in _WAYS
 
 
 Choice = Callable[[Iterable[list[Kernel]]], list[Kernel]]
-"""Chooses the branch of a conditional that counts."""
+"""Choice of the branch of a conditional that counts."""
 
 
 def sent(kernels: Iterable[Kernel]) -> float:
-    """The bytes of all collectives."""
+    """Return the bytes of all collectives."""
     return sum(kernel.count * kernel.sent for kernel in kernels)
 
 
@@ -71,23 +71,23 @@ def _cost(kernels: Iterable[Kernel]) -> tuple[float, float]:
 
 
 def least(branches: Iterable[list[Kernel]]) -> list[Kernel]:
-    """The branch that sends, and then moves, the least. Ours are for what is rare."""
+    """Return the branch that sends, and then moves, the least: the other one is rarely taken."""
     return min(branches, key=_cost)
 
 
 def most(branches: Iterable[list[Kernel]]) -> list[Kernel]:
-    """The branch that sends, and then moves, the most."""
+    """Return the branch that sends, and then moves, the most."""
     return max(branches, key=_cost)
 
 
 def launches(text: str, branch: Choice = least) -> list[Kernel]:
-    """The kernels of a program, in the order of its text.
+    """Return the kernels of a program, in the order of its text.
 
-    A loop's kernels are counted as often as it turns; once where that depends on the data.
+    The kernels of a loop count once for each of its turns, or once where these depend on the data.
 
     Args:
         text: the compiled program, as HLO.
-        branch: which branch of a conditional counts.
+        branch: chooses the branch of a conditional that counts.
     """
     program = parse(text)
 
@@ -169,7 +169,7 @@ def _of_fusion(program: Program, operation: Operation, kernel: Kernel) -> Kernel
 
 
 def _read(program: Program, name: str, number: int) -> float:
-    """Bytes that a fused computation reads of a parameter: slices, where only these are used."""
+    """Return the bytes of a parameter that a fusion reads: slices, where only these are used."""
     computation = program.computations[name]
 
     def read(operation: Operation) -> float:
@@ -189,7 +189,7 @@ def _read(program: Program, name: str, number: int) -> float:
 
 
 def _written(program: Program, name: str, operation: Operation) -> float:
-    """Bytes that a fusion writes: where it updates a slice in place, no more than that."""
+    """Return the bytes that a fusion writes: a slice, where it updates that in place."""
     written, computation = _bytes(operation.results), program.computations[name]
     for inner in computation.values():
         if inner.opcode == _UPDATE and _is_parameter(computation, inner.operands[0]):
@@ -215,7 +215,7 @@ def _work_inside(program: Program, name: str) -> tuple[float, float]:
 
 
 def _work(computation: Computation, operation: Operation) -> tuple[float, float]:
-    """Elementwise operations, and those of a matrix product."""
+    """Return the elementwise operations, and those of a matrix product."""
     kind, operands = _kind(operation), computation.arrays(operation)
     size = max((array.size for array in operation.results), default=0)
     if kind in _FREE or kind in _MOVES or kind in _WAYS:

@@ -1,6 +1,6 @@
-"""One point of `benchmarks.scaling` or `benchmarks.devices`, in a process of its own.
+"""Measurement of one point of `benchmarks.scaling` or `benchmarks.devices` in its own process.
 
-So its peak memory is its own, and so is the number of its devices, which is fixed at the start.
+Peak memory belongs to a process, and the number of devices is fixed when it starts.
 """
 
 import json
@@ -11,13 +11,13 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-_SECONDS = 1.0  # for about so long the steps run in each turn
+_SECONDS = 1.0  # about the length of a turn
 _MOST_STEPS = 100
 
 
 @dataclass(frozen=True)
 class Point:
-    """What to measure; the network is 784-hidden-10. With `devices`, a mesh of so many."""
+    """One size of the workload; the network is 784-hidden-10, `devices` makes a mesh."""
 
     rule: str
     workers: int
@@ -30,13 +30,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured.
+    """Figures of one point.
 
     Attributes:
         ms: milliseconds for a step.
         compile_s: seconds to compile.
-        peak_bytes: the most memory that the process held.
-        difference: from one device's parameters, see `workload.difference`; NaN without `devices`.
+        peak_bytes: peak memory of the process.
+        difference: `workload.difference` from one device; NaN without `devices`.
     """
 
     ms: float
@@ -45,11 +45,11 @@ class Measurement:
     difference: float = math.nan
 
 
-def measure_apart(point: Point) -> Measurement:
+def measure_in_subprocess(point: Point) -> Measurement:
     """Measure a point in a new process.
 
     Raises:
-        RuntimeError: if that fails, out of memory for one, with the reason in a line.
+        RuntimeError: if that fails, for example out of memory, with the reason in a line.
     """
     command = [sys.executable, "-m", "benchmarks._point", json.dumps(asdict(point))]
     root = Path(__file__).parent.parent
@@ -61,17 +61,17 @@ def measure_apart(point: Point) -> Measurement:
     return Measurement(**json.loads(done.stdout))
 
 
-def measured_or_nan(point: Point, what: str) -> Measurement:
-    """The same, or NaN where it failed; on stderr `what` it is, and the reason."""
-    print(what, file=sys.stderr)
+def measure_or_nan(point: Point, label: str) -> Measurement:
+    """Measure a point in a new process, or return NaN where it fails; report both on stderr."""
+    print(label, file=sys.stderr)
     try:
-        return measure_apart(point)
+        return measure_in_subprocess(point)
     except RuntimeError as error:
-        print(f"{what} failed: {error}", file=sys.stderr)
+        print(f"{label} failed: {error}", file=sys.stderr)
         return Measurement(math.nan, math.nan, math.nan)
 
 
-def measure_here(point: Point) -> Measurement:
+def measure(point: Point) -> Measurement:
     """Measure a point in this process."""
     import jax
 
@@ -105,4 +105,4 @@ def _peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(measure_here(Point(**json.loads(sys.argv[1]))))))
+    print(json.dumps(asdict(measure(Point(**json.loads(sys.argv[1]))))))

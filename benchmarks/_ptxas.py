@@ -16,10 +16,10 @@ class HandWritten:
     """A kernel of Pallas on Mosaic GPU.
 
     Attributes:
-        name: its own.
-        registers: of each thread, which can have 255.
+        name: its name.
+        registers: registers of each thread, which can have 255.
         spilled: bytes that each thread stores elsewhere for want of registers.
-        instructions: of its PTX, ptxas's input. A loop's are counted once.
+        instructions: instructions of its PTX, the input of ptxas; those of a loop count once.
     """
 
     name: str
@@ -29,10 +29,10 @@ class HandWritten:
 
 
 def reports(log: str) -> list[HandWritten]:
-    """Read what was written of each kernel: its PTX, and then ptxas's words.
+    """Parse the log of each kernel: its PTX, and then the report of ptxas.
 
     Args:
-        log: as Mosaic writes it where MOSAIC_GPU_DUMP_PTX and MOSAIC_GPU_DUMP_PTXAS are set.
+        log: the output of Mosaic where MOSAIC_GPU_DUMP_PTX and MOSAIC_GPU_DUMP_PTXAS are set.
     """
     found, before = [], 0
     for report in _REPORT.finditer(log):

@@ -1,4 +1,4 @@
-"""Devices that aren't there: described, so that their own compilers can compile for them here."""
+"""Descriptions of absent devices, for which their own compilers can compile here."""
 
 import os
 import re
@@ -87,14 +87,14 @@ _RATES = {
 
 @dataclass(frozen=True)
 class Compiled:
-    """A program, compiled.
+    """A compiled program.
 
     Attributes:
         text: its HLO.
         trace_s: seconds to trace and lower it.
         compile_s: seconds to compile it.
         temporary: bytes of memory besides its arguments and results.
-        log: what the compiler wrote meanwhile, ptxas's reports among it.
+        log: the output of the compiler, with the reports of ptxas.
     """
 
     text: str
@@ -119,12 +119,12 @@ def without_devices() -> None:
 
 
 def known(target: str) -> bool:
-    """Tell whether there is a description of such a device."""
+    """Return True if there is a description of such a device."""
     return target in _GPUS or _TPU.fullmatch(target) is not None
 
 
 def valid() -> str:
-    """The targets that there are, in words."""
+    """Return a list of the targets in words."""
     return f"{', '.join(_GPUS)}, or a TPU's topology such as v5e:2x2, v5p:2x2x1 or v6e:2x4"
 
 
@@ -134,7 +134,7 @@ def rates(target: str) -> Rates:
 
 
 def devices(target: str, count: int) -> list[Any]:
-    """Devices to compile for.
+    """Return devices to compile for.
 
     Raises:
         ValueError: if there is no such topology, or it has fewer devices.
@@ -161,7 +161,7 @@ def compile_for(function: Callable[..., Any], *shapes: Any) -> Compiled:
     """Compile a function for the devices that its arguments are on.
 
     Args:
-        function: what is jitted.
+        function: the function to jit.
         shapes: its arguments, as `jax.ShapeDtypeStruct` with shardings over such devices.
     """
     start = time.perf_counter()

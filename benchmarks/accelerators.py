@@ -1,4 +1,4 @@
-"""Cost of a training step on a GPU or TPU that isn't there, from what its compiler makes of it.
+"""Estimate the cost of a training step on an absent GPU or TPU from its compiled program.
 
 The device's own compiler runs here. For the bare gradients (the n local gradients, and nothing
 else), for a step by each rule, and for the obvious JAX code of it: the seconds that compiling
@@ -50,7 +50,7 @@ _EXCHANGES = ("collectives", "sent, MB")
 
 
 class Work(NamedTuple):
-    """A function to compile, and its arguments' shapes on the devices."""
+    """A function to compile, and the shapes of its arguments on the devices."""
 
     function: Callable[..., Any]
     shapes: tuple[PyTree, ...]
@@ -63,10 +63,10 @@ class Cost:
     Attributes:
         trace_s: seconds to trace and lower it.
         compile_s: seconds to compile it.
-        kernels: how many it launches.
+        kernels: kernels that it launches.
         moved_mb: MB that these read and write.
         temporary_mb: MB of memory besides its arguments and results.
-        collectives: how many of the kernels are.
+        collectives: kernels in which devices exchange something.
         sent_mb: MB that each device sends in them.
         ms: milliseconds, by the model.
     """
@@ -82,7 +82,7 @@ class Cost:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code. A mistake exits with 2."""
+    """Run the command and return its exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     n, count = arguments.workers, arguments.devices
@@ -147,7 +147,7 @@ def programs(
     mesh: Mesh,
     only_medjax: bool,
 ) -> dict[str, Work]:
-    """One step of each kind, by its row in the table."""
+    """Return one step of each kind by its row in the table."""
     data, params = _spread(work.data, mesh), _everywhere(work.params, mesh)
     found = {step.BARE: Work(steps.gradients(work), (params, data))}
     for row, optimizer in optimizers.items():
@@ -169,7 +169,7 @@ def _simulated(work: Workload, optimizer: optax.GradientTransformation, mesh: Me
 
 
 def _spread(data: medjax.WorkerData, mesh: Mesh) -> medjax.WorkerData:
-    """The shapes of what `sharding.place_workers` would place."""
+    """Return the shapes of the data that `sharding.place_workers` would place."""
     n = sharding.pad_workers(data.num_workers, mesh)
     where = sharding.worker_sharding(mesh)
 
@@ -200,7 +200,7 @@ def cost(target: str, devices: int, compiled: Compiled, kernels: Iterable[Kernel
 
 
 def _show(target: str, programs: Mapping[str, Work], arguments: Any) -> dict[str, Any]:
-    """Compile and print the steps for a target; returns the figures."""
+    """Compile and print the steps for a target, and return the figures."""
     costs: dict[str, Cost] = {}
     kernels: dict[str, list[Kernel]] = {}
     reports: dict[str, list[_ptxas.HandWritten]] = {}

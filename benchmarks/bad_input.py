@@ -1,81 +1,58 @@
-"""Mistakes of every kind, and whether each ends in one clear line: `benchmarks.cases` has them.
-
-    python -m benchmarks.bad_input
-
-prints how many there are, and what went wrong with those that don't end as they should.
-"""
+"""Check of mistakes: each of `benchmarks.cases` has to end in one clear line."""
 
 import contextlib
 import importlib
 import io
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from unittest import mock
 
 from benchmarks import cases
 from benchmarks.cases import Call, Case, Command
-from medjax.lab.settings import cli
 
-_LONGEST = 1500  # characters, but for what is repeated of the user's own words
+_LONGEST = 1500  # characters, besides the user's own words
 _COMPILERS = ("medjax.lab.commands.run.compile_program", "medjax.lab.sweep.fit.compile_program")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 1 if a mistake doesn't end as it should."""
-    parser = cli.Parser("python -m benchmarks.bad_input", __doc__ or "")
-    parser.parse_args(argv)
-    tried, failures = _try(cases.every())
-    for failure in failures:
-        print(failure)
-    print(f"{tried - len(failures)} of {tried} mistakes end in one clear line")
-    return int(bool(failures))
-
-
 def check(count: int) -> tuple[int, int]:
-    """Make at most so many of the mistakes; how many were made, and how many ended as they should.
+    """Make the first `count` mistakes, and print on stderr what is wrong with their ends.
 
-    Args:
-        count: the most to make.
+    Returns:
+        The number of mistakes made, and of those that end in one clear line.
     """
-    tried, failures = _try(islice(cases.every(), count))
-    return tried, tried - len(failures)
-
-
-def _try(every: Iterator[Case]) -> tuple[int, list[str]]:
-    tried, failures = 0, []
-    for case in every:
-        tried += 1
+    tried = good = 0
+    for case in islice(cases.every(), count):
         with tempfile.TemporaryDirectory() as folder:
-            said = complaint(case, Path(folder))
-        if said:
-            failures.append(f"{case.name}: {said}")
-    return tried, failures
+            wrong = complaint(case, Path(folder))
+        tried, good = tried + 1, good + (not wrong)
+        if wrong:
+            print(f"{case.name}: {wrong}", file=sys.stderr)
+    return tried, good
 
 
 def complaint(case: Case, folder: Path) -> str:
-    """What is wrong with how a mistake ends; nothing if it is in one clear line.
+    """Describe what is wrong with the end of a mistake: "" if it is one clear line.
+
+    An exception that is no answer to a mistake, such as an IndexError, is a bug and is let through.
 
     Args:
         case: the mistake.
-        folder: an empty one, to make it in.
+        folder: an empty folder to make it in.
     """
-    return _of_call(case) if isinstance(case, Call) else _of_command(case, folder)
+    return _call_complaint(case) if isinstance(case, Call) else _command_complaint(case, folder)
 
 
-def _of_call(case: Call) -> str:
+def _call_complaint(case: Call) -> str:
     try:
         case.call()
     except (TypeError, ValueError) as error:
-        return _of_line(str(error), case.message)
-    except Exception as error:
-        return f"raises {error!r}"
+        return _line_complaint(str(error), case.message)
     return "no error"
 
 
-def _of_command(case: Command, folder: Path) -> str:
+def _command_complaint(case: Command, folder: Path) -> str:
     case.put(folder)
     before = _contents(folder)
     out, err, code = io.StringIO(), io.StringIO(), None
@@ -84,14 +61,12 @@ def _of_command(case: Command, folder: Path) -> str:
         stack.enter_context(contextlib.chdir(folder))
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))
-        for name in _COMPILERS:  # a mistake is to be found before
+        for name in _COMPILERS:  # a mistake has to be found before
             stack.enter_context(mock.patch(name, side_effect=AssertionError("compiles")))
         try:
             command.main(list(case.arguments))
         except SystemExit as ended:
             code = ended.code
-        except Exception as error:
-            return f"raises {error!r}"
     if code != 2:
         return f"exit code {code} in place of 2, after {out.getvalue() + err.getvalue()!r}"
     if out.getvalue():
@@ -101,26 +76,23 @@ def _of_command(case: Command, folder: Path) -> str:
     said = err.getvalue()
     if not (said.startswith("error: ") and said.endswith("\n")):
         return f"says {said!r}"
-    return _of_line(said[:-1], case.message, sum(map(len, case.arguments)))
+    return _line_complaint(said[:-1], case.message, sum(map(len, case.arguments)))
 
 
-def _of_line(said: str, message: str, own: int = 0) -> str:
+def _line_complaint(said: str, message: str, words: int = 0) -> str:
+    """Describe what is wrong with a message after so many characters of the user's own words."""
     if message not in said:
         return f"says {said[: 2 * _LONGEST]!r}, not {message!r}"
     if not said.isprintable():
         return f"says more than a line: {said[: 2 * _LONGEST]!r}"
-    if len(said) > _LONGEST + 2 * own:
+    if len(said) > _LONGEST + 2 * words:
         return f"says too much: {said[: 2 * _LONGEST]!r}"
     return ""
 
 
 def _contents(folder: Path) -> dict[str, bytes | None]:
-    """Every file's bytes by its path; None for what isn't a file."""
+    """Return every file's bytes by its path; None for what isn't a file."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

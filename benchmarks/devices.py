@@ -1,11 +1,11 @@
-"""One step on 1, 2, 4 and 8 devices of a CPU.
+"""Time of one step on 1, 2, 4 and 8 devices of a CPU.
 
-Strong scaling has the same workers on more and more devices, weak scaling so many on each. All
-devices share the machine's cores, so that the figures show what spreading the workers costs, not
-what it gains; and that the result stays that of one device, which is checked to 1e-4 of the way
-that the parameters have gone. Each point is measured in a process of its own.
+Strong scaling keeps the number of workers in all, weak scaling that on each device. All devices
+share the cores of the machine, so that the figures show the cost of spreading the workers, not the
+gain. The result must be that of one device, to 1e-4 of the distance that the parameters have moved.
+Each point is measured in a process of its own.
 
-What a step costs on GPUs and TPUs that aren't there: see benchmarks/accelerators.py.
+For the cost of a step on absent GPUs and TPUs see benchmarks/accelerators.py.
 """
 
 import sys
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from benchmarks import report, workload
-from benchmarks._point import Point, measured_or_nan
+from benchmarks._point import Point, measure_or_nan
 from benchmarks.spread import SHARED, Kind, Row, picture, rows
 from medjax.lab.settings import algorithms, cli, named
 from medjax.lab.storage import results
@@ -22,14 +22,14 @@ from medjax.lab.storage import results
 RULES = ("mean", "noisy_sign", "median", "krum")
 DEVICES = (1, 2, 4, 8)
 TOLERANCE = 1e-4
-"""Of the difference from one device's parameters, as a part of how far these have moved."""
+"""Largest allowed `workload.difference` from one device."""
 
 Workers = dict[Kind, dict[int, int]]
-"""The number of workers by that of devices, of both kinds."""
+"""The number of workers by the number of devices, for both kinds of scaling."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 1 if a point failed or its result differs, 2 for a mistake."""
+    """Run the command and return its exit code: 1 if a point failed or its result differs."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     arguments.rule = list(dict.fromkeys(arguments.rule))
@@ -78,7 +78,7 @@ def _parser() -> cli.Parser:
         nargs="+",
         type=cli.integer(1),
         default=DEVICES,
-        help=f"of the CPU, besides one (default: {' '.join(map(str, DEVICES))})",
+        help=f"of the CPU, besides 1 (default: {' '.join(map(str, DEVICES))})",
     )
     parser.add_argument("--plot", metavar="FILE", type=report.picture, help="also draw it here")
     report.add_common_options(parser)
@@ -101,7 +101,7 @@ def _points(workers: Workers) -> list[tuple[int, int]]:
 def _measure(arguments: Namespace, workers: Workers) -> int:
     hidden = workload.hidden(arguments.dimension)
     measured = {
-        (name, n, k): measured_or_nan(
+        (name, n, k): measure_or_nan(
             Point(name, n, hidden, arguments.batch_size, arguments.repeats, devices=k),
             f"{name}, {n} workers on {k} devices",
         )
@@ -122,7 +122,7 @@ def _measure(arguments: Namespace, workers: Workers) -> int:
     if arguments.plot is not None:
         results.write_figure(arguments.plot, picture(tables, title))
         print(f"picture in {arguments.plot}")
-    # Written so that NaN, of a point that failed, is none that is good.
+    # A comparison with the NaN of a failed point is False.
     good = all(m.difference <= TOLERANCE for m in measured.values())
     if not good:
         print(f"Not every result is within {TOLERANCE:g} of one device's.", file=sys.stderr)

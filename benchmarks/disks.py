@@ -1,4 +1,4 @@
-"""Disks that become full, or read-only, under a run, a sweep or a figure of the paper."""
+"""Disks that become full or read-only under a run, a sweep or a figure of the paper."""
 
 import subprocess
 import tempfile
@@ -15,18 +15,18 @@ _SIZE = "16m"
 
 
 def full(count: int) -> tuple[int, int]:
-    """Let the disk become full at so many moments, spread over all that is written.
+    """Let the disk become full at `count` moments, spread over all changes of files.
 
-    It is a small file system of its own where one can be mounted. Elsewhere no file can grow.
+    The disk is a small file system where one can be mounted. Elsewhere files can't grow any more.
 
     Returns:
-        How many times, and how many of them were survived.
+        The number of times, and of those that were survived.
     """
     return _spread(FULL, count, _small_disk)
 
 
 def read_only(count: int) -> tuple[int, int]:
-    """Let the disk become read-only, as full: what would change a file is refused from then on."""
+    """Let the disk become read-only at `count` moments; return what `full` does."""
     return _spread(READ_ONLY, count, tempfile.TemporaryDirectory)
 
 
@@ -35,11 +35,11 @@ def _spread(
 ) -> tuple[int, int]:
     counts = [len(part) for part in np.array_split(range(count), len(_SCENES))]
     tried = survived = 0
-    for scene, these in zip(_SCENES, counts, strict=True):
-        each = undisturbed(scene).changes / these
-        faults = [Fault(kind, change=int((k + 0.5) * each)) for k in range(these)]
-        more, good = survivors(scene, faults, room)
-        tried, survived = tried + more, survived + good
+    for scene, part in zip(_SCENES, counts, strict=True):
+        spacing = undisturbed(scene).changes / max(part, 1)
+        faults = [Fault(kind, change=int((k + 0.5) * spacing)) for k in range(part)]
+        new_tried, new_survived = survivors(scene, faults, room)
+        tried, survived = tried + new_tried, survived + new_survived
     return tried, survived
 
 

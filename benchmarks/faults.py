@@ -1,8 +1,7 @@
-"""Commands to which something happens: in processes that are forked with everything imported.
+"""Faults injected into commands, which run in processes forked with everything imported.
 
-What happens, happens before one of the changes that the command makes to the files of a folder:
-the first, the second, ... An audit hook sees all that Python does there. A kill can come at a time
-too.
+A fault comes before one of the changes that the command makes to the files of a folder: the first,
+the second, ... An audit hook sees every change by Python. A kill can also come at a given time.
 """
 
 import errno
@@ -24,7 +23,7 @@ import jax
 
 KILL, FULL, READ_ONLY = "kill", "full", "read-only"
 FILLER = "filler"
-_PATIENCE = 600  # seconds, for a command that hangs
+_TIMEOUT = 600  # seconds, for a command that hangs
 _IMPORTED = (
     *("medjax.lab.commands.run", "medjax.lab.commands.sweep", "experiments.paper.__main__"),
     *(
@@ -39,12 +38,12 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Fault(NamedTuple):
-    """What happens.
+    """A fault.
 
     Attributes:
-        kind: KILL; FULL or READ_ONLY, as the disk is from then on.
-        change: before which change of a file in the room, from 0.
-        seconds: or, for a kill, how long after the start.
+        kind: KILL, or FULL or READ_ONLY: the state of the disk from then on.
+        change: the change of a file in the room that it precedes, from 0.
+        seconds: in place of `change`, the time of a kill after the start.
     """
 
     kind: str
@@ -53,13 +52,13 @@ class Fault(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a command ended.
+    """The end of a command.
 
     Attributes:
-        code: the exit code; negative where a signal was it.
-        errors: what it said on stderr.
-        changes: how many it made to the files of the room, if nothing happened.
-        seconds: that it took.
+        code: the exit code; negative where a signal ended it.
+        errors: its stderr.
+        changes: the number of changes that it made to the files of the room.
+        seconds: its duration.
     """
 
     code: int | None
@@ -68,16 +67,16 @@ class Ending(NamedTuple):
     seconds: float
 
 
-def carry_out(
+def run_command(
     module: str, arguments: Sequence[str], room: Path, fault: Fault | None = None
 ) -> Ending:
-    """Carry a command out, with what happens to it.
+    """Run a command in a process of its own.
 
     Args:
-        module: whose `main` is called.
-        arguments: for it.
-        room: the folder in which things happen.
-        fault: what happens, if anything.
+        module: the module whose `main` is called.
+        arguments: its arguments.
+        room: the folder in which changes of files count.
+        fault: the fault, if any.
     """
     context = _forkserver()
     read, write = context.Pipe(duplex=False)
@@ -87,7 +86,7 @@ def carry_out(
     process: Any = context.Process(target=_command, args=inputs)
     process.start()
     write.close()
-    process.join(_PATIENCE if fault is None or fault.seconds is None else fault.seconds)
+    process.join(_TIMEOUT if fault is None or fault.seconds is None else fault.seconds)
     process.kill()  # if it hasn't ended
     process.join()
     with read, open(read.fileno(), "rb", closefd=False) as file:
@@ -112,20 +111,20 @@ def _command(
 ) -> None:
     os.dup2(errors.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    # The first keeps all programs, where the environment says that any are kept.
+    # Keep all compiled programs, where the environment names a folder for them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     _watch(room, changes, fault)
     sys.exit(import_module(module).main(arguments))
 
 
 def _watch(room: str, changes: Any, fault: Fault | None) -> None:
-    """Count the changes in the room, and let happen what is to happen before one of them."""
-    happening = False
+    """Count the changes in the room, and inject the fault before its change."""
+    injecting = False
 
     def see(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal happening
+        nonlocal injecting
         writes = event in _CHANGES or (event == "open" and (arguments[2] or 0) & _WRITING)
-        if happening or not writes or not str(arguments[0]).startswith(room):
+        if injecting or not writes or not str(arguments[0]).startswith(room):
             return
         number, changes.value = changes.value, changes.value + 1
         if fault is None or fault.change is None or number < fault.change:
@@ -133,9 +132,9 @@ def _watch(room: str, changes: Any, fault: Fault | None) -> None:
         if fault.kind == READ_ONLY:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         if number == fault.change:
-            happening = True
-            _HAPPENS[fault.kind](room)
-            happening = False
+            injecting = True
+            _INJECT[fault.kind](room)
+            injecting = False
 
     sys.addaudithook(see)
 
@@ -145,7 +144,7 @@ def _kill(room: str) -> None:
 
 
 def _fill(room: str) -> None:
-    """Take all the space there is, where the room is mounted; else no file can grow any more."""
+    """Take all space if the room is mounted; otherwise let no file grow any more."""
     if not os.path.ismount(room):
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
@@ -155,4 +154,4 @@ def _fill(room: str) -> None:
             pass
 
 
-_HAPPENS: dict[str, Callable[[str], None]] = {KILL: _kill, FULL: _fill}
+_INJECT: dict[str, Callable[[str], None]] = {KILL: _kill, FULL: _fill}

@@ -1,4 +1,4 @@
-"""How time and memory grow along n or d: the rows of a table, and its picture."""
+"""Growth of time and memory along n or d: the rows of a table, and its picture."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from medjax.lab import plots
 Size = Literal["n", "d"]
 WORDS: dict[Size, str] = {"n": "worker", "d": "parameter"}
 NEAR: dict[Size, int] = {"n": 100, "d": 100_000}
-"""Time for each worker or parameter is compared with that at the point nearest to these."""
+"""Sizes near which a point is the reference for the time of each worker or parameter."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Row:
         ms: milliseconds for a step.
         relative: ms for each worker, or parameter, as a multiple of that at the reference.
         compile_s: seconds to compile.
-        peak_mb: megabytes (10^6 bytes) that the process held at most.
-        beyond_mb: those beyond the baseline.
+        peak_mb: peak memory of the process in megabytes (10^6 bytes).
+        beyond_mb: megabytes of that beyond the baseline.
     """
 
     n: int
@@ -41,13 +41,13 @@ class Row:
 def rows(
     along: Size, measured: Sequence[tuple[int, int, Measurement]], baseline: Measurement
 ) -> list[Row]:
-    """The table along n or d, from (n, d, what was measured)."""
+    """Return the table along n or d from (n, d, measurement)."""
 
     def size(n: int, d: int) -> int:
         return n if along == "n" else d
 
-    # The nearest that didn't fail; each is that point's time for one worker or parameter.
-    *_, each = min(
+    # The nearest point that didn't fail gives the time for one worker or parameter.
+    *_, reference = min(
         (math.isnan(m.ms), abs(math.log(size(n, d) / NEAR[along])), m.ms / size(n, d))
         for n, d, m in measured
     )
@@ -56,7 +56,7 @@ def rows(
             n,
             d,
             m.ms,
-            m.ms / size(n, d) / each,
+            m.ms / size(n, d) / reference,
             m.compile_s,
             m.peak_bytes / 1e6,
             (m.peak_bytes - baseline.peak_bytes) / 1e6,
@@ -66,7 +66,7 @@ def rows(
 
 
 def picture(tables: dict[Size, list[Row]], title: str) -> Figure:
-    """Time and memory, a row of panels for each table; the dashed lines have slope 1."""
+    """Draw time and memory, a row of panels for each table; the dashed lines have slope 1."""
     figure, axes = plots.new_figure(len(tables), 2, title)
     for (along, table), time, memory in zip(tables.items(), axes[::2], axes[1::2], strict=True):
         sizes = [getattr(row, along) for row in table]

@@ -1,7 +1,7 @@
 """Time of each kernel alone, on n vectors of d numbers, beside JAX, NumPy and PyTorch.
 
-Each as one calls it without further thought, PyTorch where it is installed. Nothing else should
-run meanwhile: it would slow down the threads of PyTorch by more than its share.
+The others are called in the obvious way, PyTorch where it is installed. Nothing else should run
+meanwhile: it would slow down the threads of PyTorch by more than its share.
 """
 
 import itertools
@@ -18,11 +18,11 @@ from medjax.lab.storage import results
 WORKERS = (5, 11, 101, 1001)
 DIMS = (10_000, 100_000, 1_000_000)
 ALWAYS = ((101, 101_770), (1001, 20_000))
-"""Sizes that the defaults have besides: those for which the project has targets."""
+"""Further default sizes, for which the project has targets."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code. A mistake exits with 2."""
+    """Run the command and return its exit code."""
     parser = cli.Parser("python -m benchmarks.kernels", __doc__ or "")
     parser.add_argument(
         "--kernels",
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """The table."""
+    """Print the table."""
     headings = ("kernel", "n", "d", "ms", "compile, s", "jnp", "NumPy", "PyTorch")
     report.print_table(
         headings,

@@ -1,4 +1,4 @@
-"""Runs and sweeps that are killed at random moments, and gone on with."""
+"""Kills of runs and sweeps at random moments."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,16 @@ from benchmarks.survival import RUN, SWEEP, Scene, Undisturbed, survivors, undis
 
 
 def runs(count: int) -> tuple[int, int]:
-    """Kill so many runs; returns how many, and how many of them ended as if they hadn't been."""
+    """Kill `count` runs and continue each.
+
+    Returns:
+        The number of kills, and of those after which the results are those of an undisturbed run.
+    """
     return _kill(RUN, count)
 
 
 def sweeps(count: int) -> tuple[int, int]:
-    """Kill so many sweeps."""
+    """Kill `count` sweeps and continue each; return what `runs` does."""
     return _kill(SWEEP, count)
 
 
@@ -22,12 +26,12 @@ def _kill(scene: Scene, count: int) -> tuple[int, int]:
     return survivors(scene, moments(undisturbed(scene), count))
 
 
-def moments(whole: Undisturbed, count: int, seed: int = 0) -> Sequence[Fault]:
-    """Kills spread over the whole life: in turn before a change of a file, and at any time."""
+def moments(command: Undisturbed, count: int, seed: int = 0) -> Sequence[Fault]:
+    """Spread kills over a command's life, in turn before a change of a file and at any time."""
     shares = (np.arange(count) + np.random.default_rng(seed).random(count)) / count
     return [
-        Fault(KILL, seconds=float(share) * whole.seconds)
+        Fault(KILL, seconds=float(share) * command.seconds)
         if k % 2
-        else Fault(KILL, change=int(share * whole.changes))
+        else Fault(KILL, change=int(share * command.changes))
         for k, share in enumerate(shares)
     ]

@@ -1,7 +1,8 @@
-"""The rules and the noise in medjax, and as one writes them in other libraries without a thought.
+"""Rules and noise in medjax, and the obvious code for them in other libraries.
 
-A rule is a function of the stacked vectors `(n, ...)` and of f, the number trimmed at either end;
-noise, of an array whose shape it takes and of a key or generator, where the library has them.
+A rule is a function of the stacked vectors `(n, ...)` and of f, the number trimmed at either end.
+Noise is a function of an array, whose shape it takes, and of a key or generator, where the library
+has them.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ import medjax
 from benchmarks.report import optional
 
 B = 1e-3
-"""The scale of the noise. No time depends on it."""
+"""Scale of the noise. No time depends on it."""
 
 torch = optional("torch")
 
@@ -27,13 +28,13 @@ Kernel = Callable[[Any, Any], Any]
 
 @dataclass(frozen=True)
 class Library:
-    """The rules by their names in `experiments`, and standard normal noise."""
+    """Rules by their names on the command line, and standard normal noise."""
 
     rules: Mapping[str, Callable[[Any, int], Any]]
     normal: Kernel
 
     def kernel(self, name: str, f: int) -> Kernel:
-        """`normal` itself, or a rule, `noisy_` or not."""
+        """Return `normal`, or a rule, `noisy_` or not."""
         if name == "normal":
             return self.normal
         rule = self.rules[name.removeprefix("noisy_")]
@@ -43,10 +44,10 @@ class Library:
 
 
 class Medjax(Library):
-    """Our own."""
+    """The rules of medjax."""
 
     def kernel(self, name: str, f: int) -> Kernel:
-        """The noisy vote draws the sign itself."""
+        """Return the kernel of that name; that of `noisy_sign` draws the sign itself."""
         return _noisy_sign if name == "noisy_sign" else super().kernel(name, f)
 
 

@@ -1,4 +1,4 @@
-"""A kernel on a matrix of n vectors of d numbers: the candidates, and their times."""
+"""Times of a kernel by several libraries on a matrix of n vectors of d numbers."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,14 @@ from benchmarks.libraries import JAX, MEDJAX, NUMPY, TORCH, torch
 from benchmarks.timing import Figure, Prepare, called, jitted, measure, seconds_per_call
 
 KERNELS = ("median", "trimmed_mean", "normal", "sign", "noisy_sign")
-_SECONDS = 0.2  # for about so long a candidate runs in each turn
+_SECONDS = 0.2  # about the length of a turn
 _MOST_CALLS = 1000
 _SAMPLE = 1 << 18  # entries of the matrix from which the time of a larger one is estimated
 
 
 @dataclass(frozen=True)
 class Row:
-    """A kernel at a size; by library, what was measured, or the estimate that was too long."""
+    """A kernel at a size: figures by library, or estimates that were above the budget."""
 
     kernel: str
     n: int
@@ -29,7 +29,7 @@ class Row:
     estimated_s: dict[str, float]
 
     def slower(self, library: str) -> float | None:
-        """How many times slower than medjax."""
+        """Return a library's time as a multiple of that of medjax."""
         figure = self.figures.get(library)
         return figure and figure.ms / self.figures["medjax"].ms
 
@@ -37,7 +37,7 @@ class Row:
 def measure_size(
     kernels: Sequence[str], n: int, d: int, repeats: int, budget: float
 ) -> Iterator[Row]:
-    """Each kernel on one matrix."""
+    """Measure each kernel on one matrix."""
     x = np.random.default_rng(0).standard_normal((n, d), np.float32)
     for kernel in dict.fromkeys(kernels):
         print(f"{kernel}, n = {n}, d = {d}", file=sys.stderr)
@@ -62,7 +62,7 @@ def _candidates(kernel: str, x: np.ndarray) -> dict[str, Prepare]:
 
 
 def _estimates(kernel: str, x: np.ndarray) -> dict[str, float]:
-    """Seconds for one call of each library but ours, which are linear in d."""
+    """Estimate the seconds for one call of each other library, which are linear in d."""
     n, d = x.shape
     width = max(1, _SAMPLE // n)
     sample = _candidates(kernel, np.ascontiguousarray(x[:, :width]))

@@ -1,4 +1,4 @@
-"""What the commands share besides the timing: the machine, the table, the files."""
+"""Options, tables and files that the commands share."""
 
 import argparse
 import math
@@ -15,13 +15,13 @@ from medjax.lab.settings import cli
 from medjax.lab.storage import results
 
 NOT_MEASURED = "—"
-# Of other processes, since ours has yet to work: they distort every figure.
+# The load of other processes, as this one has yet to work: they distort every figure.
 _LOAD_AT_START = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
 _VERSIONS = ("python", "jax", "jaxlib", "numpy", "optax")
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """The options of every command."""
+    """Add the options of every command."""
     parser.add_argument(
         "--repeats", metavar="R", type=cli.integer(1), default=5, help="turns (default: 5)"
     )
@@ -29,7 +29,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
 
 
 def file(text: str) -> Path:
-    """A type for argparse: a file that can be written, so that no figures are lost at the end."""
+    """Parse, for argparse, a file that can be written, so that no figures are lost at the end."""
     path = Path(text)
     try:
         if path.is_dir():
@@ -42,14 +42,14 @@ def file(text: str) -> Path:
 
 
 def picture(text: str) -> Path:
-    """A type for argparse: such a file, for a picture."""
+    """Parse, for argparse, a file for a picture."""
     if Path(text).suffix not in (".png", ".svg", ".pdf"):
         raise argparse.ArgumentTypeError(f"{text!r} must end in .png, .svg or .pdf")
     return file(text)
 
 
 def optional(package: str) -> Any:
-    """A package, or None where it, or what it needs, isn't installed."""
+    """Import a package, or return None where it, or a package that it needs, isn't installed."""
     try:
         return import_module(package)
     except ImportError:
@@ -57,7 +57,7 @@ def optional(package: str) -> Any:
 
 
 def provenance(packages: Iterable[str] = ()) -> dict[str, Any]:
-    """What explains the figures, with the versions of the packages compared with."""
+    """Return the record that explains the figures, with the versions of further packages."""
     record = results.provenance()
     record["device"]["load_at_start"] = _LOAD_AT_START
     record["versions"] |= {package: metadata.version(package) for package in packages}
@@ -65,7 +65,7 @@ def provenance(packages: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def print_machine(record: dict[str, Any], packages: Iterable[str] = ()) -> None:
-    """The machine, and the versions of what matters here."""
+    """Print the machine and the versions of the packages."""
     device = record["device"]
     versions = (f"{name} {record['versions'][name]}" for name in (*_VERSIONS, *packages))
     print(
@@ -77,7 +77,7 @@ def print_machine(record: dict[str, Any], packages: Iterable[str] = ()) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], width: int = 100) -> None:
-    """A table whose first column is of words and the others of numbers."""
+    """Print a table with words in the first column and numbers in the others."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == headings[0] else "right")
@@ -88,7 +88,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], width: i
 
 
 def cells(formats: Sequence[str], values: Sequence[Any]) -> list[str]:
-    """The values as the formats have them, NaN as a dash."""
+    """Format the values, NaN as a dash."""
     return [
         NOT_MEASURED if isinstance(value, float) and math.isnan(value) else form.format(value)
         for form, value in zip(formats, values, strict=True)
@@ -96,14 +96,14 @@ def cells(formats: Sequence[str], values: Sequence[Any]) -> list[str]:
 
 
 def digits(value: float, count: int = 3) -> str:
-    """A number in so many digits that count, and in all of those before the point: 0.0844, 1234."""
+    """Format a number with that many significant digits, and all before the point: 0.0844, 1234."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     return f"{value:,.{max(0, count - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
 def ratio(value: float | None) -> str:
-    """A ratio in two digits or more, or a dash."""
+    """Format a ratio with two digits or more, None as a dash."""
     if value is None:
         return NOT_MEASURED
     return f"{value:.0f}×" if value >= 10 else f"{value:.1f}×" if value >= 1 else f"{value:.2f}×"

@@ -1,8 +1,8 @@
 """Time of a step and peak memory, as the number of workers n and of parameters d grow.
 
-Each point is measured in a process of its own. Its memory is the most that the process ever held,
-the workers' images and the compiler's own included: in total, and beyond the baseline, a process
-that makes the same steps with the fewest of the workers and 1 hidden unit.
+Each point is measured in a process of its own. Its memory is the peak of the whole process, images
+and compiler included: in total, and beyond the baseline, a process that makes the same steps with
+the smallest number of workers and 1 hidden unit.
 """
 
 import math
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from benchmarks import report, workload
-from benchmarks._point import Point, measure_apart, measured_or_nan
+from benchmarks._point import Point, measure_in_subprocess, measure_or_nan
 from benchmarks.growth import WORDS, Row, Size, picture, rows
 from medjax.lab.settings import algorithms, cli, named
 from medjax.lab.storage import results
@@ -19,11 +19,11 @@ from medjax.lab.storage import results
 WORKERS = (10, 100, 1000, 10_000)
 DIMS = (10_000, 100_000, 1_000_000, 10_000_000)
 WORKERS_OF_DIMS = 10
-"""The number of workers while d grows."""
+"""Number of workers while d grows."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 1 if a point failed, 2 for a mistake."""
+    """Run the command and return its exit code: 1 if a point failed."""
     parser = cli.Parser("python -m benchmarks.scaling", __doc__ or "")
     parser.add_argument(
         "--rule",
@@ -70,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers = {n for pairs in points.values() for n, _ in pairs}
         for n in workers:
             workload.optimizer(arguments.rule, n)
-        baseline = measure_apart(Point(arguments.rule, min(workers), 1, arguments.batch_size, 1))
+        baseline = measure_in_subprocess(
+            Point(arguments.rule, min(workers), 1, arguments.batch_size, 1)
+        )
     except (ValueError, RuntimeError) as error:
         parser.error(str(error))
 
@@ -81,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 (
                     n,
                     workload.num_params(hidden),
-                    measured_or_nan(
+                    measure_or_nan(
                         Point(arguments.rule, n, hidden, **common),
                         f"n = {n}, d = {workload.num_params(hidden)}",
                     ),

@@ -1,4 +1,4 @@
-"""How the time of a step changes with the number of devices: the rows of a table, its picture."""
+"""Time of a step by the number of devices: the rows of a table, and its picture."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,11 @@ class Row:
 
     Attributes:
         ms: milliseconds for a step.
-        relative: as a multiple of that on one device, of the same n (strong) or of n/k (weak).
-        per_worker: the same of the time for each worker: `relative`, or, weak, a k-th of it. Rules
-            that compare all workers with all, as Krum does, have more to do for each of more.
+        relative: the multiple of the time on one device, of the same n (strong) or n/k (weak).
+        per_worker: the same for the time of each worker: `relative`, or `relative`/k (weak). Rules
+            that compare all workers with all, as Krum does, do more for each where there are more.
         compile_s: seconds to compile.
-        difference: from one device's parameters, of the same n; see `workload.difference`.
+        difference: `workload.difference` from one device with the same n.
     """
 
     rule: str
@@ -48,22 +48,22 @@ def rows(
     workers: Mapping[int, int],
     measured: Mapping[tuple[str, int, int], Measurement],
 ) -> list[Row]:
-    """The table, from what was measured by (rule, n, k)."""
+    """Return the table from the measurements by (rule, n, k)."""
     table = []
     for rule in rules:
         alone = measured[rule, workers[1], 1].ms
         for k, n in sorted(workers.items()):
             m = measured[rule, n, k]
             relative = m.ms / alone
-            each = relative if kind == "strong" else relative / k
-            table.append(Row(rule, k, n, m.ms, relative, each, m.compile_s, m.difference))
+            per_worker = relative if kind == "strong" else relative / k
+            table.append(Row(rule, k, n, m.ms, relative, per_worker, m.compile_s, m.difference))
     return table
 
 
 def picture(tables: Mapping[Kind, Sequence[Row]], title: str) -> Figure:
-    """Time of a step as a multiple of one device's, a panel for each table, a line for each rule.
+    """Draw times as multiples of one device's: a panel for each table, a line for each rule.
 
-    Dashed is a time proportional to the number of workers: on shared cores, no overhead.
+    The dashed line is proportional to the number of workers: on shared cores, no overhead.
     """
     figure, axes = plots.new_figure(1, len(tables), f"{title}\n{_SHARED}")
     for axis, (kind, table) in zip(axes, tables.items(), strict=True):

@@ -28,14 +28,14 @@ RULES = (
     *("noisy_mean", "noisy_median", "noisy_sign", "noisy_trimmed_mean"),
     *("meamed", "krum", "geometric_median", "centered_clipping:tau=1"),
 )
-"""Some of each family."""
+"""Default rules, some of each family."""
 
 GRAM = (
     *("krum", "multi_krum", "geometric_median", "centered_clipping:tau=1", "monna", "caf", "cge"),
     *("bulyan", "dnc", "signguard", "clipped_clustering"),
     *("nnm+mean", "nnm+trimmed_mean", "nnm+krum", "arc+krum", "arc+nnm+krum", "bucketing+krum"),
 )
-"""Those that look at the Gram matrix of the vectors, alone and after mixings, for any n."""
+"""Rules that use the Gram matrix of the vectors, alone and after mixings, for any n."""
 
 BARE = "bare gradients"
 EXACT = "noisy_sign, exact noise"
@@ -46,14 +46,14 @@ OTHERS = {
 }
 _PACKAGES = {"PyTorch": "torch", "ByzFL": "byzfl"}
 BATCH_SIZE = 32
-_SECONDS = 1.0  # for about so long a candidate runs in each turn
+_SECONDS = 1.0  # about the length of a turn
 
 Key = tuple[str, str]
-"""A row of the table, and whose step it is: "medjax" or one of the others."""
+"""A row of the table, and the author of the step: "medjax" or one of the others."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code. A mistake exits with 2."""
+    """Run the command and return its exit code."""
     parser = cli.Parser("python -m benchmarks.step", __doc__ or "")
     add_options(parser)
     parser.add_argument(
@@ -109,7 +109,7 @@ def candidates(
     optimizers: Mapping[str, optax.GradientTransformation],
     others: Mapping[str, Any],
 ) -> dict[Key, Prepare]:
-    """Bare gradients, the steps of medjax, and those of the others."""
+    """Return bare gradients, the steps of medjax, and those of the others."""
     n = len(work.data.sizes)
     found = {(BARE, "medjax"): steps.bare(work)}
     for row, optimizer in optimizers.items():
@@ -121,7 +121,7 @@ def candidates(
 
 
 def optimizers(rules: Iterable[str], num_workers: int) -> dict[str, optax.GradientTransformation]:
-    """Ours, by their rows in the table.
+    """Return the optimizers of medjax by their rows in the table.
 
     Raises:
         ValueError: if a rule can't have so many workers.
@@ -135,7 +135,7 @@ def optimizers(rules: Iterable[str], num_workers: int) -> dict[str, optax.Gradie
 
 
 def compare(figures: Mapping[Key, Figure]) -> dict[str, dict[str, dict[str, float]]]:
-    """The figures by row and column, each with its ratio: ours to bare, the others' to ours."""
+    """Return figures by row and column with ratios: medjax to bare gradients, others to medjax."""
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for (row, column), figure in figures.items():
         ours = column == "medjax"
@@ -146,7 +146,7 @@ def compare(figures: Mapping[Key, Figure]) -> dict[str, dict[str, dict[str, floa
 
 
 def add_options(parser: cli.Parser) -> None:
-    """The options that say which steps there are."""
+    """Add the options that choose the steps."""
     rules = parser.add_mutually_exclusive_group()
     rules.add_argument(
         "--rules",
@@ -173,7 +173,7 @@ def add_options(parser: cli.Parser) -> None:
 
 
 def rule_name(text: str) -> str:
-    """A type for argparse: a rule, perhaps after mixings."""
+    """Parse, for argparse, a rule, perhaps after mixings."""
     *mixings, rule = named.links(text)
     for mixing in mixings:
         named.one_of("mixing", MIXINGS)(mixing)
@@ -182,7 +182,7 @@ def rule_name(text: str) -> str:
 
 
 def _others() -> dict[str, Any]:
-    """Those that run where JAX does."""
+    """Return the others that run on the platform of JAX."""
     on_cpu = jax.default_backend() == "cpu"
     return {name: step for name, step in OTHERS.items() if on_cpu or name not in _PACKAGES}
 

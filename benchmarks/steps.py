@@ -1,4 +1,4 @@
-"""Whole steps, as loops to be timed: bare gradients, the obvious JAX code, PyTorch, and ByzFL."""
+"""Loops of whole steps to be timed: bare gradients, the obvious JAX code, PyTorch, and ByzFL."""
 
 import inspect
 import sys
@@ -19,33 +19,33 @@ from medjax import WorkerData
 from medjax.lab.settings import algorithms, named
 
 Step = Callable[[Any, WorkerData], Any]
-"""From a state and the workers' data to the state after a step."""
+"""A function from a state and the workers' data to the state after a step."""
 
 
 def gradients(work: Workload) -> Callable[[PyTree, WorkerData], PyTree]:
-    """The n local gradients at given parameters, stacked."""
+    """Return a function that stacks the n local gradients at given parameters."""
     return lambda params, data: jax.vmap(jax.grad(work.loss), (None, 0, 0))(params, *data.examples)
 
 
 def bare(work: Workload) -> Prepare:
-    """The n local gradients, all of them materialised, and nothing else."""
+    """Prepare a step that computes all n local gradients, and nothing else."""
 
     def step(params: PyTree, data: WorkerData) -> PyTree:
         stacked = lax.optimization_barrier(gradients(work)(params, data))
-        # One worker's, so that the next step depends on this one at no cost.
+        # The next step depends on this one by one worker's gradient, at no cost.
         return jax.tree.map(lambda p, g: p - STEP_SIZE * g[0], params, stacked)
 
     return _loop(step, work.params, work.data)
 
 
 def obvious_jax(work: Workload, rule_name: str, f: int) -> Prepare | None:
-    """The step as one writes it at first, or None for a rule that isn't one line."""
+    """Prepare the obvious step in JAX, or return None for a rule that isn't one line."""
     step = obvious_step(work, rule_name, f)
     return None if step is None else _loop(step, (work.params, jax.random.key(3)), work.data)
 
 
 def obvious_step(work: Workload, rule_name: str, f: int) -> Step | None:
-    """One such step; its state is the parameters and a key."""
+    """Return one obvious step; its state is the parameters and a key."""
     rule = JAX.rules.get(_base(rule_name))
     if rule is None:
         return None
@@ -72,7 +72,7 @@ def _loop(step: Step, state: Any, data: WorkerData) -> Prepare:
 
 
 def pytorch(work: Workload, rule_name: str, f: int) -> Prepare | None:
-    """One model, its gradients worker by worker, stacked, and PyTorch's own functions."""
+    """Prepare a step in PyTorch: gradients worker by worker, and PyTorch's own functions."""
     rule = TORCH.rules.get(_base(rule_name))
     if torch is None or rule is None:
         return None
@@ -80,7 +80,7 @@ def pytorch(work: Workload, rule_name: str, f: int) -> Prepare | None:
 
 
 def byzfl(work: Workload, rule_name: str, f: int) -> Prepare | None:
-    """The same gradients, and ByzFL's aggregator of the rule's name, if it has one."""
+    """Prepare the step with ByzFL's aggregator of the rule's name, if it has one."""
     aggregators = optional("byzfl.aggregators.aggregators")
     rule = _base(rule_name)
     name = {"mean": "Average", "trimmed_mean": "TrMean"}.get(rule, _camel_case(rule))
@@ -99,7 +99,7 @@ def byzfl(work: Workload, rule_name: str, f: int) -> Prepare | None:
 
 
 def _worker_by_worker(work: Workload, rule_name: str, aggregate: Callable[[Any], Any]) -> Prepare:
-    """The step in PyTorch, from the function that aggregates an (n, d) tensor."""
+    """Prepare a step in PyTorch, given the function that aggregates an (n, d) tensor."""
 
     def prepare() -> Run:
         linear, entropy = torch.nn.Linear, torch.nn.functional.cross_entropy

@@ -1,4 +1,4 @@
-"""What things happen to, what a user does next, and whether all is then as if nothing had."""
+"""Comparison of a disturbed and then continued command with an undisturbed one."""
 
 import atexit
 import json
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 from matplotlib.image import imread
 
-from benchmarks.faults import FILLER, KILL, Ending, Fault, carry_out
+from benchmarks.faults import FILLER, KILL, Ending, Fault, run_command
 from medjax.lab.storage import checkpoints, files, results
 from medjax.lab.storage.keeper import FOLDER, Keeper
 from medjax.lab.sweep import store
@@ -27,12 +27,12 @@ _TINY = (
 
 
 class Scene(NamedTuple):
-    """A command.
+    """A command to disturb.
 
     Attributes:
-        module: whose `main` is called.
-        arguments: for it, but for --out.
-        table: what it writes.
+        module: the module whose `main` is called.
+        arguments: its arguments besides --out.
+        table: the name of the table that it writes.
     """
 
     module: str
@@ -54,7 +54,7 @@ PAPER = Scene("experiments.paper.__main__", ("fig1",), "trajectories.parquet")
 
 
 class Undisturbed(NamedTuple):
-    """A command to which nothing happened: its folder, its changes to files, its seconds."""
+    """An undisturbed command: its output folder, its changes of files, its seconds."""
 
     folder: Path
     changes: int
@@ -63,17 +63,17 @@ class Undisturbed(NamedTuple):
 
 @cache
 def undisturbed(scene: Scene) -> Undisturbed:
-    """Carry the command out: twice, as the first time it compiles."""
+    """Run the command, twice, so that the second time doesn't compile."""
     with tempfile.TemporaryDirectory() as room:
-        _carried_out(scene, Path(room))
-    kept = Path(tempfile.mkdtemp())  # until nobody asks any more
+        _undisturbed_in(scene, Path(room))
+    kept = Path(tempfile.mkdtemp())  # every fault is compared with it
     atexit.register(shutil.rmtree, kept, ignore_errors=True)
-    return _carried_out(scene, kept)
+    return _undisturbed_in(scene, kept)
 
 
-def _carried_out(scene: Scene, room: Path) -> Undisturbed:
+def _undisturbed_in(scene: Scene, room: Path) -> Undisturbed:
     folder = room / "out"
-    ending = carry_out(scene.module, _first(scene, folder), room)
+    ending = run_command(scene.module, _first_arguments(scene, folder), room)
     if ending.code != 0:
         raise RuntimeError(f"{scene.module} ended with {ending.code}: {ending.errors}")
     return Undisturbed(folder, ending.changes, ending.seconds)
@@ -84,49 +84,49 @@ def survivors(
     faults: Sequence[Fault],
     room: Callable[[], AbstractContextManager[str]] = tempfile.TemporaryDirectory,
 ) -> tuple[int, int]:
-    """Let each of the faults happen; what isn't as it should be is said.
+    """Inject the faults one by one, and print on stderr what is wrong afterwards.
 
     Args:
         scene: the command.
-        faults: what happens.
+        faults: the faults.
         room: makes an empty folder for each.
 
     Returns:
-        How many were tried, and how many were survived.
+        The number of faults, and of those that were survived.
     """
     survived = 0
     for fault in faults:
         with room() as place:
-            wrong = list(_after(scene, fault, Path(place)))
-        survived += not wrong
-        for line in wrong:
-            print(f"{scene.module}, {fault}: {line}", file=sys.stderr)
+            complaints = list(_complaints(scene, fault, Path(place)))
+        survived += not complaints
+        for complaint in complaints:
+            print(f"{scene.module}, {fault}: {complaint}", file=sys.stderr)
     return len(faults), survived
 
 
-def _first(scene: Scene, folder: Path) -> tuple[str, ...]:
+def _first_arguments(scene: Scene, folder: Path) -> tuple[str, ...]:
     return (*scene.arguments, "--out", str(folder))
 
 
-def _next(scene: Scene, folder: Path) -> tuple[str, ...] | None:
-    """What a user does after something happened: nothing, or the same again, or --resume."""
+def _next_arguments(scene: Scene, folder: Path) -> tuple[str, ...] | None:
+    """Return what a user would run next: the same again, --resume, or nothing."""
     if scene != RUN or not (folder / scene.table).exists():
-        return _first(scene, folder)
+        return _first_arguments(scene, folder)
     if results.read_json(folder / checkpoints.SUMMARY).get("step") == _STEPS:
         return None
     return ("--resume", str(folder))
 
 
-def _after(scene: Scene, fault: Fault, room: Path) -> Iterator[str]:
-    """What is wrong after a fault."""
+def _complaints(scene: Scene, fault: Fault, room: Path) -> Iterator[str]:
+    """Inject a fault, continue, and describe what is wrong."""
     folder, whole = room / "out", undisturbed(scene).folder
-    ending = _disturbed(scene, fault, room)
+    ending = _disturb(scene, fault, room)
     (room / FILLER).unlink(missing_ok=True)
-    yield from _badly_ended(ending, fault)
-    yield from _torn(folder)
-    arguments = _next(scene, folder)
+    yield from _ending_complaints(ending, fault)
+    yield from _torn_files(folder)
+    arguments = _next_arguments(scene, folder)
     if arguments is not None:
-        ending = carry_out(scene.module, arguments, room)
+        ending = run_command(scene.module, arguments, room)
         if ending.code != 0 or ending.errors:
             yield f"{arguments} ended with {ending.code}: {ending.errors}"
             return
@@ -137,27 +137,30 @@ def _after(scene: Scene, fault: Fault, room: Path) -> Iterator[str]:
         names.remove(files.LOCK)
     if names != _names(whole):
         yield f"the files differ: {names}, not {_names(whole)}"
-    if scene == RUN and _state(folder) != _state(whole):
+    if scene == RUN and _last_state(folder) != _last_state(whole):
         yield "the last state differs"
 
 
-def _disturbed(scene: Scene, fault: Fault, room: Path) -> Ending:
-    """How the command ended. A kill that came too late comes earlier."""
+def _disturb(scene: Scene, fault: Fault, room: Path) -> Ending:
+    """Run the command with a fault; a kill that came too late is repeated earlier."""
     folder = room / "out"
-    ending = carry_out(scene.module, _first(scene, folder), room, fault)
+    ending = run_command(scene.module, _first_arguments(scene, folder), room, fault)
     while fault.seconds is not None and ending.code == 0:
         fault = fault._replace(seconds=0.8 * fault.seconds)
         shutil.rmtree(folder)
-        ending = carry_out(scene.module, _first(scene, folder), room, fault)
+        ending = run_command(scene.module, _first_arguments(scene, folder), room, fault)
     return ending
 
 
-def _badly_ended(ending: Ending, fault: Fault) -> Iterator[str]:
-    """A kill is a kill. A refusal is one line and 1, or 2 before anything was begun."""
+def _ending_complaints(ending: Ending, fault: Fault) -> Iterator[str]:
+    """Check that a kill kills, and a disk's refusal gives one line and exit code 1.
+
+    The exit code is 2 if the command had written nothing yet.
+    """
     if fault.kind == KILL:
         if ending.code != -9:
             yield f"ended before the kill, with {ending.code}: {ending.errors}"
-    elif ending.code == 0:  # nothing was left to be written
+    elif ending.code == 0:  # there was nothing left to write
         if ending.errors:
             yield f"said {ending.errors}"
     elif (
@@ -168,32 +171,37 @@ def _badly_ended(ending: Ending, fault: Fault) -> Iterator[str]:
         yield f"ended with {ending.code}: {ending.errors}"
 
 
-def _torn(folder: Path) -> Iterator[str]:
-    """The files that aren't whole."""
-    readers: dict[str, Callable[[Path], object]] = {
-        ".json": lambda path: json.loads(path.read_text()),
-        ".parquet": pq.read_table,
-        ".png": imread,
-        ".svg": lambda path: path.read_text().index("</svg>"),
-        ".md": Path.read_text,
-    }
+_READERS: dict[str, Callable[[Path], object]] = {
+    ".json": lambda path: json.loads(path.read_text()),
+    ".parquet": pq.read_table,
+    ".png": imread,
+    ".svg": lambda path: path.read_text().index("</svg>"),
+}
+_UNREADABLE = (OSError, SyntaxError, ValueError)  # SyntaxError is Pillow's, of a torn PNG
+
+
+def _torn_files(folder: Path) -> Iterator[str]:
+    """Describe the files that can't be read."""
     for path in (*folder.glob("*"), *folder.glob(f"{store.PARTS}/*")):
         if path.is_file() and not files.is_leftover(path):
             try:
-                readers[path.suffix](path)
-            except Exception as error:
+                _READERS.get(path.suffix, Path.read_text)(path)
+            except _UNREADABLE as error:
                 yield f"{path.name} is torn: {error!r}"
 
 
 def _names(folder: Path) -> list[str]:
-    """All files and folders but those within checkpoints, whose steps are a matter of the pace."""
+    """Return the sorted names of all files, without the numbers of the kept checkpoints.
+
+    These depend on the pace.
+    """
     others = [*folder.glob("*"), *folder.glob(f"{store.PARTS}/*")]
     kept = ("a step" if x.name.isdigit() else x.name for x in folder.glob(f"{FOLDER}/*"))
     return sorted([*(str(x.relative_to(folder)) for x in others), *kept])
 
 
-def _state(folder: Path) -> tuple[int, list[bytes]] | None:
-    """The last checkpoint."""
+def _last_state(folder: Path) -> tuple[int, list[bytes]] | None:
+    """Return the step and the leaves of the last checkpoint."""
     keeper = Keeper(folder / FOLDER, 1)
     try:
         start = keeper.latest()

@@ -1,8 +1,8 @@
-"""A grid as one program against its runs one by one: their loops alone, and as processes.
+"""Time of a grid as one program, and of its runs one by one: loops alone, and as processes.
 
-The loops alone are timed in turns within this process: 32 runs with a program compiled for one run,
-which is what 32 processes do between compiling and writing, against the chunks of the sweep. As
-processes, `medjax.lab.sweep` is timed once, and `medjax.lab.commands.run` for a few of the runs.
+The loops alone are timed in turns within this process: all runs with a program compiled for one
+run, which is what their processes do between compiling and writing, and the chunks of the sweep. As
+processes, `experiments.sweep` is timed once, and `experiments.run` for a few of the runs.
 """
 
 import statistics
@@ -36,7 +36,7 @@ _STEPS = 300
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     parser = cli.Parser("python -m benchmarks.sweep", __doc__ or "")
     parser.add_argument(
         "--workers", metavar="N", type=cli.integer(1), default=10, help="(default: 10)"
@@ -67,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         groups = make_groups(runs, {arguments.dataset: load(arguments.dataset)})
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
-    alone = one_by_one(runs)
+    time_one_by_one = prepare_one_by_one(runs)
     loops: dict[str, list[float]] = {"one by one": [], "sweep": []}
     for _ in range(arguments.repeats):
-        loops["one by one"].append(alone())
-        loops["sweep"].append(together(groups))
+        loops["one by one"].append(time_one_by_one())
+        loops["sweep"].append(time_sweep(groups))
     medians = {name: statistics.median(times) for name, times in loops.items()}
     with tempfile.TemporaryDirectory() as folder:
         processes = time_processes(runs, common, arguments.processes, Path(folder))
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     record = report.provenance()
     print(
         f"{len(runs)} runs of {arguments.steps} steps: "
-        f"8 values of b, 4 seeds, {arguments.workers} workers"
+        f"{len(AXES['b'])} values of b, {len(AXES['seed'])} seeds, {arguments.workers} workers"
     )
     report.print_machine(record)
     ratio = {
@@ -102,8 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def one_by_one(runs: Sequence[RunConfig]) -> Callable[[], float]:
-    """The seconds that the runs take in turn, by the program of a single one, once it is there."""
+def prepare_one_by_one(runs: Sequence[RunConfig]) -> Callable[[], float]:
+    """Compile the program of one run; return a timer of all runs by it, one after the other."""
     setups = [build(run) for run in runs]
     program = one_run(setups[0].task)
     first = setups[0]
@@ -128,12 +128,14 @@ def one_by_one(runs: Sequence[RunConfig]) -> Callable[[], float]:
     return measure
 
 
-def together(groups: Sequence[Group]) -> float:
-    """The seconds that the sweep takes, its files included, compiling left out."""
-    most = [runs_side_by_side(group, free_bytes()) for group in groups]
+def time_sweep(groups: Sequence[Group]) -> float:
+    """Time the sweep in seconds, with its files and without compiling."""
+    chunk_sizes = [runs_side_by_side(group, free_bytes()) for group in groups]
     start, compiling = time.perf_counter(), 0.0
     with tempfile.TemporaryDirectory() as folder:
-        for progress in execute(Path(folder), unfinished(Path(folder), groups, most), Stop()):
+        for progress in execute(
+            Path(folder), unfinished(Path(folder), groups, chunk_sizes), Stop()
+        ):
             compiling += 0.0 if progress.compiled is None else progress.compiled.seconds
     return time.perf_counter() - start - compiling
 
@@ -141,16 +143,16 @@ def together(groups: Sequence[Group]) -> float:
 def time_processes(
     runs: Sequence[RunConfig], common: Mapping[str, Any], count: int, folder: Path
 ) -> dict[str, float]:
-    """The seconds that the sweep's process takes, and those of the runs, from some of them."""
-    same = [word for name, value in common.items() for word in (_flag(name), str(value))]
+    """Time the process of the sweep, and estimate those of all runs from some of them."""
+    shared = [word for name, value in common.items() for word in (_flag(name), str(value))]
     axes = [word for name, values in AXES.items() for word in (_flag(name), *map(str, values))]
-    whole = _process("sweep", [*same, *axes], folder / "sweep")
+    whole = _process("sweep", [*shared, *axes], folder / "sweep")
     sample = runs[:: -(-len(runs) // count)]
     taken = [
         _process(
             "run",
             [
-                *same,
+                *shared,
                 "--validation",
                 str(run.validation),
                 "--b",

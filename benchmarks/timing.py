@@ -1,4 +1,4 @@
-"""How everything here is timed: candidates in turns within one process, the median of the turns."""
+"""Timing of candidates in turns within one process, by the median of the turns."""
 
 import statistics
 import time
@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 Run = Callable[[int], object]
-"""Does its work so many times, and returns when all is done."""
+"""A function that does its work a given number of times, and returns when all is done."""
 
 Prepare = Callable[[], Run]
-"""Makes a run: what it takes is the time to compile."""
+"""A function that makes a run: its time is the time to compile."""
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -22,13 +22,13 @@ _SLOW = 5.0  # seconds; a call that takes longer is made only once
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured.
+    """Figures of one candidate.
 
     Attributes:
         ms: milliseconds for one call or step, the median of the turns.
         compile_s: seconds to compile.
-        calls: how many, one after the other, each turn took the average of.
-        turns: how many there were.
+        calls: the number of calls in a turn, which takes their average.
+        turns: the number of turns.
     """
 
     ms: float
@@ -40,12 +40,12 @@ class Figure:
 def measure(
     candidates: Mapping[Name, Prepare], *, repeats: int, seconds: float, most: int
 ) -> dict[Name, Figure]:
-    """Time the candidates in turns, so that a machine that speeds up or slows down does so for all.
+    """Time the candidates in turns, so that a change of the machine's speed affects all of them.
 
     Args:
-        candidates: by name.
+        candidates: the candidates by name.
         repeats: the number of turns.
-        seconds: about how long one candidate's turn should be: the slower, the fewer calls in it.
+        seconds: the approximate length of a turn: the slower a candidate, the fewer calls in it.
         most: the largest number of calls in a turn.
     """
     runs, compile_s, calls, times = {}, {}, {}, {}
@@ -67,13 +67,13 @@ def measure(
 
 
 def seconds_per_call(run: Run) -> float:
-    """A first estimate; the very first call, which pays for more than itself, isn't counted."""
+    """Estimate the time of a call, without the first one, which pays for more than itself."""
     first = _timed(run, 1)
     return first if first > _SLOW else _timed(run, 1)
 
 
 def loop(function: Callable[..., Any], *arguments: Any) -> Prepare:
-    """A jitted loop, whose last argument is its number of steps."""
+    """Prepare a jitted loop, whose last argument is its number of steps."""
 
     def prepare() -> Run:
         program = jax.jit(function).lower(*arguments, jnp.int32(0)).compile()
@@ -83,13 +83,13 @@ def loop(function: Callable[..., Any], *arguments: Any) -> Prepare:
 
 
 def jitted(function: Callable[..., Any], *arguments: Any) -> Run:
-    """Calls of a function, compiled here."""
+    """Compile a function, and return a run that calls it."""
     program = jax.jit(function).lower(*arguments).compile()
     return called(lambda: jax.block_until_ready(program(*arguments)))
 
 
 def called(function: Callable[..., Any], *arguments: Any) -> Run:
-    """Calls of a function as it is."""
+    """Return a run that calls a function as it is."""
 
     def run(calls: int) -> None:
         for _ in range(calls):

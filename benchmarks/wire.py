@@ -1,12 +1,16 @@
 """Bits that cross between devices in one aggregation, read from the compiled program.
 
-For each rule: what every device sends for each coordinate of the model, as the collectives of the
-compiled program say, and the closed form: of a mean 32 bits each way; of a vote, of w workers on
-each device, as many bits as the number of its ayes has, and back the sign, which takes a second bit
-where workers can be tied and ties aren't drawn by lot; of a coordinate-wise rule all numbers of its
-workers, and back one; of a geometric rule these for the Gram matrix, and the mean of the chosen.
-All but for the share, 1/k of k devices, that a device keeps. Of a vote the first number is that
-where nobody abstains, and the second the most that it takes.
+For each rule the table has the bits that every device sends for each coordinate of the model, by
+the collectives of the compiled program, and the closed form:
+
+- a mean sends 32 bits each way;
+- a vote of w workers on each device sends the bits of the number of its ayes, and back the sign,
+  which takes a second bit where workers can be tied and ties aren't drawn by lot;
+- a coordinate-wise rule sends all numbers of its workers, and one back;
+- a geometric rule sends those for the Gram matrix, and the mean of the chosen vectors.
+
+Each of k devices keeps the share 1/k. A vote usually takes the first number, where nobody abstains,
+and at most the second.
 """
 
 import math
@@ -36,11 +40,11 @@ RULES: dict[str, Callable[[int], rules.Rule]] = {
     "krum": lambda n: rules.krum(n // 4),
     "geometric_median": lambda n: rules.geometric_median(),
 }
-"""Some of each family, for n workers."""
+"""Some rules of each family, for n workers."""
 
 
 class Bits(NamedTuple):
-    """Bits that a device sends for each coordinate, at least, and at most: branches may differ."""
+    """Bits that a device sends for each coordinate: the least and the most of all branches."""
 
     least: float
     most: float
@@ -50,8 +54,8 @@ class Exchange(NamedTuple):
     """Bits that a device sends for each coordinate.
 
     Attributes:
-        scattered: of an all-to-all, where every other device is sent something else.
-        shared: of sums over all devices, and of what all are given.
+        scattered: bits of an all-to-all, where every other device is sent something else.
+        shared: bits of sums over all devices, and of results that all are given.
     """
 
     scattered: float
@@ -59,7 +63,7 @@ class Exchange(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 1 if a program sends more than its closed form."""
+    """Run the command and return its exit code: 1 if a program sends more than its closed form."""
     parser = cli.Parser("python -m benchmarks.wire", __doc__ or "")
     for flag, default, what in (
         ("--devices", 7, "k, of a CPU"),
@@ -97,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def per_coordinate(rule: rules.Rule, n: int, d: int, k: int) -> Bits:
-    """The bits that a device sends for each coordinate, by the compiled program."""
+    """Return the bits that a device sends for each coordinate, by the compiled program."""
     mesh = sharding.make_mesh(workers=k)
     tx = sharding.sharded(medjax.aggregate(rule, key=0), mesh)
     where = sharding.worker_sharding(mesh) if n % k == 0 else NamedSharding(mesh, PartitionSpec())
@@ -110,12 +114,12 @@ def per_coordinate(rule: rules.Rule, n: int, d: int, k: int) -> Bits:
 
 
 def closed_form(rule: rules.Rule, n: int, d: int, k: int) -> float:
-    """The same by what the rule's family has to exchange."""
+    """Return the bits that the rule's family has to exchange."""
     return sum(exchange(rule, n, d, k))
 
 
 def exchange(rule: rules.Rule, n: int, d: int, k: int) -> Exchange:
-    """What makes up the closed form."""
+    """Return the two parts of the closed form."""
     w = -(-n // k)
     if isinstance(rule, rules.CoordinateWise):
         scattered, shared = w * WORD, WORD

@@ -1,4 +1,4 @@
-"""The work that is timed: n workers with random images, a fully connected network, one step."""
+"""Timed workload: n workers with random images, a fully connected network, one step."""
 
 import math
 from collections.abc import Callable
@@ -23,8 +23,8 @@ IMAGE = (28, 28, 1)
 CLASSES = 10
 HIDDEN = 128
 STEP_SIZE = 1e-6
-# Of the steps whose result is compared. They have to move the parameters by far more than the
-# rounding of these, or any two runs would seem the same.
+# The steps whose result is compared have to move the parameters by far more than rounding does, or
+# any two runs would seem the same.
 _COMPARED_STEPS = 3
 _COMPARED_STEP_SIZE = 0.01
 
@@ -38,16 +38,16 @@ class Workload:
     objective: Callable[..., medjax.objectives.Losses]
 
     def loss(self, params: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
-        """The average loss of a batch."""
+        """Return the average loss of a batch."""
         return self.objective(params, (images, labels))[0].mean()
 
 
 def build(n: int, batch_size: int, hidden: int = HIDDEN) -> Workload:
-    """n workers with a batch each, and a 784-hidden-10 network."""
+    """Make n workers with a batch each, and a 784-hidden-10 network."""
 
     @jax.jit
     def draw(key: jax.Array) -> jax.Array:
-        # Worker by worker, so that no more memory than the images' own is ever taken.
+        # Worker by worker: it takes no more memory than the images.
         keys = jax.random.split(key, n)
         return lax.map(lambda k: jax.random.uniform(k, (batch_size, *IMAGE)), keys)
 
@@ -62,22 +62,22 @@ def build(n: int, batch_size: int, hidden: int = HIDDEN) -> Workload:
 
 
 def num_params(hidden: int) -> int:
-    """d, of the 784-hidden-10 network."""
+    """Return d, the number of parameters of the 784-hidden-10 network."""
     return (math.prod(IMAGE) + 1 + CLASSES) * hidden + CLASSES
 
 
 def hidden(num_params: int) -> int:
-    """The width whose network has about so many parameters."""
+    """Return the width of a network with about that many parameters."""
     return round((num_params - CLASSES) / (math.prod(IMAGE) + 1 + CLASSES))
 
 
 def num_byzantine(n: int) -> int:
-    """f, for the rules that take it."""
+    """Return f for the rules that take it."""
     return n // 10
 
 
 def rule(rule_name: str, n: int) -> rules.Rule | rules.StatefulRule:
-    """A rule of n workers by its name, perhaps after mixings: `nnm+krum`.
+    """Return a rule of n workers by its name, perhaps after mixings: `nnm+krum`.
 
     Raises:
         ValueError: if the rule can't have so many workers.
@@ -88,14 +88,14 @@ def rule(rule_name: str, n: int) -> rules.Rule | rules.StatefulRule:
 
 
 def is_noisy(rule_name: str) -> bool:
-    """Whether the algorithm of that name adds noise."""
+    """Return True if the algorithm of that name adds noise."""
     return algorithms.is_noisy(named.links(rule_name)[-1])
 
 
 def optimizer(
     rule_name: str, n: int, step_size: float | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The algorithm of such a rule; the step size is STEP_SIZE unless it is given.
+    """Return the algorithm of a rule; the default step size is STEP_SIZE.
 
     Raises:
         ValueError: if the rule can't have so many workers.
@@ -107,7 +107,7 @@ def optimizer(
 
 
 def exact_noisy_sign() -> optax.GradientTransformation:
-    """Noisy signSGD with the noise itself drawn and added, where medjax draws only its sign."""
+    """Return noisy signSGD that draws and adds the noise, where medjax draws only the sign."""
     return optax.chain(
         medjax.perturb(B, key=jax.random.key(3)),
         medjax.aggregate(medjax.rules.majority_vote()),
@@ -121,17 +121,17 @@ def simulated(
     mesh: Mesh | None = None,
     **options: Any,
 ) -> Prepare:
-    """Whole steps by medjax; with a mesh, the workers are spread over it."""
+    """Prepare whole steps by medjax; with a mesh, the workers are spread over it."""
     simulation = medjax.simulation(work.objective, optimizer, mesh=mesh, **options)
     data = sharding.place_workers(work.data, mesh)
     return loop(simulation.advance, simulation.init(work.params, 0), data)
 
 
 def difference(work: Workload, rule_name: str, n: int, mesh: Mesh, **options: Any) -> float:
-    """How far the parameters after a few steps are from those of the same steps on one device.
+    """Return the largest parameter difference between steps on a mesh and on one device.
 
     max |x - x'| / max |x' - x_0|, over all coordinates: x on the mesh, x' on one device, x_0 before
-    the steps. It is a part of how far the steps led, and not of the parameters' own size.
+    the steps. It is relative to the movement of the parameters, not to their size.
     """
     tx = optimizer(rule_name, n, _COMPARED_STEP_SIZE)
 

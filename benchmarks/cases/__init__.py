@@ -1,4 +1,4 @@
-"""Mistakes, as data: command lines, the files that they name, and calls of the library."""
+"""Mistakes as data: command lines, the files that they name, and calls of the library."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,5 +12,5 @@ _TABLES = (commands, settings, folders, files, calls, factories)
 
 
 def every() -> Iterator[Case]:
-    """All of them."""
+    """Yield all mistakes."""
     return itertools.chain.from_iterable(table.cases() for table in _TABLES)

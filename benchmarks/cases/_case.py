@@ -1,4 +1,4 @@
-"""What a mistake is."""
+"""The two kinds of mistakes: command lines, and calls of the library."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +14,9 @@ class Command(NamedTuple):
     Attributes:
         command: `run` for `medjax.lab.commands.run`, or `benchmarks.step`.
         arguments: its words.
-        message: what is said of it, or a part of that.
-        files: what is in the folder in which it is run, by path; a text that begins with "link to "
-            is a link, and None a folder.
+        message: a part of the message that it must give.
+        files: the contents of the folder in which it is run, by path; a text that begins with
+            "link to " is a link, and None a folder.
     """
 
     command: str
@@ -26,13 +26,13 @@ class Command(NamedTuple):
 
     @property
     def module(self) -> str:
-        """The module whose `main` it is."""
+        """Return the module whose `main` is called."""
         whole = self.command if "." in self.command else f"experiments.{self.command}"
         return _MODULES.get(self.command, whole)
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
+        """Return its name in reports."""
         files = f" with {sorted(self.files)}" if self.files else ""
         return f"{self.command} {' '.join(self.arguments):.60}{files:.60}: {self.message:.60}"
 
@@ -52,12 +52,12 @@ class Command(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A call of the library that is a mistake, of which TypeError or ValueError says so.
+    """A call of the library that must raise a TypeError or ValueError.
 
     Attributes:
-        name: what it is called in tables.
+        name: its name in reports.
         call: the call.
-        message: what is said of it, or a part of that.
+        message: a part of the message that it must give.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Calls of the library: updates, data, and stages of a chain that can't be."""
+"""Calls of the library with invalid updates, data and stages of a chain."""
 
 import math
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def _aggregate(rule: Any, updates: Any = _X) -> Any:
 
 
 def cases() -> Iterator[Call]:
-    """All of them."""
+    """Yield every call."""
     for name, (call, message) in _CALLS.items():
         yield Call(name, call, message)
 

@@ -1,4 +1,4 @@
-"""Flags of every command."""
+"""Invalid flags of every command."""
 
 from collections.abc import Iterator
 
@@ -118,12 +118,8 @@ ONE_BY_ONE: tuple[tuple[str, str, str], ...] = (
     ("benchmarks.wire", "--devices 2000000000", "between 2000000000 devices; valid: 2 to 1024"),
     ("run", "--devices 2000000000", "a CPU can be at most 1024 of them"),
     ("benchmarks.wire", "--dimension 1e6", "'1e6' is not a whole number of at least 1"),
-    ("benchmarks.bad_input", "--quick", "unrecognized arguments: --quick"),
-    ("benchmarks.fuzz", "--inputs 0", "'0' is not a whole number of at least 1"),
-    ("benchmarks.fuzz", "--seed -1", "'-1' is not a whole number of at least 0"),
-    ("benchmarks.fuzz", "--parser idz", "unknown parser 'idz': did you mean 'idx'?"),
 )
-"""A command, its arguments, and what is said of them."""
+"""A command, its arguments, and the message."""
 
 WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("run", ("--dataset", "idx:a\0b")),
@@ -147,8 +143,8 @@ WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def cases() -> Iterator[Command]:
-    """All of the tables."""
-    # Of the data there is no folder: what is wrong with a flag is found before it is looked for.
+    """Yield the mistakes of all tables."""
+    # There is no such folder: a mistake in a flag is found before the data are looked for.
     early = ("--dataset", "idx:nowhere")
     for flag in COUNTS:
         for value in NOT_COUNTS:

@@ -1,4 +1,4 @@
-"""Every factory of the library, each of its settings in turn of a wrong kind or out of range."""
+"""Factories of the library, with each setting in turn of a wrong kind or out of range."""
 
 import inspect
 import math
@@ -37,7 +37,7 @@ NEEDED = {
     "num_classes": 10,
     "rule": median(),
 }
-"""What is given for settings without a default while another is wrong."""
+"""Values of settings without a default while another is wrong."""
 
 NOT_INTEGERS = (-1, True, 1.5, "x", math.nan, [1], np.array([1, 2]), None)
 NOT_REAL = (math.nan, math.inf, "x", True, [1.0, 2.0], 1j, None)
@@ -48,7 +48,7 @@ _AT_THE_CALL = ("start",)
 
 
 def cases() -> Iterator[Call]:
-    """Of every factory."""
+    """Yield the wrong calls of every factory."""
     for module, table in TABLES.items():
         for name, factory in table.items():
             settings = inspect.signature(factory).parameters
@@ -63,7 +63,7 @@ def cases() -> Iterator[Call]:
 
 
 def _wrong(annotation: str) -> list[Any]:
-    """Values that such an annotation excludes."""
+    """Return values that an annotation excludes."""
     if "float" in annotation:
         values = NOT_REAL
     elif "int" in annotation:

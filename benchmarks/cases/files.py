@@ -1,4 +1,4 @@
-"""Files that commands read: grids, configurations, data."""
+"""Invalid files: grids, configurations, data."""
 
 import gzip
 import json
@@ -62,7 +62,7 @@ GRIDS: tuple[tuple[str, str | bytes, str], ...] = (
     ("JSON", '{"rule": "sign"}', "grid file 'grid.toml' isn't TOML"),
     ("a long one", b"#" * (2**14 + 1), "grid file 'grid.toml' has more than 16384 bytes"),
 )
-"""What it is, the grid file, and what is said of it."""
+"""A name, the grid file, and the message."""
 
 _RUN = {"rule": "noisy_sign", "dataset": "idx:nowhere", "steps": 5}
 _CONFIG: dict[str, Any] = {"config": _RUN, "checkpoint_every": 2}
@@ -98,7 +98,7 @@ CONFIGS: tuple[tuple[str, Any, str], ...] = (
     ("b without noise", _CONFIG | {"config": {"rule": "sign", "b": 1}}, "--b 1.0 goes only with"),
     ("data that are gone", _CONFIG, "'nowhere': no such directory"),
 )
-"""What it is, the configuration, as bytes or JSON, and what is said of the run with --resume."""
+"""A name, the configuration as bytes or JSON, and the message of a run with --resume."""
 
 _IDX = {"images": bytes([0, 0, 8, 3, 0, 0, 0, 10, 0, 0, 0, 2, 0, 0, 0, 2]) + bytes(40),
         "labels": bytes([0, 0, 8, 1, 0, 0, 0, 10]) + bytes(range(10))}  # fmt: skip
@@ -123,7 +123,7 @@ IDX: tuple[tuple[str, dict[str, bytes | str | None], str], ...] = (
     ("another label to test", {_LABELS: b"\0\0\x08\x01\0\0\0\x0a" + bytes(10)}, "label 1 does not"),
     ("real labels", {_LABELS: b"\0\0\x0d\x01\0\0\0\x0a" + bytes(40)}, "of float32; valid: (10,)"),
 )
-"""What is wrong, the files in place of good ones, and what is said."""
+"""A name, the files in place of good ones, and the message."""
 
 _RECORD = np.zeros(3073, np.uint8).tobytes()
 _FIRST = "d/data_batch_1.bin"
@@ -149,11 +149,11 @@ TEXTS: tuple[tuple[str, bytes, str], ...] = (
     ("half a character", ("ξ" * 2000).encode()[:-1], "'t': byte 3998 isn't UTF-8"),
     ("surrogates", b"x" * 2000 + b"\xed\xa0\x80", "'t': byte 2000 isn't UTF-8"),
 )
-"""What it is, the text, and what is said of it."""
+"""A name, the text, and the message."""
 
 
 def cases() -> Iterator[Command]:
-    """All of the tables."""
+    """Yield the mistakes of all tables."""
     for _, content, message in GRIDS:
         grid = {"grid.toml": content}
         yield Command("sweep", ("--grid", "grid.toml", "--model", "mlp"), message, grid)

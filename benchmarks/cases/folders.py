@@ -1,4 +1,4 @@
-"""Output folders that can't be, of every command that has one."""
+"""Invalid output folders, for every command that has one."""
 
 from collections.abc import Iterator, Mapping
 
@@ -11,7 +11,7 @@ COMMANDS = (
     ("robustness", ("--quick",)),
     ("which_b", ("--seeds", "1", "--steps", "1", "--dataset", "idx:nowhere")),
 )
-"""Each with what it needs besides --out."""
+"""Commands, each with the arguments that it needs besides --out."""
 
 _TOO_LONG = "x" * 300
 _DEEP = "/".join(["y" * 200] * 30)
@@ -35,11 +35,11 @@ FOLDERS: tuple[tuple[str, Mapping[str, bytes | str | None], str], ...] = (
     ("torn", {"torn/config.json": '{"config"'}, ""),
     ("other", {"other/config.json": "{}"}, "output folder 'other' already holds "),
 )
-"""The folder, what is there, and what is said."""
+"""The folder, the files that are there, and the message."""
 
 
 def cases() -> Iterator[Command]:
-    """Every folder of every command."""
+    """Yield every folder for every command."""
     for command, needed in COMMANDS:
         for folder, files, message in FOLDERS:
             yield Command(command, (*needed, "--out", folder), message, files)

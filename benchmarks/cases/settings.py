@@ -1,4 +1,4 @@
-"""Names with settings, schedules and data sets, as they are written on a command line."""
+"""Invalid names with settings, schedules and data sets on a command line."""
 
 from collections.abc import Iterator
 
@@ -93,7 +93,7 @@ NAMES = (
     ("--weights", "", "unknown weights ''"),
     ("--partition", "dirichlet:0.1", "unknown partition 'dirichlet:0.1': did you mean 'dir"),
 )
-"""A flag, its value, and what is said of it before there are data."""
+"""A flag, its value, and the message, which comes before the data are looked for."""
 
 DATASETS = (
     ("", "unknown dataset '': valid: digits, mnist5k"),
@@ -124,7 +124,7 @@ DATASETS = (
 
 
 def cases() -> Iterator[Command]:
-    """All of the tables."""
+    """Yield the mistakes of all tables."""
     for flag, value, message in NAMES:
         rule = () if flag in ("--rule", "--b", "--noise", "--zero", "--tie") else ("--rule", "mean")
         arguments = ("--dataset", "idx:nowhere", *rule, flag, value)

@@ -1,4 +1,4 @@
-"""What a user does with `python -m benchmarks.NAME`: its output, its files, its errors."""
+"""Commands `python -m benchmarks.NAME` at their smallest: output, files, errors."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import get_type_hints
 
 import pytest
 
-from benchmarks import _point, devices, kernels, scaling, step, sweep
+from benchmarks import _point, devices, kernels, scaling, step, sweep, wire
 from benchmarks.report import optional
 from medjax import rules
 
@@ -24,7 +24,7 @@ COMMANDS = pytest.mark.parametrize("command", QUICK, ids=lambda command: command
 
 @pytest.fixture
 def measured(tmp_path, capsys):
-    """Runs a command at a tiny size; gives what it printed and what it wrote."""
+    """Run a command at a tiny size, and return its output and its figures."""
 
     def measured(command, arguments=""):
         file = tmp_path / "figures.json"
@@ -41,27 +41,30 @@ def measured(tmp_path, capsys):
     return measured
 
 
+def test_step_leaves_out_the_others(measured):
+    _, figures = measured(step, "--rules mean --only-medjax")
+    assert {row: set(columns) for row, columns in figures.items()} == {
+        step.BARE: {"medjax"},
+        "mean": {"medjax"},
+    }
+
+
 @pytest.mark.slow
-def test_step_compares_rules_with_bare_gradients(measured):
-    printed, figures = measured(step, "--only-medjax")
-    assert set(figures) == {step.BARE, step.EXACT, *step.RULES}
+def test_step_compares_rules_with_bare_gradients_and_others(measured):
+    rules = ("noisy_sign", "noisy_trimmed_mean", "nnm+mean")
+    printed, figures = measured(step, f"--rules {' '.join(rules)}")
+    assert set(figures) == {step.BARE, step.EXACT, *rules}
     bare = figures[step.BARE]["medjax"]
     assert bare["times_bare"] == 1
     for row, columns in figures.items():
-        (ours,) = columns.values()
+        ours = columns["medjax"]
         assert ours["times_bare"] == ours["ms"] / bare["ms"]
         assert ours["compile_s"] > 0
         assert ours["turns"] == 1
         assert ours["calls"] in (1, 2)
-        assert f"\n{row} " in printed
-    assert "PyTorch" not in printed
-
-
-def test_step_compares_the_chosen_rules_with_others(measured):
-    printed, figures = measured(step, "--rules sign noisy_trimmed_mean")
-    assert set(figures) == {step.BARE, "sign", "noisy_trimmed_mean"}
+        assert re.search(rf"^{re.escape(row)} +\d", printed, re.MULTILINE)
     has = {"medjax", "obvious JAX"} | ({"PyTorch"} if optional("torch") else set())
-    assert set(figures["sign"]) == has
+    assert set(figures["noisy_sign"]) == has
     assert set(figures["noisy_trimmed_mean"]) == has | ({"ByzFL"} if optional("byzfl") else set())
     ours, obvious = (figures["noisy_trimmed_mean"][name] for name in ("medjax", "obvious JAX"))
     assert obvious["times_medjax"] == obvious["ms"] / ours["ms"]
@@ -70,6 +73,7 @@ def test_step_compares_the_chosen_rules_with_others(measured):
         assert left_out == (optional(package) is None)
 
 
+@pytest.mark.slow
 def test_step_on_a_gpu_leaves_out_what_would_run_on_the_cpu(measured, monkeypatch):
     monkeypatch.setattr(step, "jax", SimpleNamespace(default_backend=lambda: "gpu"))
     printed, figures = measured(step, "--rules sign")
@@ -77,13 +81,7 @@ def test_step_on_a_gpu_leaves_out_what_would_run_on_the_cpu(measured, monkeypatc
     assert "PyTorch and ByzFL are left out: their steps would run on the CPU." in printed
 
 
-def test_step_measures_rules_after_mixings(measured):
-    printed, figures = measured(step, "--only-medjax --rules nnm+trimmed_mean arc+nnm+mean")
-    assert set(figures) == {step.BARE, "nnm+trimmed_mean", "arc+nnm+mean"}
-    assert re.search(r"^nnm\+trimmed_mean +\d", printed, re.MULTILINE)
-
-
-def test_step_can_have_every_rule_of_the_gram_matrix_with_many_workers():
+def test_step_can_have_all_its_rules_with_many_workers():
     named = {part.partition(":")[0] for rule in step.GRAM for part in rule.split("+")}
     family = {
         name
@@ -91,8 +89,7 @@ def test_step_can_have_every_rule_of_the_gram_matrix_with_many_workers():
         if get_type_hints(factory)["return"] is rules.Geometric
     }
     assert named - {"mean", "trimmed_mean", "bulyan"} >= family - {"mda", "smea"}
-    for rule in step.GRAM:
-        step.workload.optimizer(rule, 100)  # traced there
+    step.optimizers((*step.GRAM, *step.RULES), 100)  # checks n
 
 
 def test_kernels_compare_libraries(measured):
@@ -134,13 +131,13 @@ def test_scaling_measures_points_apart(measured, tmp_path):
 
 
 def test_scaling_goes_on_after_a_point_that_fails(monkeypatch, capsys, tmp_path):
-    def measure_apart(point):
+    def measure_in_subprocess(point):
         if point.workers == 5 and point.hidden > 1:
             raise RuntimeError("out of memory")
         return _point.Measurement(2.0 * point.workers * point.hidden, 0.5, 1e8)
 
     for module in (scaling, _point):
-        monkeypatch.setattr(module, "measure_apart", measure_apart)
+        monkeypatch.setattr(module, "measure_in_subprocess", measure_in_subprocess)
     files = ["--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.svg")]
     assert scaling.main(["--workers", "5", "20", "--dims", "10000", "2000", *files]) == 1
     out, err = capsys.readouterr()
@@ -170,9 +167,10 @@ def test_devices_are_compared_with_one(measured, tmp_path):
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_point_that_fails_says_why():
     with pytest.raises(RuntimeError, match=r"^KeyError: 'no_rule'$"):
-        _point.measure_apart(_point.Point("no_rule", 1, 1, batch_size=1, repeats=1))
+        _point.measure_in_subprocess(_point.Point("no_rule", 1, 1, batch_size=1, repeats=1))
 
 
 @pytest.mark.parametrize("size", [805, 10_000, 10_000_000])
@@ -234,7 +232,7 @@ def test_mistake_gets_one_clear_line(command, arguments, message, error_of, tmp_
         (devices, "--plot a.doc", "--plot: 'a.doc' must end in .png, .svg or .pdf"),
     ],
 )
-def test_mistake_of_its_own(command, arguments, message, error_of, tmp_path, monkeypatch):
+def test_mistake_of_one_command(command, arguments, message, error_of, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert message in error_of(command.main, *arguments.split(), "--json", "a.json")
     assert not list(tmp_path.iterdir())
@@ -242,12 +240,26 @@ def test_mistake_of_its_own(command, arguments, message, error_of, tmp_path, mon
 
 @pytest.mark.slow
 def test_sweep_is_compared_with_its_runs_one_by_one(measured, monkeypatch):
-    monkeypatch.setattr(sweep, "AXES", {"b": (0.0, 1e-2), "seed": (0, 1, 2, 3)})
+    monkeypatch.setattr(sweep, "AXES", {"b": (0.0, 1e-2), "seed": (0, 1, 2)})
     printed, figures = measured(sweep)
     for name, ratio in figures["ratio"].items():
         assert re.search(rf"^{name} .* {ratio:.2f} ", printed, re.MULTILINE)
     whole, one = figures["processes"]["sweep"], figures["processes"]["one by one"]
     assert figures["ratio"]["as processes"] == whole / one
-    # 8 processes, of which each starts Python and compiles, against one that does so once.
+    # 6 processes, of which each starts Python and compiles, against one that does so once.
     assert figures["ratio"]["as processes"] < 1
     assert [len(times) for times in figures["loops"].values()] == [1, 1]
+
+
+@pytest.mark.slow
+def test_wire_counts_bits_and_fails_above_the_closed_form(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(wire, "RULES", {k: wire.RULES[k] for k in ("mean", "majority_vote")})
+    flags = ["--devices", "8", "--workers", "8", "--json", str(tmp_path / "a.json")]
+    assert wire.main([*flags, "--dimension", "100000"]) == 0
+    bits = json.loads((tmp_path / "a.json").read_text())["bits"]
+    # All but an eighth crosses: of a mean 32 bits each way; of a vote 1 bit, and 2 back for a tie.
+    assert bits["mean"]["least"] == pytest.approx(64 * 7 / 8, rel=0.01)
+    assert bits["majority_vote"]["least"] == pytest.approx(3 * 7 / 8, rel=0.01)
+    assert re.search(r"^mean +56 +56 +56 +1$", capsys.readouterr().out, re.MULTILINE)
+    # Where there are few coordinates, what is sent besides them counts.
+    assert wire.main([*flags, "--dimension", "1000"]) == 1

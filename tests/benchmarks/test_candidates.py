@@ -1,4 +1,4 @@
-"""What is compared does the same work: the same rule, from whichever library, the same result."""
+"""Rules, noise and steps of the compared libraries: the same work, the same result."""
 
 import jax
 import jax.numpy as jnp

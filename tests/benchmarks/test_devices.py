@@ -1,4 +1,4 @@
-"""What is said of the measured points, and whether a wrong result would be noticed."""
+"""Tables and exit codes of `benchmarks.devices`, and its check of the results."""
 
 import json
 import math
@@ -16,15 +16,15 @@ TINY = ("--devices", "4", "2", "--workers", "6", "--workers-per-device", "3")
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """Has points take what a function says, in ms, and differ by what another says."""
+    """Replace measurements by functions of the point: its ms, and its difference."""
 
     def pretend(ms, difference=lambda point: 0.0):
-        def measure_apart(point):
+        def measure_in_subprocess(point):
             if math.isnan(ms(point)):
                 raise RuntimeError("out of memory")
             return _point.Measurement(ms(point), 0.5, 1e8, difference(point))
 
-        monkeypatch.setattr(_point, "measure_apart", measure_apart)
+        monkeypatch.setattr(_point, "measure_in_subprocess", measure_in_subprocess)
 
     return pretend
 

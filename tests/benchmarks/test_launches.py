@@ -1,4 +1,4 @@
-"""The kernels that a compiled program launches, read from programs written by hand."""
+"""Kernels, bytes and operations of compiled programs written by hand."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from benchmarks._launches import Kernel, launches
 
 
 def program(entry, *others):
-    """The text of a program, given the lines of its computations."""
+    """Return the text of a program, given the lines of its computations."""
     texts = [f"%{name} (x: f32[]) -> f32[] {{\n{lines}\n}}\n" for name, lines in others]
     return "\n".join(["HloModule m", *texts, f"ENTRY %main (x: f32[]) -> f32[] {{\n{entry}\n}}"])
 
