@@ -259,8 +259,9 @@ def test_first_study(own_files, capsys):
 
 @pytest.mark.slow
 def test_own_parts_run(own_files):
-    quick = ["--model", "logistic", "--dataset", "digits", "--steps", "2"]
+    quick = {"--model": "logistic", "--dataset": "digits", "--steps": "2"}
     runs = [shlex.split(x) for command, x in commands(OWN_PARTS) if command == "medjax run"]
     assert len(runs) == 5
     for words in runs:
-        assert console.main(["run", *quick, *words]) == 0  # of a flag that is there twice, the last
+        others = [x for flag, value in quick.items() if flag not in words for x in (flag, value)]
+        assert console.main(["run", *words, *others]) == 0
