@@ -1,4 +1,4 @@
-"""The paper's claim on real training: sign stalls where no two workers share a class, noise helps."""
+"""The claim of the paper on real training: sign stalls on one class per worker, noise helps."""
 
 import pyarrow.parquet as pq
 import pytest

@@ -35,7 +35,7 @@ def started():
     """Give a function that starts a run's processes, each with flags of its own; end them after."""
     processes = []
 
-    def start(*flags_of_each, common=(), timeout=200):
+    def start(*flags_of_each, common=(), timeout=50):
         where = ("--coordinator", f"127.0.0.1:{free_port()}", "--timeout", f"{timeout}")
         for index, flags in enumerate(flags_of_each):
             one = ("--processes", f"{len(flags_of_each)}", "--process", f"{index}")
@@ -125,8 +125,9 @@ def test_after_a_loss_both_go_on_from_the_last_checkpoint(two, start, tmp_path):
         time.sleep(0.02)
     second.kill()
     code, _, errors = ends(first)
-    assert code == 1
-    assert "process 0 has lost another" in errors[0]
+    # JAX's runtime may be faster than we are to end the process.
+    assert code in (1, -signal.SIGABRT)
+    assert code != 1 or "process 0 has lost another" in errors[0]
     assert not (folder / "summary.json").exists()
     for process in start((), (), common=(*flags, "--resume", str(folder))):
         assert ends(process)[0] == 0
@@ -139,7 +140,6 @@ def test_losing_the_first_process_ends_the_other(start, tmp_path):
     training(first)
     first.kill()
     code, _, errors = ends(second)
-    # JAX's runtime may be faster than we are to end the process, as the coordinator is gone.
     assert code in (1, -signal.SIGABRT)
     assert code != 1 or "process 1 has lost another" in errors[0]
 
