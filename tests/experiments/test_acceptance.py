@@ -1,58 +1,36 @@
-"""The paper's point on real MNIST, through the command line."""
-
-import json
-from statistics import median
+"""The claim of the paper on real training: sign stalls on one class per worker, noise helps."""
 
 import pyarrow.parquet as pq
 import pytest
 
-from medjax.lab.commands.run import main
-from medjax.lab.commands.sweep import main as sweep
+from medjax.lab.commands.sweep import main
 
-pytestmark = pytest.mark.optimized
+pytestmark = pytest.mark.slow
 
 SETTINGS = (
-    "--workers 10 --classes-per-worker 1 --batch-size full --dataset mnist5k --steps 400 "
-    "--eval-every 400"
+    "--dataset digits --model mlp --workers 10 --classes-per-worker 1 --examples-per-worker 50 "
+    "--batch-size full --rule sign noisy_sign --b 1e-2 --lr 0.003 0.01 --seeds 2 --validation 0 "
+    "--steps 150 --eval-every 150"
 )
 
 
-def summary(tmp_path, arguments):
-    out = tmp_path / arguments.replace(" ", "")
-    assert main([*SETTINGS.split(), *arguments.split(), "--out", str(out)]) == 0
-    return json.loads((out / "summary.json").read_text())
+@pytest.fixture(scope="module")
+def last(tmp_path_factory):
+    """The last measurements of each rule, by step size and seed."""
+    out = tmp_path_factory.mktemp("acceptance") / "sweep"
+    assert main([*SETTINGS.split(), "--out", str(out)]) == 0
+    table = pq.read_table(out / "results.parquet").to_pandas()
+    table = table[table["step"] == 150].set_index(["rule", "lr", "seed"]).sort_index()
+    return {rule: table.loc[rule] for rule in ("sign", "noisy_sign")}
 
 
-@pytest.mark.slow
-def test_sign_stalls(tmp_path):
-    result = summary(tmp_path, "--rule sign --lr 0.01")
-    assert result["num_params"] == 101_770
-    assert result["test_accuracy"] < 0.30
-    assert result["grad_norm"] > 50
+# Of the seeds 0 to 5 the worst are 0.31 and 0.84, and a ratio of 0.51.
+def test_noise_makes_sign_accurate(last):
+    assert last["sign"]["test_accuracy"].max() < 0.4
+    assert last["noisy_sign"].loc[0.01, "test_accuracy"].min() > 0.75
 
 
-@pytest.mark.slow
-def test_noisy_sign_trains(tmp_path):
-    # At so large a step the gradient norm jumps about near the end: single seeds ended with 0.4 to
-    # 12, and which one ends where changes with any rounding. So the median of twelve seeds; a
-    # median of five passed on one version of JAX and not on the next.
-    arguments = "--rule noisy_sign --b 1e-2 --lr 0.01 --validation 0 --seeds 12"
-    out = tmp_path / "sweep"
-    assert sweep([*SETTINGS.split(), *arguments.split(), "--out", str(out)]) == 0
-    columns = pq.read_table(out / "results.parquet").to_pydict()
-    last = [k for k, step in enumerate(columns["step"]) if step == 400]
-    assert len(last) == 12
-    assert median(columns["test_accuracy"][k] for k in last) > 0.88
-    assert median(columns["grad_norm"][k] for k in last) < 3
-
-
-@pytest.mark.slow
-def test_noisy_sign_trains_quietly_with_the_default_step(tmp_path):
-    result = summary(tmp_path, "--rule noisy_sign --steps 1000")
-    assert result["test_accuracy"] > 0.88
-    assert result["grad_norm"] < 3
-
-
-@pytest.mark.slow
-def test_mean_trains(tmp_path):
-    assert summary(tmp_path, "--rule mean --lr 0.5")["test_accuracy"] > 0.85
+def test_noise_makes_the_gradient_small(last):
+    ratio = last["noisy_sign"]["grad_norm"] / last["sign"]["grad_norm"]
+    assert len(ratio) == 4
+    assert ratio.max() < 0.7

@@ -174,12 +174,14 @@ def chain(T, d, start):
     """Theorem 5's average for one coordinate: a walk in steps of ±δ on a lattice."""
     a = (TOY - TOY.mean()) / SIGMA
     b, lr = (T * d) ** 0.25, (T * d) ** -0.5
-    x = start + lr * np.arange(-T, T + 1)
+    reach = round(8 / lr)  # about 15 standard deviations of where the walk stays
+    x = start + lr * np.arange(-reach, reach + 1)
     down = at_least_two(stats.norm.cdf((x - a[:, None]) / b))
-    p, total = (x == start).astype(float), 0.0
+    p, total = (np.arange(len(x)) == reach).astype(float), 0.0
     for _ in range(T):
         total += p @ x**2
         p = np.append((p * down)[1:], 0) + np.append(0, (p * (1 - down))[:-1])
+    assert p.sum() == pytest.approx(1, abs=1e-12)  # nothing has left the lattice
     return total / T
 
 

@@ -13,7 +13,7 @@ from medjax.lab import plots
 from medjax.lab.settings.config import as_record, configure
 from medjax.lab.settings.field import plain
 from medjax.lab.storage import results
-from medjax.lab.sweep import grid, store
+from medjax.lab.sweep import grid, pictures, store
 
 # For each numpy type: its code in an IDX header, and the struct format of one value.
 FORMATS = {
@@ -30,7 +30,7 @@ MEASURED += ("grad_norm", "median_mean_gap")
 
 @pytest.fixture(scope="session")
 def idx_bytes():
-    """Encodes an array as IDX."""
+    """Encode an array as IDX."""
 
     def idx_bytes(array):
         code, form = FORMATS[array.dtype.name]
@@ -43,7 +43,7 @@ def idx_bytes():
 
 @pytest.fixture(scope="session")
 def write():
-    """Writes bytes to a file, gzipped if it is called so, and returns its path."""
+    """Write bytes to a file, gzipped if it is called so, and return its path."""
 
     def write(path, data):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def write():
 
 @pytest.fixture(scope="session")
 def refused():
-    """Checks that a call fails with one line that names the file and says what is wrong."""
+    """Check that a call fails with one line that names the file and says what is wrong."""
 
     def refused(call, *args, kind=ValueError, match, names):
         with pytest.raises(kind, match=match) as caught:
@@ -69,7 +69,7 @@ def refused():
 
 @pytest.fixture(scope="session")
 def rows():
-    """Lists images, as bytes of pixels from 0 to a maximum, with their labels."""
+    """List images, as bytes of pixels from 0 to a maximum, with their labels."""
 
     def rows(x, y, maximum):
         pixels = np.round(x * maximum).astype(np.uint8)
@@ -80,7 +80,7 @@ def rows():
 
 @pytest.fixture(scope="session")
 def assert_same():
-    """Checks that two data sets are equal in every field."""
+    """Check that two data sets are equal in every field."""
 
     def assert_same(a, b):
         assert (a.name, a.num_classes) == (b.name, b.num_classes)
@@ -92,13 +92,19 @@ def assert_same():
 
 @pytest.fixture
 def no_picture(monkeypatch):
-    """For many runs of a few steps, of which a third would go to drawing curves like others'."""
+    """Leave out the curves, which take a third of a run of a few steps."""
     monkeypatch.setattr(plots, "run_figure", lambda _: Figure((1, 1)))
+
+
+@pytest.fixture
+def no_sweep_pictures(monkeypatch):
+    """Leave out the pictures of a sweep, as `no_picture` those of a run."""
+    monkeypatch.setattr(pictures, "draw", lambda *_: {"curves": Figure((1, 1))})
 
 
 @pytest.fixture(scope="session")
 def make_run():
-    """Writes the folder of a run, with figures made up; returns what is measured."""
+    """Write the folder of a run, with figures made up; return what is measured."""
 
     def make_run(folder, *, done=100, figures=None, **settings):
         config = configure(**{"dataset": "digits", "steps": 100} | settings)
@@ -124,7 +130,7 @@ def make_run():
 
 @pytest.fixture(scope="session")
 def make_sweep():
-    """Writes the folder of a sweep of which some runs are finished, with figures made up."""
+    """Write the folder of a sweep of which some runs are finished, with figures made up."""
 
     def make_sweep(folder, finished=None, **axes):
         axes = {"dataset": ["digits"], "steps": [20]} | axes
@@ -153,7 +159,7 @@ def make_sweep():
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """From its call on, no file can be written."""
+    """Make every write to a file fail, from the call on."""
 
     def refuse(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,4 +1,4 @@
-"""Runs that are stopped or torn, and go on: bit for bit as if nothing had happened."""
+"""Runs that are stopped or torn go on, bit for bit as if nothing had happened."""
 
 import json
 import shutil
@@ -6,7 +6,9 @@ import signal
 
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.figure import Figure
 
+from medjax.lab import plots
 from medjax.lab.commands.run import main
 from medjax.lab.machine import memory
 from medjax.lab.storage.keeper import FOLDER, Keeper
@@ -32,7 +34,7 @@ def table(folder):
 
 
 def last(folder):
-    """Step and state of the last checkpoint."""
+    """Return step and state of the last checkpoint."""
     keeper = Keeper(folder / FOLDER, 1)
     try:
         start = keeper.latest()
@@ -51,40 +53,59 @@ def assert_same(folder, other):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nothing happens to."""
+    """An undisturbed run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     assert run(*SETTINGS, *KEPT, "--out", folder) == 0
     return folder
 
 
-@pytest.fixture
-def stopped(request, tmp_path, monkeypatch):
-    """A run that was asked to stop at step 20, or at the step that is the test's parameter."""
-    asked_at = getattr(request, "param", 20)
-    folder, update = tmp_path / "run", Keeper.update
+def stop(folder, asked_at):
+    """Run, and ask it to stop at a step."""
+    update = Keeper.update
 
     def asked(self, step, state, rows, *, now):
         update(self, step, state, rows, now=now)
         if step >= asked_at:
             signal.raise_signal(signal.SIGTERM)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Keeper, "update", asked)
         assert run(*SETTINGS, *KEPT, "--out", folder) == 130
-    assert last(folder).step == table(folder)["step"][-1] in (1, 40)  # the next that can be heard
+
+
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory):
+    """A run that was asked to stop at step 20."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "run_figure", lambda _: Figure((1, 1)))
+        stop(folder, 20)
+    assert last(folder).step == table(folder)["step"][-1] == 40  # the next that can be heard
     return folder
 
 
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """A copy of it to go on with."""
+    return shutil.copytree(stopped_once, tmp_path / "run")
+
+
+@pytest.mark.slow
 def test_a_checkpointed_run_is_as_one_without(whole, tmp_path):
     assert run(*SETTINGS, "--out", tmp_path / "run") == 0
     assert table(tmp_path / "run") == table(whole)
     assert not (tmp_path / "run" / FOLDER).exists()
 
 
-@pytest.mark.parametrize("stopped", [0, 20], indirect=True)
-def test_a_stopped_run_goes_on(stopped, whole):
-    assert run("--resume", stopped) == 0
+def test_a_stopped_run_goes_on_and_what_was_half_done_is_removed(stopped, whole):
+    for path in ("9.orbax-checkpoint-tmp/state", "7/about"):  # half written, half removed
+        (stopped / FOLDER / path).mkdir(parents=True)
+    (stopped / ".metrics.parquet.123.tmp").write_bytes(b"half")
+    (stopped / ".lock").touch()
+    assert run("--resume", stopped, *SETTINGS) == 0  # the same settings may be given
     assert_same(stopped, whole)
+    assert len(list((stopped / FOLDER).iterdir())) == 2
+    assert {x.name for x in stopped.iterdir()} == {x.name for x in whole.iterdir()}
     record, summary = (
         json.loads((stopped / f"{x}.json").read_text()) for x in ("config", "summary")
     )
@@ -93,12 +114,18 @@ def test_a_stopped_run_goes_on(stopped, whole):
     assert summary["step"] == 60
 
 
+@pytest.mark.slow
+def test_a_run_that_was_stopped_between_measurements_goes_on(whole, tmp_path):
+    stop(tmp_path / "run", 0)
+    assert last(tmp_path / "run").step == 1
+    assert run("--resume", tmp_path / "run") == 0
+    assert_same(tmp_path / "run", whole)
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "emptied"])
-def test_a_torn_checkpoint_is_passed_over(stopped, whole, damage):
-    steps = sorted(int(x.name) for x in (stopped / FOLDER).iterdir() if x.name.isdigit())
-    assert len(steps) == 2
-    torn = stopped / FOLDER / str(steps[-1])
-    for path in (x for x in torn.rglob("*") if x.is_file()):
+def test_a_torn_checkpoint_is_passed_over(stopped, damage):
+    earlier, torn = sorted(int(x.name) for x in (stopped / FOLDER).iterdir() if x.name.isdigit())
+    for path in (x for x in (stopped / FOLDER / str(torn)).rglob("*") if x.is_file()):
         content = path.read_bytes()
         if damage == "cut":
             path.write_bytes(content[: len(content) // 2])
@@ -106,10 +133,20 @@ def test_a_torn_checkpoint_is_passed_over(stopped, whole, damage):
             path.write_bytes(bytes(255 - x for x in content))
         else:
             path.unlink()
+    assert last(stopped).step == earlier
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_the_checkpoint_before_a_torn_one(stopped, whole):
+    latest = max(int(x.name) for x in (stopped / FOLDER).iterdir() if x.name.isdigit())
+    for path in (stopped / FOLDER / str(latest)).rglob("*"):
+        if path.is_file():
+            path.unlink()
     assert run("--resume", stopped) == 0
     assert_same(stopped, whole)
 
 
+@pytest.mark.slow
 def test_without_any_whole_checkpoint_it_begins_anew(stopped, whole):
     for path in (stopped / FOLDER).rglob("*"):
         if path.is_file() and path.name != ".lock":
@@ -118,18 +155,7 @@ def test_without_any_whole_checkpoint_it_begins_anew(stopped, whole):
     assert_same(stopped, whole)
 
 
-def test_what_was_left_half_done_goes(stopped, whole):
-    kept = sorted(x.name for x in (stopped / FOLDER).iterdir())
-    for path in ("9.orbax-checkpoint-tmp/state", "7/about"):  # half written, half removed
-        (stopped / FOLDER / path).mkdir(parents=True)
-    (stopped / ".metrics.parquet.123.tmp").write_bytes(b"half")
-    (stopped / ".lock").touch()
-    assert run("--resume", stopped) == 0
-    assert_same(stopped, whole)
-    assert len(kept) == len(list((stopped / FOLDER).iterdir())) == 2
-    assert {x.name for x in stopped.iterdir()} == {x.name for x in whole.iterdir()}
-
-
+@pytest.mark.slow
 def test_what_is_missing_at_the_end_is_written(whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
@@ -141,6 +167,7 @@ def test_what_is_missing_at_the_end_is_written(whole, tmp_path):
     assert json.loads((folder / "summary.json").read_text())["step"] == 60
 
 
+@pytest.mark.slow
 def test_the_same_command_begins_anew_what_has_not_measured_anything(whole, tmp_path, error_of):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -205,11 +232,7 @@ def test_an_edited_configuration_gets_one_line(stopped, name, value, message, ca
     assert error.count("\n") == 1
 
 
-def test_the_same_settings_may_be_given(stopped, whole):
-    assert run("--resume", stopped, *SETTINGS) == 0
-    assert_same(stopped, whole)
-
-
+@pytest.mark.slow
 def test_what_does_not_fit_the_memory_leaves_what_was_there(stopped, tmp_path, monkeypatch, capsys):
     before = table(stopped), (stopped / "config.json").exists()
 

@@ -1,29 +1,26 @@
-"""`python -m experiments.compare`: several runs in one picture."""
+"""Several runs in one picture, by command."""
 
 import shutil
 
 import pytest
 
 from medjax.lab.commands.compare import main
-from medjax.lab.commands.run import main as run
 from medjax.lab.settings.wording import labels
 from medjax.lab.storage import results
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, make_run):
     base = tmp_path_factory.mktemp("runs")
     for rule in ("sign", "noisy_sign"):
-        arguments = ["--dataset", "digits", "--model", "logistic", "--steps", "4"]
-        assert run([*arguments, "--rule", rule, "--out", str(base / rule)]) == 0
+        make_run(base / rule, rule=rule)
     return base
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
-def test_picture_and_table(runs, suffix, tmp_path, capsys):
+@pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF")])
+def test_picture_and_table(runs, suffix, start, tmp_path, capsys):
     out = tmp_path / f"picture.{suffix}"
     assert main([str(runs / "sign"), str(runs / "noisy_sign"), "--out", str(out)]) == 0
-    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix]
     assert out.read_bytes().startswith(start)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["run", "sign", "noisy_sign,"]

@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "out", "err"),
     [
@@ -19,12 +20,8 @@ ROOT = Path(__file__).parents[3]
             "f(x) ∝ (1 + x²/(df - 2))^(-(df + 1)/2)",
             "",
         ),
-        (
-            ["experiments.run", "--rule", "ξ"],
-            2,
-            "",
-            "error: argument --rule: unknown rule 'ξ'",
-        ),
+        (["experiments.run", "--rule", "ξ"], 2, "", "error: argument --rule: unknown rule 'ξ'"),
+        # The data need no home.
         (
             ["experiments.run", "--dataset", "digits", "--workers", "3"],
             2,

@@ -78,6 +78,7 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path):
     assert {x.name for x in tmp_path.iterdir()} == {".b.tmp", "c.17.tmp"}  # not ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--checkpoint-every", "1")])
 @pytest.mark.usefixtures("no_picture")
 def test_a_run_in_progress_is_not_overwritten(flags, tmp_path, monkeypatch, error_of):

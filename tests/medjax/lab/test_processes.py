@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,7 +18,9 @@ from medjax.lab.machine import processes
 
 QUICK = ("--dataset", "digits", "--model", "logistic", "--rule", "noisy_sign", "--batch-size", "8")
 QUICK += ("--workers", "12", "--attack", "label_flip", "--byzantine", "2")
-SHORT = ("--steps", "20", "--eval-every", "10")
+# Momenta are kept by the workers, whom the processes share out: each has a part of the state.
+KEPT = ("--steps", "120", "--eval-every", "20", "--worker-momentum", "0.9")
+KEPT += ("--checkpoint-every", "20")
 ENDLESS = ("--steps", "100000000", "--eval-every", "100")
 
 
@@ -27,25 +30,17 @@ def free_port():
         return listening.getsockname()[1]
 
 
-@pytest.fixture
-def start(all_cores):
-    """Starts the processes of a run, each with flags of its own; ends them after the test."""
-    started = []
+@contextmanager
+def started():
+    """Give a function that starts a run's processes, each with flags of its own; end them after."""
+    processes = []
 
     def start(*flags_of_each, common=(), timeout=50):
         where = ("--coordinator", f"127.0.0.1:{free_port()}", "--timeout", f"{timeout}")
         for index, flags in enumerate(flags_of_each):
             one = ("--processes", f"{len(flags_of_each)}", "--process", f"{index}")
-            command = (
-                "-m",
-                "experiments.run",
-                *QUICK,
-                "--distributed",
-                *where,
-                *one,
-                *common,
-            )
-            started.append(
+            command = ("-m", "experiments.run", *QUICK, "--distributed", *where, *one, *common)
+            processes.append(
                 subprocess.Popen(
                     [sys.executable, *command, *flags],
                     stdout=subprocess.PIPE,
@@ -54,103 +49,107 @@ def start(all_cores):
                     env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 )
             )
-        return started
+        return processes[-len(flags_of_each) :]
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    try:
+        yield start
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
-def ends(process, within=60):
-    """Its exit code, what it said, and the errors among it: the runtime logs there too."""
+@pytest.fixture
+def start(all_cores):
+    """Start the processes of a run; see `started`."""
+    with started() as start:
+        yield start
+
+
+def table(folder):
+    return pq.read_table(folder / "metrics.parquet").to_pydict()
+
+
+def ends(process, within=300):
+    """Return its exit code, what it said, and its error lines: the runtime logs there too."""
     out, err = process.communicate(timeout=within)
     return process.returncode, out, [x for x in err.splitlines() if x.startswith("error: ")]
 
 
 def training(process):
-    """Waits until the run is under way."""
+    """Wait until the run is under way."""
     for line in process.stdout:
         if line.startswith("compiled in"):
             return
     pytest.fail(process.stderr.read())
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """The folder of a run of two processes, and how each ended."""
+    folder = tmp_path_factory.mktemp("whole") / "two"
+    with started() as start:
+        flags = ("--tensorboard", "--devices", "2", "--out", str(folder))
+        return folder, [ends(process) for process in start((), (), common=(*KEPT, *flags))]
+
+
 @pytest.mark.slow
-def test_two_processes_give_what_one_gives(start, tmp_path):
-    assert run.main([*QUICK, *SHORT, "--out", str(tmp_path / "one")]) == 0
-    out = ("--out", str(tmp_path / "two"))
-    first, second = start((), (), common=(*SHORT, "--tensorboard", "--devices", "2", *out))
-    code, said, errors = ends(first)
-    assert (code, errors) == (0, [])
-    assert "20 steps in" in said
-    code, said, errors = ends(second)
-    assert (code, errors) == (0, [])
+def test_only_the_first_process_talks_and_writes_events(two):
+    folder, ((first_code, said, first_errors), (second_code, said_by_second, second_errors)) = two
+    assert (first_code, second_code) == (0, 0)
+    assert first_errors == second_errors == []
+    assert "120 steps in" in said
     # The runtime's own words alone, which its threads write into each other's lines.
     own = {"[Gloo]", "Rank", "connected", "peer", "ranks", "Expected", "number", "is", "to", "of"}
-    assert set(re.sub(r"\d+|[.:]", " ", said).replace("[Gloo]", " [Gloo] ").split()) <= own
-    *names, events = sorted(
-        (x.name for x in (tmp_path / "two").iterdir()), key=lambda x: ("tfevents" in x, x)
-    )
-    assert names == ["config.json", "curves.png", "metrics.parquet", "summary.json"]
-    assert "tfevents" in events  # the first process's, and no other's
-    one, two = (
-        pq.read_table(tmp_path / name / "metrics.parquet").to_pydict() for name in ("one", "two")
-    )
-    assert one.keys() == two.keys()
+    words = re.sub(r"\d+|[.:]", " ", said_by_second).replace("[Gloo]", " [Gloo] ").split()
+    assert set(words) <= own
+    assert len(list(folder.glob("*tfevents*"))) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(two, tmp_path):
+    assert run.main([*QUICK, *KEPT, "--out", str(tmp_path / "one")]) == 0
+    one, measured = table(tmp_path / "one"), table(two[0])
+    assert one.keys() == measured.keys()
     for name in one.keys() - {"median_mean_gap"}:
-        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(measured[name], one[name], rtol=1e-4, err_msg=name)
 
 
 @pytest.mark.slow
-def test_after_a_loss_all_go_on_from_the_last_checkpoint(start, tmp_path):
-    # Momenta are kept by the workers, whom the processes share out: each has a part of the state.
-    common = ("--steps", "400", "--eval-every", "20", "--worker-momentum", "0.9")
-    common += ("--checkpoint-every", "20")
-    for process in start((), (), common=(*common, "--out", str(tmp_path / "whole"))):
+def test_after_a_loss_both_go_on_from_the_last_checkpoint(two, start, tmp_path):
+    folder = tmp_path / "run"
+    flags = (*KEPT, "--devices", "2")
+    first, second = start((), (), common=(*flags, "--out", str(folder)))
+    training(first)
+    while not list((folder / "checkpoints").glob("[1-9]*")):
+        time.sleep(0.02)
+    second.kill()
+    code, _, errors = ends(first)
+    # JAX's runtime may be faster than we are to end the process.
+    assert code in (1, -signal.SIGABRT)
+    assert code != 1 or "process 0 has lost another" in errors[0]
+    assert not (folder / "summary.json").exists()
+    for process in start((), (), common=(*flags, "--resume", str(folder))):
         assert ends(process)[0] == 0
-    killed = start((), (), common=(*common, "--out", str(tmp_path / "run")))[2:]
-    training(killed[0])
-    while not list((tmp_path / "run" / "checkpoints").glob("[1-9]*")):
-        time.sleep(0.05)
-    killed[1].kill()
-    assert ends(killed[0])[0] != 0
-    assert not (tmp_path / "run" / "summary.json").exists()
-    for process in start((), (), common=(*common, "--resume", str(tmp_path / "run")))[4:]:
-        assert ends(process)[0] == 0
-    one, two = (
-        pq.read_table(tmp_path / name / "metrics.parquet").to_pydict() for name in ("whole", "run")
-    )
-    assert one == two  # to the last bit
-    again = start((), (), common=(*common, "--resume", str(tmp_path / "run")))[6:]
-    for process in again:
-        code, _, errors = ends(process)
-        assert code == 2
-        assert "has finished its 400 steps" in errors[0]
+    assert table(folder) == table(two[0])  # to the last bit
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_lost_process_ends_the_other(start, tmp_path, victim):
-    processes = start((), (), common=(*ENDLESS, "--out", str(tmp_path / "run")))
-    training(processes[0])
-    time.sleep(1)
-    processes[victim].kill()
-    begin = time.monotonic()
-    code, _, errors = ends(processes[1 - victim])
-    assert time.monotonic() - begin < 60
-    # If the coordinator is the one, JAX's runtime may be faster than we are to end the process.
-    assert code == 1 or (victim == 0 and code == -signal.SIGABRT)
-    assert code != 1 or f"process {1 - victim} has lost another" in errors[0]
-    assert pq.read_table(tmp_path / "run" / "metrics.parquet").num_rows > 0
+def test_losing_the_first_process_ends_the_other(start, tmp_path):
+    first, second = start((), (), common=(*ENDLESS, "--out", str(tmp_path / "run")))
+    training(first)
+    first.kill()
+    code, _, errors = ends(second)
+    assert code in (1, -signal.SIGABRT)
+    assert code != 1 or "process 1 has lost another" in errors[0]
 
 
 @pytest.mark.slow
 def test_asking_one_to_stop_stops_all(start, tmp_path):
-    processes = start((), (), common=(*ENDLESS, "--out", str(tmp_path / "run")))
-    training(processes[0])
-    processes[1].send_signal(signal.SIGTERM)
-    assert [ends(process)[0] for process in processes] == [130, 130]
+    first, second = start((), (), common=(*ENDLESS, "--out", str(tmp_path / "run")))
+    training(first)
+    second.send_signal(signal.SIGTERM)
+    assert [ends(process)[0] for process in (first, second)] == [130, 130]
     assert (tmp_path / "run" / "summary.json").exists()
 
 
@@ -173,7 +172,7 @@ def test_asking_one_to_stop_stops_all(start, tmp_path):
 def test_what_is_wrong_in_one_is_said_by_all(start, tmp_path, first, second, messages):
     (tmp_path / "something").touch()
     first = [flag.format(path=tmp_path) for flag in first]
-    processes = start(first, second, common=SHORT)
+    processes = start(first, second, common=KEPT)
     for process, message in zip(processes, messages, strict=True):
         code, _, errors = ends(process)
         assert code == 2
@@ -184,7 +183,7 @@ def test_what_is_wrong_in_one_is_said_by_all(start, tmp_path, first, second, mes
 @pytest.mark.slow
 @pytest.mark.parametrize("present", [0, 1])
 def test_who_waits_in_vain_gives_up(start, present):
-    processes = start((), (), common=SHORT, timeout=3)
+    processes = start((), (), common=KEPT, timeout=3)
     processes[1 - present].kill()
     code, _, errors = ends(processes[present])
     assert code == 1

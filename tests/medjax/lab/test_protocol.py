@@ -1,4 +1,4 @@
-"""What a user does with the protocol's options: who lies, what crosses the wire, what is mixed."""
+"""The protocol's options by command: attacks, compression, mixing, servers, bits sent."""
 
 import itertools
 import json
@@ -10,7 +10,6 @@ import pytest
 from medjax.attacks import ATTACKS, add_trigger
 from medjax.compressors import COMPRESSORS
 from medjax.lab.commands.run import main
-from medjax.lab.commands.sweep import main as sweep
 from medjax.lab.data import load
 from medjax.lab.settings import parts
 from medjax.lab.settings.config import configure
@@ -18,6 +17,8 @@ from medjax.lab.task import communication, program, setup, workers
 from medjax.lab.task.interpret import hyperparameters
 from medjax.mixing import MIXINGS
 from medjax.servers import SERVERS
+
+pytestmark = pytest.mark.usefixtures("no_picture")
 
 QUICK = ["--dataset", "digits", "--model", "logistic"]
 EIGHT = ["--workers", "8", "--classes-per-worker", "2", "--steps", "3", "--eval-every", "2"]
@@ -61,8 +62,8 @@ def columns_of(out):
     return pq.read_table(out / "metrics.parquet").to_pydict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split()[1])
-@pytest.mark.usefixtures("no_picture")
 def test_every_name_is_taken(command, tmp_path, capsys):
     summary = run(tmp_path / "run", *EIGHT, *command.split())
     asked = 6 if "--participation" in command else 8
@@ -166,6 +167,7 @@ def test_byzantine_workers_are_not_measured(tmp_path):
     assert abs(np.mean(losses[:7]) - np.mean(losses)) > 1e-3
 
 
+@pytest.mark.slow
 def test_robust_rule_withstands_what_the_mean_does_not(tmp_path):
     arguments = ("--partition", "iid", "--steps", "40", "--lr", "0.5", "--byzantine", "2")
     attack = ("--attack", "gaussian", "--workers", "10")
@@ -174,6 +176,7 @@ def test_robust_rule_withstands_what_the_mean_does_not(tmp_path):
     assert krum["test_accuracy"] > 0.7 > 0.5 > mean["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_success_of_a_backdoor_is_measured(tmp_path, capsys):
     attack = "backdoor:target=3,size=2,share=1"
     settings = {"dataset": "digits", "model": "logistic", "attack": attack, "byzantine": 2}
@@ -191,24 +194,3 @@ def test_success_of_a_backdoor_is_measured(tmp_path, capsys):
     assert learnt["backdoor_success"] > 0.9
     assert withstood["backdoor_success"] < 0.2
     assert columns_of(tmp_path / "mean")["backdoor_success"][0] < 0.9
-
-
-@pytest.mark.slow
-def test_sweep_over_attacks_and_rules(tmp_path, capsys):
-    grid = ("--rule", "krum", "median", "--attack", "none", "alie:tau=1", "ipm", "--byzantine", "2")
-    quick = [*QUICK, *EIGHT, "--validation", "0"]
-    assert sweep([*quick, *grid, "--lr", "0.1", "0.2", "--out", str(tmp_path / "sweep")]) == 0
-    table = pq.read_table(tmp_path / "sweep/results.parquet").to_pydict()
-    last = {
-        (table["rule"][k], table["attack"][k], table["lr"][k]): k
-        for k in range(len(table["run"]))
-        if table["step"][k] == 3
-    }
-    assert len(last) == 2 * 3 * 2
-    printed = capsys.readouterr().out
-    for rule, attack in itertools.product(("krum", "median"), ("none", "alie:tau=1", "ipm")):
-        assert any({rule, attack} <= set(line.split()) for line in printed.splitlines())
-    alone = run(tmp_path / "alone", *EIGHT, "--rule", "krum", "--attack", "ipm", "--byzantine", "2",
-                "--lr", "0.2")  # fmt: skip
-    for name in ("train_loss", "test_loss", "grad_norm", "bits_up", "bits_down"):
-        assert table[name][last["krum", "ipm", 0.2]] == pytest.approx(alone[name], rel=1e-5)

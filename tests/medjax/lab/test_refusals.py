@@ -1,4 +1,4 @@
-"""What the system refuses gets one line, where it happens to any command that writes."""
+"""Refusals by the system get one line, from any command that writes."""
 
 import errno
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""`python -m experiments.report`: the page says what is in the folders, and harms nobody."""
+"""The page of a report says what is in the folders, and runs nothing that it finds there."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ VOID = {"meta", "input", "br"}
 
 
 class Page(HTMLParser):
-    """What a page has: texts, tables, facts and attributes. Its elements must be balanced."""
+    """A page's texts, tables, facts and attributes; its elements must be balanced."""
 
     def __init__(self, path):
         super().__init__()
@@ -200,10 +200,11 @@ def test_pictures_do_not_disturb_each_other(page):
     assert not [tag for tag, *_ in page.attributes if ":" in tag]  # namespaces
 
 
-def test_the_same_folder_is_the_same_page(folders, tmp_path, capsys):
-    first, again = (page_of(tmp_path / "page.html", folders / "noise") for _ in range(2))
-    assert again.source == first.source
-    assert capsys.readouterr().out == f"page in {tmp_path / 'page.html'}\n" * 2
+def test_the_same_folders_are_the_same_page(folders, page, capsys):
+    names = ("sign", "noisy", "attacks", "noise")
+    again = page_of(folders / "page.html", *(folders / name for name in names))
+    assert again.source == page.source
+    assert capsys.readouterr().out == f"page in {folders / 'page.html'}\n"
 
 
 def test_only_our_script_is_allowed_and_nothing_is_fetched(page):
@@ -249,6 +250,8 @@ def test_whatever_users_write_stays_text(tmp_path, make_run, make_sweep):
     assert page.texts.count(f"mean, idx:{EVIL}") == 4
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
 def test_what_the_commands_leave(tmp_path):
     quick = ["--dataset", "digits", "--model", "logistic", "--steps", "4", "--eval-every", "2"]
     assert run([*quick, "--rule", "mean", "--out", str(tmp_path / "run")]) == 0

@@ -8,6 +8,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from medjax.lab.commands.report import main
 
+pytestmark = pytest.mark.slow
+
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
 FLAGS += ("--disable-background-networking", "--disable-component-update", "--disable-sync")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -42,7 +44,7 @@ def page(tmp_path_factory, make_run, make_sweep):
 
 @pytest.fixture
 def opened(browser, page):
-    """Opens the page; what it complains of, or asks of others, fails the test."""
+    """Open the page; what it complains of, or asks of others, fails the test."""
     contexts, complaints, requests = [], [], []
 
     def opened(width=1280, scheme="light"):
@@ -74,8 +76,7 @@ def column(table, number):
     return cells.all_inner_texts()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_it_fits_and_shows_every_picture(opened, width, scheme, tmp_path):
     tab = opened(width, scheme)
     assert tab.evaluate("document.documentElement.scrollWidth") == width

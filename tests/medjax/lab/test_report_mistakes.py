@@ -1,4 +1,4 @@
-"""`python -m experiments.report`: one line for what can't be shown, and nothing half-written."""
+"""A report of what can't be shown gets one line, and nothing is half-written."""
 
 import shutil
 

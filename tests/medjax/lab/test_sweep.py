@@ -1,5 +1,7 @@
-"""What a user does with `python -m experiments.sweep`: its tables, files and interrupts."""
+"""Sweeps by command: tables, files, interrupts, one process at a time."""
 
+import contextlib
+import io
 import json
 import re
 import signal
@@ -27,10 +29,33 @@ def table(folder):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def session(tmp_path_factory):
+    """A finished sweep's folder, how many programs it compiled, and what it printed."""
     folder = tmp_path_factory.mktemp("sweep") / "grid"
-    assert main([*QUICK, *GRID, "--seeds", "2", "--out", str(folder)]) == 0
-    return folder
+    compiled, compile_program = [], fit.compile_program
+
+    def counted(*arguments):
+        compiled.append(arguments)
+        return compile_program(*arguments)
+
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(fit, "compile_program", counted)
+        assert main([*QUICK, *GRID, "--seeds", "2", "--out", str(folder)]) == 0
+    return folder, len(compiled), printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(session):
+    return session[0]
+
+
+def test_one_compiled_program_for_each_rule_and_all_its_numbers(session):
+    _, compiled, printed = session
+    assert compiled == 2
+    assert "16 runs, 320 steps in all" in printed
+    assert "2 programs to compile, 2 chunks of up to 12 runs side by side" in printed
+    assert re.search(r"memory +about \d+ MiB at a time", printed)
 
 
 def test_a_row_for_each_run_and_measurement(finished):
@@ -82,51 +107,18 @@ def test_settings_are_chosen_by_validation_and_averaged_over_seeds(finished):
         assert best["final"]["test_accuracy"]["error"] == pytest.approx(error)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ("--rule", "noisy_sign", "--b", "0.1", "--lr", "0.01", "--seed", "1"),
-        ("--rule", "sign", "--lr", "0.1", "--seed", "0"),
-    ],
-    ids=" ".join,
-)
-def test_the_same_as_separate_runs(finished, settings, tmp_path):
+def test_the_same_as_a_separate_run(finished, tmp_path):
+    settings = ["--rule", "noisy_sign", "--b", "0.1", "--lr", "0.01", "--seed", "1"]
     arguments = [*QUICK, *settings, "--validation", "0.1", "--out", str(tmp_path / "run")]
     assert run.main(arguments) == 0
     alone = pq.read_table(tmp_path / "run/metrics.parquet").to_pydict()
-    given = dict(zip(settings[::2], settings[1::2], strict=True))
     columns = table(finished)
-    rows = [
-        k
-        for k in range(len(columns["run"]))
-        if columns["rule"][k] == given["--rule"]
-        and columns["b"][k] == (float(given["--b"]) if "--b" in given else None)
-        and columns["lr"][k] == float(given["--lr"])
-        and columns["seed"][k] == int(given["--seed"])
-    ]
+    keys = zip(columns["rule"], columns["b"], columns["lr"], columns["seed"], strict=True)
+    rows = [k for k, key in enumerate(keys) if key == ("noisy_sign", 0.1, 0.01, 1)]
     for name in METRICS:
         np.testing.assert_allclose(
             [columns[name][k] for k in rows], alone[name], rtol=1e-4, atol=1e-6, err_msg=name
         )
-
-
-def test_one_compiled_program_for_all_numbers(tmp_path, monkeypatch, capsys):
-    compiled = []
-    compile_program = fit.compile_program
-
-    def counted(*arguments):
-        compiled.append(arguments)
-        return compile_program(*arguments)
-
-    monkeypatch.setattr(fit, "compile_program", counted)
-    grid = ["--b", "0", "0.1", "theory", "--lr", "0.01", "0.1", "--momentum", "0", "0.9"]
-    assert main([*QUICK, *grid, "--seeds", "3", "--out", str(tmp_path / "a")]) == 0
-    assert len(compiled) == 1
-    printed = capsys.readouterr().out
-    assert "36 runs, 720 steps in all" in printed
-    assert "1 program to compile, 1 chunk of up to 36 runs side by side" in printed
-    assert re.search(r"memory +about \d+ MiB at a time", printed)
 
 
 def test_finished_work_is_not_done_again(finished, monkeypatch, capsys):
@@ -145,6 +137,8 @@ def test_folder_of_another_grid_is_kept(finished, error_of):
     assert "already holds other results" in message
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_sweep_pictures")
 def test_the_default_folder_is_the_same_for_the_same_grid(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for seeds in ("1", "1", "2"):
@@ -152,62 +146,39 @@ def test_the_default_folder_is_the_same_for_the_same_grid(tmp_path, monkeypatch)
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
-# Three programs, so three chunks, each of some seconds with the compiling.
-LONG = ["--dataset", "digits", "--model", "logistic", "--steps", "600", "--eval-every", "100"]
-LONG += ["--batch-size", "4", "8", "12", "--b", "0", "0.1", "--seeds", "2"]
-
-
-def begin(folder, *arguments):
-    command = [sys.executable, "-m", "experiments.sweep", *LONG, "--out", str(folder), *arguments]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    while not list(folder.glob("parts/*.parquet")):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    return process
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("long") / "sweep"
-    assert main([*LONG, "--out", str(folder)]) == 0
-    return folder
+# Two programs, so two chunks, each of a second or more with the compiling.
+LONG = ["--dataset", "digits", "--model", "logistic", "--steps", "200", "--eval-every", "50"]
+LONG += ["--batch-size", "4", "8", "--b", "0", "0.1", "--seeds", "2"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
-def test_a_sweep_that_is_stopped_goes_on(name, uninterrupted, tmp_path, capsys):
+@pytest.mark.usefixtures("no_sweep_pictures")
+def test_a_killed_sweep_goes_on_and_no_other_process_beside_it(tmp_path, error_of, capsys):
     folder = tmp_path / "sweep"
-    with begin(folder) as process:
-        process.send_signal(getattr(signal, name))
-        errors = process.stderr.read()
-    assert process.returncode == (130 if name == "SIGINT" else -signal.SIGKILL)
-    assert errors == ("stopped; the same command goes on where this was\n" * (name == "SIGINT"))
+    command = [sys.executable, "-m", "experiments.sweep", *LONG, "--out", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while not list(folder.glob("parts/*.parquet")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGSTOP)
+        message = error_of(main, *LONG, "--out", str(folder))
+        process.kill()
+    assert "another process is at work" in message
     assert not (folder / "results.parquet").exists()
-    parts = {path: path.stat().st_mtime_ns for path in folder.glob("parts/*.parquet")}
-    assert 1 <= len(parts) < 3
+    (first,) = folder.glob("parts/*.parquet")
+    written = first.stat().st_mtime_ns
 
     assert main([*LONG, "--out", str(folder)]) == 0
-    assert f"{4 * len(parts)} runs of them, {12 - 4 * len(parts)} to do" in capsys.readouterr().out
-    for path, time_written in parts.items():
-        assert path.stat().st_mtime_ns == time_written
-    resumed, whole = (pq.read_table(x / "results.parquet") for x in (folder, uninterrupted))
+    assert "4 runs of them, 4 to do" in capsys.readouterr().out
+    assert first.stat().st_mtime_ns == written
+    assert main([*LONG, "--out", str(tmp_path / "whole")]) == 0
+    resumed, whole = (pq.read_table(tmp_path / x / "results.parquet") for x in ("sweep", "whole"))
     assert resumed.equals(whole)
-    record = json.loads((folder / "config.json").read_text())
-    assert len(record["sessions"]) == 2
+    assert len(json.loads((folder / "config.json").read_text())["sessions"]) == 2
 
 
 @pytest.mark.slow
-def test_two_processes_do_not_work_in_one_folder(tmp_path, error_of):
-    with begin(tmp_path / "sweep") as process:
-        process.send_signal(signal.SIGSTOP)
-        with pytest.raises(SystemExit) as exit_info:
-            main([*LONG, "--out", str(tmp_path / "sweep")])
-        process.kill()
-    assert exit_info.value.code == 2
-
-
+@pytest.mark.usefixtures("no_sweep_pictures")
 def test_runs_one_at_a_time_are_those_side_by_side(tmp_path, monkeypatch, capsys):
     # A chunk of one is another program, without the maps over seeds and settings.
     grid = ["--rule", "noisy_mean", "--lr", "0.01", "0.1", "--seeds", "2", "--batch-size", "8"]

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from medjax.lab.commands import run
 from medjax.lab.commands.sweep import main
 from medjax.lab.data import load
 from medjax.lab.settings import cli
@@ -147,6 +148,7 @@ def test_data_are_poisoned_seed_by_seed():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
 def test_sweep_over_attacks(tmp_path, monkeypatch, capsys):
     compiled = []
     compile_program = fit.compile_program
@@ -183,6 +185,19 @@ def test_sweep_over_attacks(tmp_path, monkeypatch, capsys):
         (row,) = (line for line in table.splitlines() if line.startswith(f"{rule} "))
         assert (attack or "none") in row
         assert f"{means[attack]:.4g}" in row
+
+    # The attacked run alone measures the same.
+    alone = ("--rule", "median", "--attack", "ipm:tau=100", "--seed", "1", "--validation", "0.1")
+    assert run.main([*settings[:-2], *alone, "--out", str(tmp_path / "run")]) == 0
+    measured = json.loads((tmp_path / "run/summary.json").read_text())
+    (place,) = (
+        k
+        for k in places
+        if (columns["rule"][k], columns["attack"][k], columns["seed"][k])
+        == ("median", "ipm:tau=100", 1)
+    )
+    for name in ("train_loss", "test_loss", "grad_norm", "bits_up", "bits_down"):
+        assert columns[name][place] == pytest.approx(measured[name], rel=1e-4)
 
     # What the two rules have in common is compiled once.
     (mean, mean_attacked), (median, median_attacked) = (

@@ -7,14 +7,13 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from matplotlib.figure import Figure
 
 from medjax import sharding
 from medjax.lab.commands import run
 from medjax.lab.commands.sweep import main
 from medjax.lab.data import load
 from medjax.lab.machine import memory
-from medjax.lab.sweep import execute, grid, pictures, store
+from medjax.lab.sweep import execute, grid, store
 from medjax.lab.sweep import fit as fitting
 from medjax.lab.sweep.fit import Work, fit
 from medjax.lab.sweep.inputs import Inputs
@@ -28,9 +27,7 @@ DONE = {}  # programs that were compiled for another test
 EXHAUSTED = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory in memory space hbm")
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr(pictures, "draw", lambda *_: {"curves": Figure((1, 1))})
+pytestmark = pytest.mark.usefixtures("no_sweep_pictures")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +39,7 @@ def group():
 
 @pytest.fixture
 def sizes(monkeypatch):
-    """For how many runs the programs are that are compiled, and what they take."""
+    """The number of runs and of bytes of each program that is compiled."""
     compiled, compile_program = [], fitting.compile_program
 
     def counted(program, values, *arguments):
@@ -114,6 +111,7 @@ def test_one_run_at_a_time_needs_only_what_is_free(group):
     assert fitted(group, 16, 1)[0].chunk_size == 1
 
 
+@pytest.mark.slow
 def test_on_a_mesh_each_device_keeps_one_run(group, sizes):
     mesh = sharding.make_mesh(workers=1, grid=2)
     work = Work(0, group, 16, dict(enumerate(make_chunks(group, 16, 2))))
@@ -200,14 +198,16 @@ def test_a_sweep_keeps_the_number_that_fits(group, tmp_path, monkeypatch, capsys
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "1 GiB"])
-def test_a_damaged_limit_gets_one_line(limit, tmp_path, error_of):
+def test_a_damaged_limit_gets_one_line(tmp_path, error_of):
     assert main([*GRID, "--out", str(tmp_path)]) == 0
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"memory_limit": limit}))
-    assert "isn't as the sweep left it" in error_of(main, *GRID, "--out", str(tmp_path))
+    record = json.loads(path.read_text())
+    for limit in (0, -1, 1.5, True, "1 GiB"):
+        path.write_text(json.dumps(record | {"memory_limit": limit}))
+        assert "isn't as the sweep left it" in error_of(main, *GRID, "--out", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_memory_used_up_on_the_way_gets_one_line(tmp_path, monkeypatch, capsys):
     def exhausted(*_, **__):
         raise EXHAUSTED

@@ -80,10 +80,8 @@ def test_a_grid_too_large_for_memory_is_cut():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"model": "mlp"},
         {"model": "mlp", "rule": "noisy_median", "workers": 30},
         {"model": "cnn", "batch_size": 8},
-        {"model": "logistic", "rule": "mean"},
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""Text: its windows, its ten authors, and what a partition, an attack and a command make of it."""
+"""Text: windows, the ten authors, partitions by author, refusals."""
 
 import hashlib
 import itertools
@@ -19,7 +19,7 @@ FEWEST = 10 * 5 * (T + 1)
 
 
 def words_of(part):
-    """What an author wrote, in its order, without the words that its windows' ends may cut."""
+    """Return an author's words in order, without those that the ends of its windows may cut."""
     windows = text.authors()
     written = "".join(
         windows.alphabet[k] for k in windows.characters[windows.parts == part].ravel()

@@ -127,6 +127,8 @@ def test_learns_more_than_how_often_each_character_occurs(tmp_path, capsys):
     assert "(1600 training, 400 test, 26 different characters), by_label" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_sweep_pictures")
 def test_sweeps_as_any_other(tmp_path):
     settings = "--rule sign --lr 0.001 0.01 --batch-size 2 --steps 1 --eval-every 1"
     small = "--workers 2 --partition dirichlet --examples-per-worker 4"

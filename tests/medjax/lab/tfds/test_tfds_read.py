@@ -148,8 +148,9 @@ def test_validation_is_of_every_class_and_the_rest_stays_with_its_writers(made, 
     )
 
 
+@pytest.mark.slow
 def test_a_run_by_writers_in_the_folder_of_tfds(made, tiny, folder, tmp_path):
-    """The command as a user has it: in a process of its own, which says nothing of TFDS's."""
+    """Run the command in a process of its own, which says nothing of TFDS's."""
     arguments = "--dataset tfds:tiny --partition natural --workers 4 --steps 3 --batch-size 2"
     command = [sys.executable, "-m", "experiments.run", *arguments.split(), "--out", "out"]
     done = subprocess.run(
