@@ -13,7 +13,7 @@ from benchmarks import cases
 from benchmarks.cases import Call, Case, Command
 
 _LONGEST = 1500  # characters, besides the user's own words
-_COMPILERS = ("medjax.lab.commands.run.compile_program", "medjax.lab.sweep.fit.compile_program")
+_COMPILERS = ("medjax.lab.commands.run.compile_program", "medjax.lab.sweeps.fit.compile_program")
 
 
 def check(count: int) -> tuple[int, int]:

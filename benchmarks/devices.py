@@ -16,7 +16,7 @@ from dataclasses import asdict
 from benchmarks import report, workload
 from benchmarks._point import Point, measure_or_nan
 from benchmarks.spread import SHARED, Kind, Row, picture, rows
-from medjax.lab.settings import algorithms, cli, named
+from medjax.lab.settings import cli
 from medjax.lab.storage import results
 
 RULES = ("mean", "noisy_sign", "median", "krum")
@@ -49,7 +49,7 @@ def _parser() -> cli.Parser:
         "--rule",
         metavar="NAME",
         nargs="+",
-        type=named.one_of("rule", algorithms.RULE_TABLE),
+        type=workload.rule_name,
         default=RULES,
         help=f"(default: {' '.join(RULES)})",
     )

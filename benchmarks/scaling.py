@@ -13,7 +13,7 @@ from dataclasses import asdict
 from benchmarks import report, workload
 from benchmarks._point import Point, measure_in_subprocess, measure_or_nan
 from benchmarks.growth import WORDS, Row, Size, picture, rows
-from medjax.lab.settings import algorithms, cli, named
+from medjax.lab.settings import cli
 from medjax.lab.storage import results
 
 WORKERS = (10, 100, 1000, 10_000)
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--rule",
         metavar="NAME",
-        type=named.one_of("rule", algorithms.RULE_TABLE),
+        type=workload.rule_name,
         default="noisy_sign",
         help="(default: noisy_sign)",
     )

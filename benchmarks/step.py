@@ -19,9 +19,8 @@ import optax
 from benchmarks import report, steps, workload
 from benchmarks.timing import Figure, Prepare, Run, measure
 from benchmarks.workload import Workload
-from medjax.lab.settings import algorithms, cli, named
+from medjax.lab.settings import cli, rules
 from medjax.lab.storage import results
-from medjax.mixing import MIXINGS
 
 RULES = (
     *("mean", "median", "sign", "trimmed_mean"),
@@ -147,17 +146,17 @@ def compare(figures: Mapping[Key, Figure]) -> dict[str, dict[str, dict[str, floa
 
 def add_options(parser: cli.Parser) -> None:
     """Add the options that choose the steps."""
-    rules = parser.add_mutually_exclusive_group()
-    rules.add_argument(
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
         "--rules",
         metavar="RULE",
         nargs="+",
-        type=rule_name,
+        type=workload.rule_name,
         default=RULES,
-        help=f"of {', '.join(algorithms.RULE_NAMES)}, after mixings as in nnm+krum (default: "
-        f"{' '.join(RULES)})",
+        help=f"of {', '.join(rules.RULE_TABLE)}, also as noisy_NAME, after mixings as in nnm+krum "
+        f"(default: {' '.join(RULES)})",
     )
-    rules.add_argument(
+    chosen.add_argument(
         "--gram",
         dest="rules",
         action="store_const",
@@ -170,15 +169,6 @@ def add_options(parser: cli.Parser) -> None:
     parser.add_argument(
         "--workers", metavar="N", type=cli.integer(1), default=100, help="(default: 100)"
     )
-
-
-def rule_name(text: str) -> str:
-    """Parse, for argparse, a rule, perhaps after mixings."""
-    *mixings, rule = named.links(text)
-    for mixing in mixings:
-        named.one_of("mixing", MIXINGS)(mixing)
-    named.one_of("rule", algorithms.RULE_TABLE)(rule)
-    return text
 
 
 def _others() -> dict[str, Any]:

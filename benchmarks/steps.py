@@ -14,9 +14,8 @@ from benchmarks import timing
 from benchmarks.libraries import JAX, TORCH, B, torch
 from benchmarks.report import optional
 from benchmarks.timing import Prepare, Run
-from benchmarks.workload import CLASSES, HIDDEN, STEP_SIZE, Workload
+from benchmarks.workload import CLASSES, HIDDEN, STEP_SIZE, Workload, is_noisy
 from medjax import WorkerData
-from medjax.lab.settings import algorithms, named
 
 Step = Callable[[Any, WorkerData], Any]
 """A function from a state and the workers' data to the state after a step."""
@@ -53,7 +52,7 @@ def obvious_step(work: Workload, rule_name: str, f: int) -> Step | None:
     def step(state: tuple[PyTree, jax.Array], data: WorkerData) -> tuple[PyTree, jax.Array]:
         params, key = state
         stacked = gradients(work)(params, data)
-        if algorithms.is_noisy(rule_name):
+        if is_noisy(rule_name):
             leaves, treedef = jax.tree.flatten(stacked)
             key, *keys = jax.random.split(key, len(leaves) + 1)
             noisy = [g + B * JAX.normal(g, k) for g, k in zip(leaves, keys, strict=True)]
@@ -116,7 +115,7 @@ def _worker_by_worker(work: Workload, rule_name: str, aggregate: Callable[[Any],
                     gradients = torch.autograd.grad(entropy(model(x), y), parameters)
                     rows.append(torch.cat([g.flatten() for g in gradients]))
                 stacked = torch.stack(rows)
-                if algorithms.is_noisy(rule_name):
+                if is_noisy(rule_name):
                     stacked = stacked + B * TORCH.normal(stacked, None)
                 update = aggregate(stacked)
                 parts = update.split([p.numel() for p in parameters])
@@ -130,7 +129,7 @@ def _worker_by_worker(work: Workload, rule_name: str, aggregate: Callable[[Any],
 
 
 def _base(rule_name: str) -> str:
-    return named.split(rule_name)[0].removeprefix("noisy_")
+    return rule_name.partition(":")[0].removeprefix("noisy_")
 
 
 def _camel_case(name: str) -> str:

@@ -17,7 +17,7 @@ from matplotlib.image import imread
 from benchmarks.faults import FILLER, KILL, Ending, Fault, run_command
 from medjax.lab.storage import checkpoints, files, results
 from medjax.lab.storage.keeper import FOLDER, Keeper
-from medjax.lab.sweep import store
+from medjax.lab.sweeps import store
 
 _STEPS = 30
 _TINY = (

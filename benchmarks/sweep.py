@@ -23,9 +23,9 @@ from medjax.lab.machine.memory import free_bytes
 from medjax.lab.settings import cli
 from medjax.lab.settings.config import RunConfig
 from medjax.lab.storage import results
-from medjax.lab.sweep import grid
-from medjax.lab.sweep.execute import execute, unfinished
-from medjax.lab.sweep.plan import Group, make_groups, runs_side_by_side
+from medjax.lab.sweeps import grid
+from medjax.lab.sweeps.execute import execute, unfinished
+from medjax.lab.sweeps.plan import Group, make_groups, runs_side_by_side
 from medjax.lab.task import communication
 from medjax.lab.task.program import compile_program, one_run
 from medjax.lab.task.training import Stop, train

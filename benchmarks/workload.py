@@ -17,7 +17,11 @@ from benchmarks.libraries import B
 from benchmarks.timing import Prepare, loop
 from medjax import rules, sharding
 from medjax.lab.models import catalogue as models
-from medjax.lab.settings import algorithms, named
+from medjax.lab.settings import parts
+from medjax.lab.settings.parts import Part
+from medjax.lab.settings.rules import parse
+from medjax.lab.task.protocol import Protocol, build_optimizer, build_rule
+from medjax.mixing import MIXINGS
 
 IMAGE = (28, 28, 1)
 CLASSES = 10
@@ -76,20 +80,31 @@ def num_byzantine(n: int) -> int:
     return n // 10
 
 
+def rule_name(text: str) -> str:
+    """Parse, for argparse, a rule, perhaps after mixings: `nnm+krum`."""
+    _parts(text)
+    return text
+
+
 def rule(rule_name: str, n: int) -> rules.Rule | rules.StatefulRule:
-    """Return a rule of n workers by its name, perhaps after mixings: `nnm+krum`.
+    """Return a rule of n workers by its name, perhaps after mixings.
 
     Raises:
         ValueError: if the rule can't have so many workers.
     """
-    *mixings, last = named.links(rule_name)
+    mixings, last = _parts(rule_name)
     known = {"num_byzantine": num_byzantine(n), "num_workers": n}
-    return algorithms.build_rule(last, "+".join(mixings) or None, known, n)[0]
+    return build_rule(last, mixings, known, n)[0]
 
 
 def is_noisy(rule_name: str) -> bool:
     """Return True if the algorithm of that name adds noise."""
-    return algorithms.is_noisy(named.links(rule_name)[-1])
+    return _parts(rule_name)[1].noisy
+
+
+def _parts(text: str) -> tuple[tuple[Part, ...], Part]:
+    *mixings, last = parts.links(text)
+    return tuple(map(parts.one_of("mixing", MIXINGS), mixings)), parse(last)
 
 
 def optimizer(
@@ -100,10 +115,10 @@ def optimizer(
     Raises:
         ValueError: if the rule can't have so many workers.
     """
-    protocol = algorithms.Protocol(rule(rule_name, n), n)
+    protocol = Protocol(rule(rule_name, n), n)
     b = B if is_noisy(rule_name) else None
     server = optax.sgd(STEP_SIZE if step_size is None else step_size)
-    return algorithms.build_optimizer(protocol, server, b, None, jax.random.key(3))
+    return build_optimizer(protocol, server, b, None, jax.random.key(3))
 
 
 def exact_noisy_sign() -> optax.GradientTransformation:

@@ -23,9 +23,9 @@ from medjax.lab.settings import cli
 from medjax.lab.settings.config import RunConfig, configure
 from medjax.lab.settings.flags import add_out
 from medjax.lab.storage import results
-from medjax.lab.sweep import select
-from medjax.lab.sweep.select import Statistic
-from medjax.lab.sweep.session import run_grid
+from medjax.lab.sweeps import select
+from medjax.lab.sweeps.select import Statistic
+from medjax.lab.sweeps.session import run_grid
 from medjax.lab.task.training import stop_on_signal
 
 NNM = "nnm + "

@@ -10,8 +10,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from medjax.lab import plots
-from medjax.lab.sweep import heatmap
-from medjax.lab.sweep.select import Statistic
+from medjax.lab.sweeps import heatmap
+from medjax.lab.sweeps.select import Statistic
 
 
 class Problem(NamedTuple):

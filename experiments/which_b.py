@@ -24,9 +24,9 @@ from medjax.lab.settings.config import RunConfig, configure
 from medjax.lab.settings.field import plain
 from medjax.lab.settings.flags import add_out
 from medjax.lab.storage import results
-from medjax.lab.sweep import select
-from medjax.lab.sweep.select import Statistic
-from medjax.lab.sweep.session import run_grid
+from medjax.lab.sweeps import select
+from medjax.lab.sweeps.select import Statistic
+from medjax.lab.sweeps.session import run_grid
 from medjax.lab.task.training import stop_on_signal
 
 FIXED = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)

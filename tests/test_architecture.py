@@ -31,7 +31,7 @@ LAB_FLOORS = (
     {"machine"},
     {"storage"},
     {"task"},
-    {"sweep"},
+    {"sweeps"},
     {"report"},
     {"commands"},
     {"study"},

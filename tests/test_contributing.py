@@ -14,7 +14,7 @@ import pytest
 import medjax
 from medjax import attacks, compressors, mixing, noise, rules
 from medjax.lab import console
-from medjax.lab.settings import algorithms
+from medjax.lab.settings.rules import RULE_TABLE
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs/how-to/contributing.md").read_text(encoding="utf-8")
@@ -55,17 +55,16 @@ def examples():
 
 @pytest.fixture
 def added(examples, monkeypatch):
-    """A line in each table; that of the command line has the noisy rule from the same."""
+    """Add a line to each table."""
     for table, kind in (
         (rules.RULES, "medoid"),
-        (algorithms.RULE_TABLE, "medoid"),
+        (RULE_TABLE, "medoid"),
         (mixing.MIXINGS, "normalize"),
         (attacks.ATTACKS, "silent"),
         (compressors.COMPRESSORS, "half"),
         (noise.NOISES, "irwin_hall"),
     ):
         monkeypatch.setitem(table, kind, examples[kind])
-    monkeypatch.setitem(algorithms.RULE_TABLE, "noisy_medoid", examples["medoid"])
 
 
 def medoid(x):

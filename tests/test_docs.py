@@ -14,13 +14,10 @@ import pytest
 
 from experiments.paper.__main__ import EXPERIMENTS as FIGURES
 from medjax.lab import console
-from medjax.lab.machine.devices import add_machine
-from medjax.lab.machine.processes import add_processes
-from medjax.lab.settings import cli
+from medjax.lab.commands import run, sweep
+from medjax.lab.settings import flags
 from medjax.lab.settings.config import RunConfig, resolve
-from medjax.lab.settings.options import add_options, add_out
-from medjax.lab.storage.checkpoints import add_checkpoint_every, add_checkpoints
-from medjax.lab.sweep import grid
+from medjax.lab.sweeps import grid
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -30,18 +27,9 @@ NUMBER = r"-?\d+(?:\.\d*)?"
 
 def settings_of(command: str, arguments: list[str]) -> list[RunConfig]:
     """Read the settings of a run, or of a sweep's runs, as the command does."""
-    parser = cli.Parser(command, "")
-    add_machine(parser)
     if command == "sweep":
-        grid.add_grid_options(parser)
-        add_checkpoint_every(parser)
-        add_out(parser)
-        return grid.expand(grid.read_axes(parser, arguments)[1])
-    add_options(parser)
-    add_processes(parser)
-    add_checkpoints(parser)
-    add_out(parser)
-    return [resolve(parser.parse_args(arguments))]
+        return grid.expand(grid.read_axes(sweep.make_parser(), arguments)[1])
+    return [resolve(flags.given(run.make_parser().parse_args(arguments)))]
 
 
 def shell_lines(page: Path) -> list[str]:

@@ -14,8 +14,8 @@ from medjax.lab import plots
 from medjax.lab.plots import Curves
 from medjax.lab.settings.config import RunConfig
 from medjax.lab.storage import results
-from medjax.lab.sweep import select
-from medjax.lab.sweep.session import run_grid
+from medjax.lab.sweeps import select
+from medjax.lab.sweeps.session import run_grid
 from medjax.lab.task.training import stop_on_signal
 
 _LEAST = 1e-7

@@ -13,7 +13,7 @@ from medjax.lab.machine import memory
 from medjax.lab.settings import wording
 from medjax.lab.settings.config import RunConfig, configure
 from medjax.lab.storage import checkpoints, results
-from medjax.lab.sweep import grid, store
+from medjax.lab.sweeps import grid, store
 
 
 class Results(NamedTuple):

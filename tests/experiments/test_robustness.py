@@ -10,7 +10,7 @@ import pytest
 from experiments import robustness, robustness_picture
 from experiments.robustness import FULL, NNM, QUICK, Study, main
 from experiments.robustness_picture import Problem, worst
-from medjax.lab.sweep.select import Statistic
+from medjax.lab.sweeps.select import Statistic
 
 SKEWED = Problem(4, "α = 0.1")
 

@@ -19,8 +19,8 @@ from medjax.lab.settings import cli
 from medjax.lab.settings.config import RunConfig, as_record, from_record
 from medjax.lab.settings.flags import add_out, as_flags
 from medjax.lab.storage import checkpoints, results
-from medjax.lab.sweep import store
-from medjax.lab.sweep.session import run_grid
+from medjax.lab.sweeps import store
+from medjax.lab.sweeps.session import run_grid
 from medjax.lab.task.training import stop_on_signal
 
 _DESCRIPTION = """\

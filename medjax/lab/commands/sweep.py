@@ -13,9 +13,9 @@ from medjax.lab.settings import cli, wording
 from medjax.lab.settings.config import RunConfig
 from medjax.lab.settings.flags import add_out
 from medjax.lab.storage import checkpoints, results, watching
-from medjax.lab.sweep import grid, pictures, report, select, store
-from medjax.lab.sweep.outcome import outcome, title
-from medjax.lab.sweep.session import run_grid
+from medjax.lab.sweeps import grid, pictures, report, select, store
+from medjax.lab.sweeps.outcome import outcome, title
+from medjax.lab.sweeps.session import run_grid
 from medjax.lab.task.training import stop_on_signal
 
 _DESCRIPTION = """\
@@ -30,13 +30,8 @@ _MOST_ROWS = 40
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 0, or 130 if stopped. A mistake in the settings exits with 2."""
-    parser = cli.Parser("medjax sweep", _DESCRIPTION)
-    grid.add_grid_options(parser)
-    machine.add_machine(parser)
-    checkpoints.add_checkpoint_every(parser)
-    watching.add_watching(parser)
-    add_out(parser)
+    """Carry out the command; return 0, or 130 if stopped. A mistake exits with 2."""
+    parser = make_parser()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     try:
         arguments, axes = grid.read_axes(parser, argv)
@@ -52,6 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     return cli.carry_out(parser, folder, work)
+
+
+def make_parser() -> cli.Parser:
+    """Make the command's parser."""
+    parser = cli.Parser("medjax sweep", _DESCRIPTION)
+    grid.add_grid_options(parser)
+    machine.add_machine(parser)
+    checkpoints.add_checkpoint_every(parser)
+    watching.add_watching(parser)
+    add_out(parser)
+    return parser
 
 
 def execute(

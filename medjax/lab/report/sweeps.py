@@ -7,9 +7,9 @@ from typing import Any
 
 from medjax.lab.report import page
 from medjax.lab.report.page import Cell, Section, Table
-from medjax.lab.sweep import lines, pictures, report, store
-from medjax.lab.sweep.outcome import Outcome, outcome, title
-from medjax.lab.sweep.select import Candidate
+from medjax.lab.sweeps import lines, pictures, report, store
+from medjax.lab.sweeps.outcome import Outcome, outcome, title
+from medjax.lab.sweeps.select import Candidate
 
 
 def section(name: str, folder: Path, record: Mapping[str, Any]) -> Section:

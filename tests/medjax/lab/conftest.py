@@ -13,7 +13,7 @@ from medjax.lab import plots
 from medjax.lab.settings.config import as_record, configure
 from medjax.lab.settings.field import plain
 from medjax.lab.storage import results
-from medjax.lab.sweep import grid, pictures, store
+from medjax.lab.sweeps import grid, pictures, store
 
 # For each numpy type: its code in an IDX header, and the struct format of one value.
 FORMATS = {

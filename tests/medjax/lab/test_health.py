@@ -8,7 +8,7 @@ import pytest
 
 from medjax.lab.commands import run, sweep
 from medjax.lab.storage.keeper import FOLDER
-from medjax.lab.sweep import select
+from medjax.lab.sweeps import select
 from medjax.lab.task import health
 
 pytestmark = pytest.mark.usefixtures("no_picture", "no_sweep_pictures")

@@ -7,7 +7,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from medjax import sharding
 from medjax.lab.commands import run, sweep
-from medjax.lab.sweep import execute
+from medjax.lab.sweeps import execute
 
 QUICK = ("--dataset", "digits", "--model", "logistic", "--workers", "10", "--batch-size", "8")
 QUICK += ("--steps", "2", "--eval-every", "1")

@@ -14,7 +14,7 @@ from medjax.lab.commands.report import main
 from medjax.lab.commands.run import main as run
 from medjax.lab.commands.sweep import main as sweep
 from medjax.lab.storage import results
-from medjax.lab.sweep import store
+from medjax.lab.sweeps import store
 
 EVIL = "<script>alert('x')</script>\"&"
 VOID = {"meta", "input", "br"}

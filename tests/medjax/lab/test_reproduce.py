@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from medjax.lab.commands import reproduce, run, sweep
-from medjax.lab.sweep import pictures
+from medjax.lab.sweeps import pictures
 
 pytestmark = pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
 

@@ -15,7 +15,7 @@ import pytest
 
 from medjax.lab.commands import run
 from medjax.lab.commands.sweep import main
-from medjax.lab.sweep import fit, plan
+from medjax.lab.sweeps import fit, plan
 
 QUICK = ["--dataset", "digits", "--model", "logistic", "--steps", "20", "--eval-every", "5"]
 GRID = ["--rule", "sign", "noisy_sign", "--b", "0", "0.01", "0.1", "--lr", "0.01", "0.1"]

@@ -12,7 +12,7 @@ from medjax.lab.commands.sweep import main
 from medjax.lab.data import load
 from medjax.lab.settings import cli
 from medjax.lab.settings.config import configure
-from medjax.lab.sweep import fit, grid, select
+from medjax.lab.sweeps import fit, grid, select
 from medjax.lab.task import setup, workers
 
 

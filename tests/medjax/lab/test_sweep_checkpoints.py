@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from medjax.lab.commands.sweep import main
 from medjax.lab.storage.keeper import FOLDER, Keeper
-from medjax.lab.sweep import execute, pictures
+from medjax.lab.sweeps import execute, pictures
 from medjax.lab.task import training
 
 # Seeds and settings side by side; two programs; a state with momenta.

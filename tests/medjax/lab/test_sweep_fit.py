@@ -13,11 +13,11 @@ from medjax.lab.commands import run
 from medjax.lab.commands.sweep import main
 from medjax.lab.data import load
 from medjax.lab.machine import memory
-from medjax.lab.sweep import execute, grid, store
-from medjax.lab.sweep import fit as fitting
-from medjax.lab.sweep.fit import Work, fit
-from medjax.lab.sweep.inputs import Inputs
-from medjax.lab.sweep.plan import make_chunks, make_groups
+from medjax.lab.sweeps import execute, grid, store
+from medjax.lab.sweeps import fit as fitting
+from medjax.lab.sweeps.fit import Work, fit
+from medjax.lab.sweeps.inputs import Inputs
+from medjax.lab.sweeps.plan import make_chunks, make_groups
 
 # One program of 16 runs, 2 seeds by 8 settings.
 QUICK = ("--dataset", "digits", "--model", "logistic", "--steps", "4", "--eval-every", "2")

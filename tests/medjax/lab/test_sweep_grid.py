@@ -4,7 +4,7 @@ import pytest
 
 from medjax.lab.commands.sweep import main
 from medjax.lab.settings import cli, wording
-from medjax.lab.sweep import grid
+from medjax.lab.sweeps import grid
 
 
 def runs_of(*argv, file=None, tmp_path=None):

@@ -9,9 +9,9 @@ from medjax.compressors import COMPRESSORS
 from medjax.lab.data import load
 from medjax.lab.settings import parts
 from medjax.lab.settings.rules import RULE_TABLE
-from medjax.lab.sweep import grid
-from medjax.lab.sweep.inputs import Inputs
-from medjax.lab.sweep.plan import make_chunks, make_groups
+from medjax.lab.sweeps import grid
+from medjax.lab.sweeps.inputs import Inputs
+from medjax.lab.sweeps.plan import make_chunks, make_groups
 from medjax.lab.task.program import many_runs
 from medjax.mixing import MIXINGS
 

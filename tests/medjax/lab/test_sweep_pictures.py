@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from medjax.lab import plots
-from medjax.lab.sweep import grid, pictures
+from medjax.lab.sweeps import grid, pictures
 
 STEPS = np.array([0, 5, 10])
 METRICS = ("grad_norm", "median_mean_gap", "test_accuracy", "train_loss", "validation_accuracy")

@@ -7,9 +7,9 @@ from medjax.lab.commands.sweep import main
 from medjax.lab.data import load
 from medjax.lab.machine import memory
 from medjax.lab.settings.config import configure
-from medjax.lab.sweep import grid
-from medjax.lab.sweep.inputs import Inputs
-from medjax.lab.sweep.plan import (
+from medjax.lab.sweeps import grid
+from medjax.lab.sweeps.inputs import Inputs
+from medjax.lab.sweeps.plan import (
     estimate_bytes,
     make_chunks,
     make_groups,

@@ -10,7 +10,7 @@ from medjax.lab.commands.run import main
 from medjax.lab.commands.sweep import main as sweep
 from medjax.lab.data import hold_out, load, text
 from medjax.lab.settings.config import configure
-from medjax.lab.sweep.plan import _data_bytes, make_groups
+from medjax.lab.sweeps.plan import _data_bytes, make_groups
 from medjax.lab.task.setup import prepare
 from medjax.lab.task.workers import share_out
 

@@ -12,7 +12,7 @@ import pytest
 from medjax.lab.commands import run, sweep
 from medjax.lab.settings.config import configure
 from medjax.lab.storage.watching import watched
-from medjax.lab.sweep import pictures
+from medjax.lab.sweeps import pictures
 
 pytestmark = pytest.mark.usefixtures("no_picture")
 

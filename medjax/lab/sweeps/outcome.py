@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from medjax.lab.settings import wording
 from medjax.lab.settings.config import RunConfig
-from medjax.lab.sweep import grid, select
-from medjax.lab.sweep.select import Candidate, Columns
+from medjax.lab.sweeps import grid, select
+from medjax.lab.sweeps.select import Candidate, Columns
 
 
 class Outcome(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from medjax.lab.settings.parts import Part
 from medjax.lab.settings.wording import named, telling
-from medjax.lab.sweep.grid import varied
-from medjax.lab.sweep.select import Candidate, Columns, best, criterion
+from medjax.lab.sweeps.grid import varied
+from medjax.lab.sweeps.select import Candidate, Columns, best, criterion
 
 CHOSEN = ("lr", "lr_schedule", "momentum", "b", "df")
 """Settings of which the best value is chosen wherever they aren't drawn.

@@ -18,10 +18,10 @@ from medjax.lab.storage import results
 from medjax.lab.storage.files import remove_partial
 from medjax.lab.storage.keeper import FOLDER
 from medjax.lab.storage.locks import alone_in
-from medjax.lab.sweep import execute, grid, report, select, store
-from medjax.lab.sweep.fit import LESS_MEMORY
-from medjax.lab.sweep.plan import Group, make_groups, runs_side_by_side
-from medjax.lab.sweep.watched import Watching
+from medjax.lab.sweeps import execute, grid, report, select, store
+from medjax.lab.sweeps.fit import LESS_MEMORY
+from medjax.lab.sweeps.plan import Group, make_groups, runs_side_by_side
+from medjax.lab.sweeps.watched import Watching
 from medjax.lab.task.setup import check, load_data
 from medjax.lab.task.training import Stop
 

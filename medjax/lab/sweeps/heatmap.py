@@ -14,9 +14,9 @@ from matplotlib.patches import Rectangle
 
 from medjax.lab import plots
 from medjax.lab.settings import wording
-from medjax.lab.sweep import lines
-from medjax.lab.sweep.lines import Line
-from medjax.lab.sweep.select import Candidate, Columns, best
+from medjax.lab.sweeps import lines
+from medjax.lab.sweeps.lines import Line
+from medjax.lab.sweeps.select import Candidate, Columns, best
 
 _METRIC = "test_accuracy"
 _MOST_PANELS = 6

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from medjax.lab.machine import devices as machine
 from medjax.lab.machine import memory
-from medjax.lab.sweep.inputs import Inputs
-from medjax.lab.sweep.plan import Chunk, Group, grid_axis, make_chunks
+from medjax.lab.sweeps.inputs import Inputs
+from medjax.lab.sweeps.plan import Chunk, Group, grid_axis, make_chunks
 from medjax.lab.task.program import Compiled, compile_program, many_runs
 
 LESS_MEMORY = "fewer workers, smaller batches, a worker_chunk or a smaller model take less"

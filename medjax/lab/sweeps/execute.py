@@ -11,10 +11,10 @@ from jax.sharding import Mesh
 from medjax.lab.storage import results
 from medjax.lab.storage.checkpoints import keeping
 from medjax.lab.storage.keeper import FOLDER
-from medjax.lab.sweep import store
-from medjax.lab.sweep.fit import Work, fit
-from medjax.lab.sweep.inputs import Inputs
-from medjax.lab.sweep.plan import Chunk, Group, make_chunks
+from medjax.lab.sweeps import store
+from medjax.lab.sweeps.fit import Work, fit
+from medjax.lab.sweeps.inputs import Inputs
+from medjax.lab.sweeps.plan import Chunk, Group, make_chunks
 from medjax.lab.task import communication
 from medjax.lab.task.program import Compiled
 from medjax.lab.task.training import Stop, train

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from medjax.lab import plots
 from medjax.lab.settings import wording
-from medjax.lab.sweep import lines
-from medjax.lab.sweep.lines import Line
-from medjax.lab.sweep.select import Candidate, Columns
+from medjax.lab.sweeps import lines
+from medjax.lab.sweeps.lines import Line
+from medjax.lab.sweeps.select import Candidate, Columns
 
 _PANELS = ("test_accuracy", "train_loss", "grad_norm")
 _VALIDATION = "validation_accuracy"

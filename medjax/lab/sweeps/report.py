@@ -14,10 +14,10 @@ from medjax.lab import tables
 from medjax.lab.machine import memory
 from medjax.lab.settings import wording
 from medjax.lab.settings.config import SETTINGS, RunConfig
-from medjax.lab.sweep.execute import Progress
-from medjax.lab.sweep.fit import Work
-from medjax.lab.sweep.plan import estimate_bytes
-from medjax.lab.sweep.select import Candidate
+from medjax.lab.sweeps.execute import Progress
+from medjax.lab.sweeps.fit import Work
+from medjax.lab.sweeps.plan import estimate_bytes
+from medjax.lab.sweeps.select import Candidate
 
 _SECONDS_BETWEEN_LINES = 15.0
 _MOST_DIVERGED = 5  # that are named

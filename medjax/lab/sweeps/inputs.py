@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import medjax
 from medjax import sharding
 from medjax.lab.machine import devices as machine
-from medjax.lab.sweep.plan import Chunk, Group, grid_axis
+from medjax.lab.sweeps.plan import Chunk, Group, grid_axis
 from medjax.lab.task.interpret import Hyperparameters, hyperparameters
 from medjax.lab.task.workers import worker_data
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medjax.lab.settings.config import RunConfig, as_record
-from medjax.lab.sweep.grid import varied
+from medjax.lab.sweeps.grid import varied
 from medjax.lab.tables import rounded
 
 TUNED = ("lr", "lr_schedule", "momentum", "b", "noise", "df", "zero", "tie", "worker_chunk")

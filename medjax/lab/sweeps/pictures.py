@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from medjax.lab import plots
 from medjax.lab.settings import wording
 from medjax.lab.settings.config import RunConfig
-from medjax.lab.sweep import against, heatmap, lines
-from medjax.lab.sweep.lines import Line
-from medjax.lab.sweep.select import Candidate, Columns, best, candidates
+from medjax.lab.sweeps import against, heatmap, lines
+from medjax.lab.sweeps.lines import Line
+from medjax.lab.sweeps.select import Candidate, Columns, best, candidates
 
 _MOST_HEATMAPS = 5
 

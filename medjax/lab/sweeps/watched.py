@@ -11,8 +11,8 @@ from medjax.lab.settings.config import RunConfig
 from medjax.lab.storage import results
 from medjax.lab.storage.watching import WATCHERS
 from medjax.lab.storage.watching.watched import Row, Watched, WatcherError, plain
-from medjax.lab.sweep import store
-from medjax.lab.sweep.grid import varied
+from medjax.lab.sweeps import store
+from medjax.lab.sweeps.grid import varied
 
 _LONGEST_NAME = 120  # of a folder; file systems have 255 bytes for it
 
