@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from medjax.lab import plots
 from medjax.lab.settings.config import RunConfig
 from medjax.lab.storage import results
 from medjax.lab.storage.watching import WATCHERS
@@ -39,7 +40,7 @@ class Watching:
     ) -> None:
         self._folder, self._runs, self._tell = folder, runs, tell
         self._watchers = dict(watchers)
-        self._names = varied(runs)
+        self._varied, self._names = varied(runs), plots.telling([vars(run) for run in runs])
         self._done: set[Path] = set()
 
     def complete(self) -> None:
@@ -72,7 +73,7 @@ class Watching:
         partial = path.with_name(f".{name}.tmp")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        listed = {name: settings[name] for name in self._names if name in settings}
+        listed = {name: settings[name] for name in self._varied if name in settings}
         sweep = self._folder.absolute().name
         run = Watched(partial.absolute(), name, settings, listed, self._watchers[watcher], sweep)
         with WATCHERS[watcher](run) as add:
@@ -82,7 +83,7 @@ class Watching:
 
 
 def run_name(run: RunConfig, place: int, names: Sequence[str]) -> str:
-    """Return a name for a run's folder: its place in the grid, and the settings that vary."""
+    """Name a run's folder by its place in the grid and some of its settings."""
     settings = plain(run)
     words = [f"{name}={settings[name]}" for name in names if name in settings]
     text = ",".join([f"{place:04d}", *words])

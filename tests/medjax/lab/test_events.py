@@ -9,11 +9,12 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
-from medjax.lab.commands import run
+from medjax.lab.commands import run, sweep
 from medjax.lab.machine import memory
 from medjax.lab.settings.config import configure
 from medjax.lab.storage import watching
 from medjax.lab.storage.keeper import Keeper
+from medjax.lab.sweep import pictures, store, watched
 
 pytestmark = pytest.mark.usefixtures("no_picture")
 
@@ -172,3 +173,82 @@ def test_a_run_that_is_given_up_leaves_no_folder(ending, tmp_path, monkeypatch, 
             run.main(arguments)
         assert "too large" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.fixture
+def swept(tmp_path, monkeypatch):
+    """Runs a sweep of two programs in one folder, with flags."""
+    monkeypatch.setattr(pictures, "draw", lambda *_: {})
+    arguments = [*QUICK, "--rule", "mean", "noisy_sign", "--b", "0.03", "--seeds", "2"]
+    out = tmp_path / "grid"
+
+    def swept(*flags):
+        assert sweep.main([*arguments, *flags, "--out", str(out)]) == 0
+        return out
+
+    return swept
+
+
+def test_events_for_each_run_of_a_sweep(swept):
+    out = swept("--tensorboard")
+    folders = sorted((out / "tensorboard").iterdir())
+    assert [folder.name for folder in folders] == [
+        "0000,rule=mean,lr=0.1,seed=0",
+        "0001,rule=mean,lr=0.1,seed=1",
+        "0002,rule=noisy_sign,b=0.03,lr=0.003,seed=0",
+        "0003,rule=noisy_sign,b=0.03,lr=0.003,seed=1",
+    ]
+    columns = pq.read_table(out / "results.parquet").to_pandas()
+    for place, folder in enumerate(folders):
+        rows = columns[columns["run"] == place]
+        found = scalars(folder)
+        assert {"train_loss", "validation_accuracy", "test_accuracy"} <= found.keys()
+        for name, values in found.items():
+            assert values == list(zip(rows["step"], np.float32(rows[name]), strict=True))
+    settings = hyperparameters(folders[2])
+    assert {*settings} == {"rule", "zero", "tie", "lr", "b", "noise", "seed"}  # all that vary
+    assert settings["rule"].string_value == "noisy_sign"
+    assert settings["b"].number_value == 0.03
+    assert settings["seed"].number_value == 0
+    assert "b" not in hyperparameters(folders[0])
+
+
+def test_a_sweep_completes_the_events_that_are_missing(swept, monkeypatch):
+    out = swept()
+    assert not (out / "tensorboard").exists()
+    swept("--tensorboard")
+    folders = sorted((out / "tensorboard").iterdir())
+    assert len(folders) == 4
+    before = {path: path.read_bytes() for path in out.glob("tensorboard/*/*")}
+    gone, torn = folders[0], folders[3]
+    lost = scalars(gone), scalars(torn)
+    (file,) = gone.iterdir()
+    file.unlink()
+    gone.rmdir()
+    torn.rename(torn.with_name(f".{torn.name}.tmp"))  # as if killed before it was whole
+    swept("--tensorboard")
+    assert sorted((out / "tensorboard").iterdir()) == folders
+    assert (scalars(gone), scalars(torn)) == lost
+    for folder in folders[1:3]:
+        (path,) = folder.iterdir()
+        assert path.read_bytes() == before[path]
+
+
+def test_events_are_there_when_a_chunk_is_finished(swept, monkeypatch):
+    complete, seen = watched.Watching.complete, []
+
+    def counted(self):
+        complete(self)
+        folder = self._folder
+        seen.append((len(store.parts(folder)), len(list(folder.glob("tensorboard/*")))))
+
+    monkeypatch.setattr(watched.Watching, "complete", counted)
+    swept("--tensorboard")
+    assert seen == [(0, 0), (1, 2), (2, 4)]
+
+
+def test_names_of_folders_are_short_and_safe():
+    run = configure(rule="mean", attack="ipm:tau=10", byzantine=1, dataset="text:/a b/c")
+    name = watched.run_name(run, 7, ["attack", "dataset", "momentum"])
+    assert name == "0007,attack=ipm_tau=10,dataset=text__a_b_c"
+    assert len(watched.run_name(run, 7, [*vars(run)]).encode()) <= 120

@@ -135,15 +135,16 @@ def test_each_run_of_a_sweep_is_logged_once(fake, tmp_path, capsys):
     fake.problem = None
     for _ in range(2):  # the same command completes what is missing
         assert sweep.main([*arguments, "--wandb", "signs"]) == 0
-    assert [x.settings["name"] for x in fake.calls] == [
-        "0000,lr=0.1,seed=0",
-        "0001,lr=0.1,seed=1",
-        "0002,lr=0.2,seed=0",
-        "0003,lr=0.2,seed=1",
+    calls = sorted(fake.calls, key=lambda x: x.settings["name"])
+    assert [x.settings["name"] for x in calls] == [
+        "0000,rule=mean,lr=0.1,seed=0",
+        "0001,rule=mean,lr=0.1,seed=1",
+        "0002,rule=mean,lr=0.2,seed=0",
+        "0003,rule=mean,lr=0.2,seed=1",
     ]
     assert {x.settings["group"] for x in fake.calls} == {"grid"}
     assert all(x.finished for x in fake.calls)
-    for place, logged in enumerate(fake.calls):
+    for place, logged in enumerate(calls):
         rows = measured(out / "results.parquet", run=place)
         assert logged.settings["config"]["lr"] == rows[0]["lr"]
         for actual, row in zip(logged.rows, rows, strict=True):
@@ -166,9 +167,12 @@ def test_a_name_that_no_project_has(name, fake, error_of):
     assert f"{name!r} names no project" in error_of(run.main, "--wandb", name)
 
 
-def test_a_run_that_cannot_be_logged_leaves_no_folder(fake, tmp_path, error_of):
+def test_a_run_that_cannot_be_logged_leaves_no_folder(fake, tmp_path, capsys):
     fake.problem = "No API key configured."
     out = tmp_path / "run"
-    message = error_of(run.main, *QUICK, "--rule", "mean", "--wandb", "--out", str(out))
-    assert "Weights & Biases can't begin: No API key configured." in message
+    with pytest.raises(SystemExit, match="2"):
+        run.main([*QUICK, "--rule", "mean", "--wandb", "--out", str(out)])
+    error = capsys.readouterr().err
+    assert error.startswith("error: Weights & Biases can't begin: No API key configured.")
+    assert error.count("\n") == 1
     assert not out.exists()
