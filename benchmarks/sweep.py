@@ -21,7 +21,7 @@ from benchmarks import report
 from medjax.lab.data import load
 from medjax.lab.machine.memory import free_bytes
 from medjax.lab.settings import cli
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings.config import Settings
 from medjax.lab.storage import results
 from medjax.lab.sweeps import grid
 from medjax.lab.sweeps.execute import execute, unfinished
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def prepare_one_by_one(runs: Sequence[RunConfig]) -> Callable[[], float]:
+def prepare_one_by_one(runs: Sequence[Settings]) -> Callable[[], float]:
     """Compile the program of one run; return a timer of all runs by it, one after the other."""
     setups = [build(run) for run in runs]
     program = one_run(setups[0].task)
@@ -141,7 +141,7 @@ def time_sweep(groups: Sequence[Group]) -> float:
 
 
 def time_processes(
-    runs: Sequence[RunConfig], common: Mapping[str, Any], count: int, folder: Path
+    runs: Sequence[Settings], common: Mapping[str, Any], count: int, folder: Path
 ) -> dict[str, float]:
     """Time the process of the sweep, and estimate those of all runs from some of them."""
     shared = [word for name, value in common.items() for word in (_flag(name), str(value))]

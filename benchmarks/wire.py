@@ -26,7 +26,7 @@ import medjax
 from benchmarks import report
 from benchmarks._launches import launches, least, most, sent
 from medjax import rules, sharding
-from medjax.lab.machine import devices as machine
+from medjax.lab.machine import devices
 from medjax.lab.settings import cli
 from medjax.lab.storage import results
 
@@ -76,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", type=report.file, help="also write all here")
     arguments = parser.parse_args(argv)
     k, n, d = arguments.devices, arguments.workers, arguments.dimension
-    if not 2 <= k <= machine.MOST_OF_A_CPU:
-        parser.error(f"nothing crosses between {k} devices; valid: 2 to {machine.MOST_OF_A_CPU}")
+    if not 2 <= k <= devices.MOST_OF_A_CPU:
+        parser.error(f"nothing crosses between {k} devices; valid: 2 to {devices.MOST_OF_A_CPU}")
     jax.config.update("jax_num_cpu_devices", k)
     measured = {name: per_coordinate(make(n), n, d, k) for name, make in RULES.items()}
     forms = {name: closed_form(RULES[name](n), n, d, k) for name in RULES}

@@ -20,7 +20,7 @@ from experiments.paper.claims import Claim, text_table
 from experiments.pictures import write_picture
 from experiments.robustness_picture import Accuracies, Problem, worst
 from medjax.lab.settings import cli
-from medjax.lab.settings.config import RunConfig, configure
+from medjax.lab.settings.config import Settings, configure
 from medjax.lab.settings.flags import add_out
 from medjax.lab.storage import results
 from medjax.lab.sweeps import select
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.carry_out(parser, folder, work)
 
 
-def run(study: Study, problem: Problem, rule: str, attack: str, seed: int) -> RunConfig:
+def run(study: Study, problem: Problem, rule: str, attack: str, seed: int) -> Settings:
     """Return the settings of a run of a problem.
 
     Args:
@@ -145,7 +145,7 @@ def run(study: Study, problem: Problem, rule: str, attack: str, seed: int) -> Ru
     )
 
 
-def accuracies(study: Study, runs: Sequence[RunConfig], columns: select.Columns) -> Accuracies:
+def accuracies(study: Study, runs: Sequence[Settings], columns: select.Columns) -> Accuracies:
     """Return the last test accuracy of each problem and rule, under each attack.
 
     Args:

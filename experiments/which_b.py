@@ -20,7 +20,7 @@ from experiments.paper.claims import text_table
 from experiments.pictures import write_picture
 from medjax.lab import plots
 from medjax.lab.settings import cli, wording
-from medjax.lab.settings.config import RunConfig, configure
+from medjax.lab.settings.config import Settings, configure
 from medjax.lab.settings.field import plain
 from medjax.lab.settings.flags import add_out
 from medjax.lab.storage import results
@@ -106,7 +106,7 @@ def problems() -> list[Problem]:
     ]
 
 
-def run(problem: Problem, b: float | str, **settings: Any) -> RunConfig:
+def run(problem: Problem, b: float | str, **settings: Any) -> Settings:
     """Return the settings of a run of a problem.
 
     Args:
@@ -133,7 +133,7 @@ def run(problem: Problem, b: float | str, **settings: Any) -> RunConfig:
 
 
 def accuracies(
-    runs: Sequence[RunConfig], columns: select.Columns
+    runs: Sequence[Settings], columns: select.Columns
 ) -> dict[tuple[Problem, float | str], Statistic]:
     """Return the last test accuracy of each problem and b.
 

@@ -16,7 +16,7 @@ from experiments.paper.__main__ import EXPERIMENTS as FIGURES
 from medjax.lab import console
 from medjax.lab.commands import run, sweep
 from medjax.lab.settings import flags
-from medjax.lab.settings.config import RunConfig, resolve
+from medjax.lab.settings.config import Settings, resolve
 from medjax.lab.sweeps import grid
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +25,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 NUMBER = r"-?\d+(?:\.\d*)?"
 
 
-def settings_of(command: str, arguments: list[str]) -> list[RunConfig]:
+def settings_of(command: str, arguments: list[str]) -> list[Settings]:
     """Read the settings of a run, or of a sweep's runs, as the command does."""
     if command == "sweep":
         return grid.expand(grid.read_axes(sweep.make_parser(), arguments)[1])

@@ -12,7 +12,7 @@ from experiments.paper.claims import text_table
 from experiments.pictures import write_picture
 from medjax.lab import plots
 from medjax.lab.plots import Curves
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings.config import Settings
 from medjax.lab.storage import results
 from medjax.lab.sweeps import select
 from medjax.lab.sweeps.session import run_grid
@@ -41,7 +41,7 @@ def length(steps: int, measurements: int = 100) -> dict[str, int]:
     return {"steps": steps, "eval_every": max(1, steps // measurements)}
 
 
-def train(console: Console, folder: Path, arms: Mapping[T, RunConfig]) -> dict[T, Curves]:
+def train(console: Console, folder: Path, arms: Mapping[T, Settings]) -> dict[T, Curves]:
     """Train each arm; those that the folder has already aren't trained again.
 
     Args:
@@ -68,10 +68,10 @@ def train(console: Console, folder: Path, arms: Mapping[T, RunConfig]) -> dict[T
 def tuned(
     console: Console,
     folder: Path,
-    arms: Mapping[T, RunConfig],
+    arms: Mapping[T, Settings],
     step_sizes: Sequence[float],
     steps: int,
-) -> dict[T, RunConfig]:
+) -> dict[T, Settings]:
     """Choose each arm's step size: the best on the validation data after some steps.
 
     Args:
@@ -160,6 +160,6 @@ def final(curve: Curves, metric: str, share: float = 0.1) -> float:
     return float(np.median(values[-max(1, round(share * len(values))) :]))
 
 
-def _run(console: Console, folder: Path, runs: Sequence[RunConfig]) -> select.Columns:
+def _run(console: Console, folder: Path, runs: Sequence[Settings]) -> select.Columns:
     with stop_on_signal() as stop, run_grid(console, folder, runs, stop) as columns:
         return columns

@@ -15,7 +15,7 @@ from experiments.paper import arms
 from experiments.paper.claims import Claim
 from experiments.paper.options import Options
 from medjax.lab.plots import Curves
-from medjax.lab.settings.config import RunConfig, configure
+from medjax.lab.settings.config import Settings, configure
 
 STEP_SIZES = (1.0, 0.1, 0.01, 0.001)
 # The paper's, and one more for the median, to which those do little on our network.
@@ -45,7 +45,7 @@ def settings(options: Options) -> dict[str, Any]:
     }
 
 
-def algorithm(rule: str, common: dict[str, Any], quick: bool = False) -> dict[str, RunConfig]:
+def algorithm(rule: str, common: dict[str, Any], quick: bool = False) -> dict[str, Settings]:
     """Return the runs of one rule without noise, with more and more of it, and with sub-sampling.
 
     The quick version leaves out runs of which nothing is claimed, and sub-sampling, which takes all

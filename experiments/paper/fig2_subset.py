@@ -15,7 +15,7 @@ from experiments.paper import arms
 from experiments.paper.claims import Claim
 from experiments.paper.options import Options
 from medjax.lab.plots import Curves
-from medjax.lab.settings.config import RunConfig, configure
+from medjax.lab.settings.config import Settings, configure
 
 LARGE_STEP, SMALL_STEP = "signSGD, the paper's δ", "signSGD, a tenth of the paper's δ"
 MEDIAN = "medianSGD"
@@ -43,7 +43,7 @@ def settings(options: Options) -> dict[str, Any]:
     }
 
 
-def algorithm(rule: str, common: dict[str, Any], quick: bool = False) -> dict[str, RunConfig]:
+def algorithm(rule: str, common: dict[str, Any], quick: bool = False) -> dict[str, Settings]:
     """Return the runs of one rule: plain, with noise, with sub-sampling, and with both.
 
     The quick version leaves out medianSGD's noise, of which nothing is claimed.

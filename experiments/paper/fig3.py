@@ -14,7 +14,7 @@ from experiments.paper import arms
 from experiments.paper.claims import Claim
 from experiments.paper.options import Options
 from medjax.lab.plots import Curves
-from medjax.lab.settings.config import RunConfig, configure
+from medjax.lab.settings.config import Settings, configure
 
 PLAIN, NOISY, HOMOGENEOUS = "heterogeneous", "heterogeneous, adaptive noise", "homogeneous"
 _TITLE = "signSGD with majority vote"
@@ -57,7 +57,7 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
     common = settings(options)
     common |= arms.length(common["steps"], 20)
     apart: dict[str, Any] = {"partition": "by_label", "classes_per_worker": 1}
-    runs: dict[str, RunConfig] = {
+    runs: dict[str, Settings] = {
         PLAIN: configure(rule="sign", **apart, **common),
         NOISY: configure(rule="noisy_sign", b="adaptive:0.1", **apart, **common),
         HOMOGENEOUS: configure(rule="sign", partition="iid", **common),

@@ -3,9 +3,12 @@
 The wheel has this file beside the package, so that `medjax --help` needn't wait for JAX.
 """
 
+import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
 COMMANDS = {
     "run": "train one model by one algorithm",
@@ -32,19 +35,25 @@ medjax COMMAND --help has the settings of each. For example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a subcommand; return its exit code."""
-    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        code = _main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+        return 1
+    return code
+
+
+def _main(argv: Sequence[str]) -> int:
+    name, *rest = argv or ["--help"]
     if name in ("-h", "--help"):
         print(_HELP.format(commands="\n".join(f"  {k:<11}{v}" for k, v in COMMANDS.items())))
         return 0
     if name == "--version":
-        from importlib.metadata import version
-
-        print(f"medjax {version('medjax')}")
+        print(f"medjax {metadata.version('medjax')}")
         return 0
     if name not in COMMANDS:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, COMMANDS, n=1)
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         names = ", ".join(COMMANDS)
         print(f"error: unknown command {name!r}: {hint}valid: {names}", file=sys.stderr)

@@ -11,7 +11,7 @@ from medjax.lab.commands import run as run_command
 from medjax.lab.commands import sweep as sweep_command
 from medjax.lab.machine import memory
 from medjax.lab.settings import wording
-from medjax.lab.settings.config import RunConfig, configure
+from medjax.lab.settings.config import Settings, configure
 from medjax.lab.storage import checkpoints, results
 from medjax.lab.sweeps import grid, store
 
@@ -111,7 +111,7 @@ def _console(show: bool) -> Console:
     return Console(highlight=False, quiet=not show)
 
 
-def _usual_folder(config: RunConfig) -> Path:
+def _usual_folder(config: Settings) -> Path:
     name = f"{wording.for_files(config.rule)}-{store.fingerprint([config])}"
     return results.DEFAULT_PARENT / name
 

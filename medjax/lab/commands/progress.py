@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from medjax.lab.settings import wording
-from medjax.lab.settings.config import RunConfig, resolve
+from medjax.lab.settings.config import Settings, resolve
 from medjax.lab.settings.values import THEORY, Schedule
 from medjax.lab.task import health
 from medjax.lab.task.training import Clock
@@ -38,7 +38,7 @@ class Reporter:
     """Prints the plan, a line for each measurement, and on a terminal a progress bar."""
 
     def __init__(
-        self, console: Console, config: RunConfig, setup: Setup, folder: Path | None
+        self, console: Console, config: Settings, setup: Setup, folder: Path | None
     ) -> None:
         self._console = console
         self._config = config
@@ -112,7 +112,7 @@ class Reporter:
         self._console.print(line, soft_wrap=True, markup=False)
 
 
-def plan(config: RunConfig, setup: Setup) -> list[str]:
+def plan(config: Settings, setup: Setup) -> list[str]:
     """What the run is about to do."""
     data, values = setup.sizes, setup.values
     small, large = data["smallest_worker"], data["largest_worker"]

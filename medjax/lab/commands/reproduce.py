@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from medjax.lab.commands import run as one_run
-from medjax.lab.machine import devices as machine
+from medjax.lab.machine import devices
 from medjax.lab.settings import cli
-from medjax.lab.settings.config import RunConfig, as_record, from_record
+from medjax.lab.settings.config import Settings, as_record, from_record
 from medjax.lab.settings.flags import add_out, as_flags
 from medjax.lab.storage import checkpoints, results
 from medjax.lab.sweeps import store
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=0.01,
         help="of a metric's largest value, by which a measurement may differ (default: 0.01)",
     )
-    machine.add_machine(parser)
+    devices.add_machine(parser)
     add_out(parser)
     arguments = parser.parse_args(argv)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -159,11 +159,11 @@ def _run_again(
     """
     if "grid" not in record:
         mesh = ",".join(f"{axis}={size}" for axis, size in arguments.mesh.items())
-        devices = ["--devices", str(arguments.devices), *(["--mesh", mesh] if mesh else [])]
+        flags = ["--devices", str(arguments.devices), *(["--mesh", mesh] if mesh else [])]
         code = one_run.main(
             [
                 *as_flags(as_record(checkpoints.recorded(arguments.folder, record))),
-                *devices,
+                *flags,
                 "--out",
                 str(out),
             ]
@@ -176,12 +176,12 @@ def _run_again(
     runs = _grid(recorded)
     if store.fingerprint(runs) != record["grid"]:
         raise ValueError("the table's settings aren't those that the sweep was begun with")
-    mesh = machine.make_mesh(arguments, default="grid")
+    mesh = devices.make_mesh(arguments, default="grid")
     with stop_on_signal() as stop, run_grid(console, out, runs, stop, mesh):
         return results.read_table(out / store.TABLE)
 
 
-def _grid(recorded: pa.Table) -> list[RunConfig]:
+def _grid(recorded: pa.Table) -> list[Settings]:
     """The runs of a sweep's table, in their order."""
     settings = recorded.select(recorded.column_names[: recorded.column_names.index("step")])
     runs = {row.pop("run"): row for row in settings.to_pylist()}

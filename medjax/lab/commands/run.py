@@ -16,10 +16,9 @@ from medjax import sharding
 from medjax.compressors import Bits
 from medjax.lab import plots
 from medjax.lab.commands.progress import Reporter
-from medjax.lab.machine import devices as machine
-from medjax.lab.machine import memory, processes
+from medjax.lab.machine import devices, memory, processes
 from medjax.lab.settings import cli, wording
-from medjax.lab.settings.config import RunConfig, as_record, digests
+from medjax.lab.settings.config import Settings, as_record, digests
 from medjax.lab.settings.flags import add_out, add_settings
 from medjax.lab.storage import checkpoints, results, watching
 from medjax.lab.storage.keeper import FOLDER, Keeper
@@ -66,7 +65,7 @@ def make_parser() -> cli.Parser:
     """Make the command's parser."""
     parser = cli.Parser("medjax run", _DESCRIPTION)
     add_settings(parser)
-    machine.add_machine(parser)
+    devices.add_machine(parser)
     processes.add_processes(parser)
     checkpoints.add_checkpoints(parser)
     watching.add_watching(parser)
@@ -75,7 +74,7 @@ def make_parser() -> cli.Parser:
 
 
 def execute(
-    arguments: argparse.Namespace, config: RunConfig, console: Console
+    arguments: argparse.Namespace, config: Settings, console: Console
 ) -> tuple[Path | None, bool]:
     """Run, writing to a folder.
 
@@ -91,7 +90,7 @@ def execute(
         ValueError: if the settings don't fit each other, the data or the memory.
         Refused: if the system refuses to write.
     """
-    mesh = machine.make_mesh(arguments, default="workers")
+    mesh = devices.make_mesh(arguments, default="workers")
     first, out = processes.is_first(), Path(arguments.out) if arguments.out else None
     console.quiet = console.quiet or not first
 
@@ -110,12 +109,12 @@ def execute(
             record = {"config": as_record(config), "own_code": digests([config])}
             record |= {"data": setup.sizes, "num_params": setup.task.num_params}
             record |= {"checkpoint_every": arguments.checkpoint_every}
-            record |= results.provenance() | machine.described(mesh)
+            record |= results.provenance() | devices.described(mesh)
             results.claim_folder(folder, record)
         return folder
 
     versions = {"jax": jax.__version__, "own_code": digests([config])}
-    processes.check_same(as_record(config) | machine.described(mesh) | versions)
+    processes.check_same(as_record(config) | devices.described(mesh) | versions)
     setup = processes.all_ready(prepare)
     folder = out
     with ExitStack() as held:
@@ -124,7 +123,7 @@ def execute(
             kept, every = folder and folder / FOLDER, arguments.checkpoint_every
             with stop_on_signal() as stop, checkpoints.keeping(kept, every) as keeper:
                 if arguments.resume and folder is not None:
-                    results.add_session(folder, machine.described(mesh))
+                    results.add_session(folder, devices.described(mesh))
                 watchers = watching.chosen(arguments)
                 _run(console, config, setup, folder, stop, mesh, keeper, watchers)
         except OSError as error:
@@ -135,7 +134,7 @@ def execute(
 
 def _run(
     console: Console,
-    config: RunConfig,
+    config: Settings,
     setup: Setup,
     folder: Path | None,
     stop: Stop,
@@ -233,7 +232,7 @@ def _summary(
     }
 
 
-def _stem(config: RunConfig) -> str:
+def _stem(config: Settings) -> str:
     """Return a name for a run's folder."""
     dataset = wording.for_files(str(config.dataset).partition(":")[0])
     return f"{wording.for_files(config.rule)}-{dataset}-n{config.workers}-seed{config.seed}"

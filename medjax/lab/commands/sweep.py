@@ -8,9 +8,9 @@ from typing import Any
 from jax.sharding import Mesh
 from rich.console import Console
 
-from medjax.lab.machine import devices as machine
+from medjax.lab.machine import devices
 from medjax.lab.settings import cli, wording
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings.config import Settings
 from medjax.lab.settings.flags import add_out
 from medjax.lab.storage import checkpoints, results, watching
 from medjax.lab.sweeps import grid, pictures, report, select, store
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments, axes = grid.read_axes(parser, argv)
         runs = grid.expand(axes, yes=arguments.yes)
-        mesh = machine.make_mesh(arguments, default="grid")
+        mesh = devices.make_mesh(arguments, default="grid")
     except ValueError as error:
         parser.error(str(error))
     folder = Path(arguments.out) if arguments.out else default_folder(runs)
@@ -53,7 +53,7 @@ def make_parser() -> cli.Parser:
     """Make the command's parser."""
     parser = cli.Parser("medjax sweep", _DESCRIPTION)
     grid.add_grid_options(parser)
-    machine.add_machine(parser)
+    devices.add_machine(parser)
     checkpoints.add_checkpoint_every(parser)
     watching.add_watching(parser)
     add_out(parser)
@@ -62,7 +62,7 @@ def make_parser() -> cli.Parser:
 
 def execute(
     folder: Path,
-    runs: Sequence[RunConfig],
+    runs: Sequence[Settings],
     console: Console,
     mesh: Mesh | None = None,
     checkpoint_every: int | None = None,
@@ -82,9 +82,7 @@ def execute(
         show(console, folder, runs, columns)
 
 
-def show(
-    console: Console, folder: Path, runs: Sequence[RunConfig], columns: select.Columns
-) -> None:
+def show(console: Console, folder: Path, runs: Sequence[Settings], columns: select.Columns) -> None:
     """Print the tables; write the summary and the pictures."""
     told = outcome(runs, columns)
     if 1 < len(told.found) <= _MOST_ROWS:
@@ -112,7 +110,7 @@ def recorded(candidates: Sequence[select.Candidate]) -> list[dict[str, Any]]:
     return [candidate.as_record() for candidate in candidates]
 
 
-def default_folder(runs: Sequence[RunConfig]) -> Path:
+def default_folder(runs: Sequence[Settings]) -> Path:
     """Return a folder under runs/, the same for the same grid."""
     rules = "-".join(dict.fromkeys(wording.for_files(run.rule) for run in runs))
     return results.DEFAULT_PARENT / f"sweep-{rules[:60]}-{store.fingerprint(runs)}"

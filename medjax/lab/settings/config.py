@@ -24,7 +24,7 @@ GROUPS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(Training, Protocol, Data, Algorithm):
+class Settings(Training, Protocol, Data, Algorithm):
     """Everything that a run depends on. None marks a setting that doesn't apply to it."""
 
 
@@ -34,7 +34,7 @@ SETTINGS: Mapping[str, Spec] = {
 """Every setting's declaration by its name, in the order in which they are resolved."""
 
 
-def resolve(given: Mapping[str, Any], *, drop: bool = False) -> RunConfig:
+def resolve(given: Mapping[str, Any], *, drop: bool = False) -> Settings:
     """Fill in the defaults.
 
     Args:
@@ -59,7 +59,7 @@ def resolve(given: Mapping[str, Any], *, drop: bool = False) -> RunConfig:
     if THEORY in (a.b, a.lr) and rules.theorem(a.rule) is None:
         name = "b" if a.b == THEORY else "lr"
         raise ValueError(f"{flag(name)} {THEORY} goes only with --rule noisy_median, noisy_sign")
-    return RunConfig(**{name: getattr(a, name) for name in SETTINGS})
+    return Settings(**{name: getattr(a, name) for name in SETTINGS})
 
 
 def _scale_without_tuning(rule: Any) -> Adaptive:
@@ -69,7 +69,7 @@ def _scale_without_tuning(rule: Any) -> Adaptive:
     return scale
 
 
-def configure(*, drop: bool = False, **settings: Any) -> RunConfig:
+def configure(*, drop: bool = False, **settings: Any) -> Settings:
     """Return a run's settings from some of them, the others by their defaults.
 
     Args:
@@ -97,12 +97,12 @@ def parsed(name: str, value: Any) -> Any:
         raise ValueError(f"{where}{error}") from None
 
 
-def as_record(config: RunConfig) -> dict[str, Any]:
+def as_record(config: Settings) -> dict[str, Any]:
     """Return the settings as files hold them: numbers, words and None."""
     return {name: plain(getattr(config, name)) for name in SETTINGS}
 
 
-def digests(configs: Iterable[RunConfig]) -> dict[str, str]:
+def digests(configs: Iterable[Settings]) -> dict[str, str]:
     """Return the SHA-256 of the files of one's own that runs depend on, by what names them."""
     found: dict[str, str] = {}
     for config in configs:
@@ -114,7 +114,7 @@ def digests(configs: Iterable[RunConfig]) -> dict[str, str]:
     return found
 
 
-def from_record(record: Mapping[str, Any], *, drop: bool = False) -> RunConfig:
+def from_record(record: Mapping[str, Any], *, drop: bool = False) -> Settings:
     """Return the settings that a file holds, checked like those that users give.
 
     Raises:
@@ -123,7 +123,7 @@ def from_record(record: Mapping[str, Any], *, drop: bool = False) -> RunConfig:
     return configure(**{name: v for name, v in record.items() if v is not None}, drop=drop)
 
 
-def static(config: RunConfig) -> RunConfig:
+def static(config: Settings) -> Settings:
     """Return the same for all runs that one program can serve: numbers that may be traced are 0.
 
     Two runs differ in code or in shapes just where this differs.

@@ -9,7 +9,7 @@ from typing import Any
 
 from medjax.lab.machine import processes
 from medjax.lab.settings import cli, flags
-from medjax.lab.settings.config import SETTINGS, RunConfig, digests, from_record, resolve
+from medjax.lab.settings.config import SETTINGS, Settings, digests, from_record, resolve
 from medjax.lab.settings.field import flag
 from medjax.lab.storage import results
 from medjax.lab.storage.keeper import Keeper, Start
@@ -44,7 +44,7 @@ def add_checkpoint_every(parser: argparse.ArgumentParser) -> argparse._ArgumentG
 
 def settings(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, arguments: argparse.Namespace
-) -> RunConfig:
+) -> Settings:
     """The run's settings: those of the command line, or of the run that --resume names.
 
     Args:
@@ -85,7 +85,7 @@ def settings(
     return begun_with
 
 
-def recorded(folder: Path, record: Mapping[str, Any]) -> RunConfig:
+def recorded(folder: Path, record: Mapping[str, Any]) -> Settings:
     """Return the settings in a run's record, checked like those that users give.
 
     Raises:
@@ -104,7 +104,7 @@ def recorded(folder: Path, record: Mapping[str, Any]) -> RunConfig:
 
 
 def begun(
-    keeper: Keeper | None, folder: Path | None, config: RunConfig
+    keeper: Keeper | None, folder: Path | None, config: Settings
 ) -> tuple[Start | None, dict[str, list[float]]]:
     """Where a run goes on, and what was measured until then; (None, nothing) at its beginning.
 

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from medjax.lab.machine import devices as machine
-from medjax.lab.machine import memory
+from medjax.lab.machine import devices, memory
 from medjax.lab.sweeps.inputs import Inputs
 from medjax.lab.sweeps.plan import Chunk, Group, grid_axis, make_chunks
 from medjax.lab.task.program import Compiled, compile_program, many_runs
@@ -104,7 +103,7 @@ def _tried(
         size = work.chunk_size
         advice = f"the sweep was begun with {size} runs side by side, and goes on with as many"
     try:
-        runs = many_runs(group.task, mesh, grid_axis(group, machine.parts(mesh)))
+        runs = many_runs(group.task, mesh, grid_axis(group, devices.parts(mesh)))
         with memory.exhaustion(advice):  # some compilers refuse what doesn't fit their device
             arguments = inputs.of(group, chunk)
             compiled = compile_program(runs, *arguments, done, mesh)
@@ -113,12 +112,12 @@ def _tried(
         return None, min(error.share, 0.5), str(error)
     if limit is None:
         return compiled, 1.0, ""
-    whole = limit / (compiled.num_bytes * machine.sharing_memory(mesh))
+    whole = limit / (compiled.num_bytes * devices.sharing_memory(mesh))
     return compiled, min(whole, memory.room(compiled.num_bytes, arguments[1], mesh)), ""
 
 
 def _cut(work: Work, most: int, mesh: Mesh | None) -> Work:
     """Cut a program's runs into chunks of at most so many."""
     most = max(1, most)
-    chunks = make_chunks(work.group, most, machine.parts(mesh))
+    chunks = make_chunks(work.group, most, devices.parts(mesh))
     return work._replace(runs_side_by_side=most, chunks=dict(enumerate(chunks)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from medjax.lab.data.files import existing_file
 from medjax.lab.settings import cli
-from medjax.lab.settings.config import SETTINGS, RunConfig, parsed, resolve
+from medjax.lab.settings.config import SETTINGS, Settings, parsed, resolve
 from medjax.lab.settings.field import flag
 from medjax.lab.settings.flags import add_settings, given
 
@@ -68,7 +68,7 @@ def read_axes(
     return arguments, {name: several for name, several in values.items() if several is not None}
 
 
-def expand(axes: Mapping[str, Sequence[Any]], *, yes: bool = False) -> list[RunConfig]:
+def expand(axes: Mapping[str, Sequence[Any]], *, yes: bool = False) -> list[Settings]:
     """List the runs: all combinations of the values.
 
     A setting that doesn't apply to a combination is left out of it (b, if the rule isn't noisy),
@@ -99,7 +99,7 @@ def expand(axes: Mapping[str, Sequence[Any]], *, yes: bool = False) -> list[RunC
     return list(runs)
 
 
-def varied(runs: Sequence[RunConfig]) -> list[str]:
+def varied(runs: Sequence[Settings]) -> list[str]:
     """List the settings in which the runs differ."""
     return [name for name in _SETTINGS if len({getattr(run, name) for run in runs}) > 1]
 

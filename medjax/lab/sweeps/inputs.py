@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import medjax
 from medjax import sharding
-from medjax.lab.machine import devices as machine
+from medjax.lab.machine import devices
 from medjax.lab.sweeps.plan import Chunk, Group, grid_axis
 from medjax.lab.task.interpret import Hyperparameters, hyperparameters
 from medjax.lab.task.workers import worker_data
@@ -36,7 +36,7 @@ class Inputs:
         Raises:
             TooLarge: if the data don't fit the memory.
         """
-        by = grid_axis(group, machine.parts(self._mesh))
+        by = grid_axis(group, devices.parts(self._mesh))
         where = None
         if self._mesh is not None:
             runs = (sharding.GRID,) if by == "seed" else (None, sharding.GRID)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from medjax.lab.settings import wording
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings.config import Settings
 from medjax.lab.sweeps import grid, select
 from medjax.lab.sweeps.select import Candidate, Columns
 
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
         return f"{'the worst ' * attacked}{words}{' over attacks' * attacked}"
 
 
-def outcome(runs: Sequence[RunConfig], columns: Columns) -> Outcome:
+def outcome(runs: Sequence[Settings], columns: Columns) -> Outcome:
     """Choose the best of a grid.
 
     Args:
@@ -56,7 +56,7 @@ def outcome(runs: Sequence[RunConfig], columns: Columns) -> Outcome:
     )
 
 
-def title(runs: Sequence[RunConfig]) -> str:
+def title(runs: Sequence[Settings]) -> str:
     """Describe in a line what all runs have in common."""
     names = grid.varied(runs)
     parts = [("dataset", "{}"), ("workers", "n = {}"), ("model", "{}"), ("steps", "{} steps")]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from medjax.lab import plots
 from medjax.lab.settings import wording
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings.config import Settings
 from medjax.lab.sweeps import against, heatmap, lines
 from medjax.lab.sweeps.lines import Line
 from medjax.lab.sweeps.select import Candidate, Columns, best, candidates
@@ -17,7 +17,7 @@ from medjax.lab.sweeps.select import Candidate, Columns, best, candidates
 _MOST_HEATMAPS = 5
 
 
-def draw(runs: Sequence[RunConfig], columns: Columns, title: str) -> dict[str, Figure]:
+def draw(runs: Sequence[Settings], columns: Columns, title: str) -> dict[str, Figure]:
     """Draw the pictures that make sense for a grid, each under its name.
 
     `curves` are metrics against the step; under a setting's name are the last metrics against it,

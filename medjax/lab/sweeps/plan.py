@@ -9,7 +9,7 @@ import numpy as np
 
 import medjax
 from medjax.lab.data import Dataset
-from medjax.lab.settings.config import RunConfig, static
+from medjax.lab.settings.config import Settings, static
 from medjax.lab.settings.parts import Part
 from medjax.lab.task.setup import Task, prepare
 from medjax.lab.task.workers import share_out
@@ -36,7 +36,7 @@ class Group:
 
     task: Task
     seeds: list[int]
-    settings: list[RunConfig]
+    settings: list[Settings]
     runs: np.ndarray
     indices: medjax.WorkerData
 
@@ -56,16 +56,16 @@ class Chunk:
     new: np.ndarray
 
 
-def make_groups(runs: Sequence[RunConfig], datasets: Mapping[str | Part, Dataset]) -> list[Group]:
+def make_groups(runs: Sequence[Settings], datasets: Mapping[str | Part, Dataset]) -> list[Group]:
     """Group the runs by program.
 
     Raises:
         ValueError: if a run's settings don't fit each other or the data.
     """
-    seeds: dict[RunConfig, dict[int, int]] = {}  # seed to place, of runs that differ only in it
+    seeds: dict[Settings, dict[int, int]] = {}  # seed to place, of runs that differ only in it
     for place, run in enumerate(runs):
         seeds.setdefault(replace(run, seed=0), {})[run.seed] = place
-    programs: dict[tuple[RunConfig, tuple[int, ...]], list[RunConfig]] = {}
+    programs: dict[tuple[Settings, tuple[int, ...]], list[Settings]] = {}
     for setting, places in seeds.items():
         programs.setdefault((static(setting), tuple(places)), []).append(setting)
     groups = []

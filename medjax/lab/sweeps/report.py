@@ -13,7 +13,7 @@ from rich.table import Table
 from medjax.lab import tables
 from medjax.lab.machine import memory
 from medjax.lab.settings import wording
-from medjax.lab.settings.config import SETTINGS, RunConfig
+from medjax.lab.settings.config import SETTINGS, Settings
 from medjax.lab.sweeps.execute import Progress
 from medjax.lab.sweeps.fit import Work
 from medjax.lab.sweeps.plan import estimate_bytes
@@ -25,7 +25,7 @@ _MOST_DIVERGED = 5  # that are named
 _TOLD = ("rule", "mix", "attack", "byzantine", "workers", "dataset", "partition", "alpha", "model")
 
 
-def plan(runs: Sequence[RunConfig], num_programs: int, work: Sequence[Work]) -> list[str]:
+def plan(runs: Sequence[Settings], num_programs: int, work: Sequence[Work]) -> list[str]:
     """Return lines that say what a session is about to do."""
     steps = sum(run.steps for run in runs)
     lines = [f"grid       {_count(len(runs), 'run')}, {steps:,} steps in all"]
@@ -122,7 +122,7 @@ def table(found: Sequence[Candidate], names: Sequence[str], columns: Sequence[st
     return tables.text_table(words, numbers)
 
 
-def diverged(runs: Sequence[RunConfig], ended: Mapping[int, int], names: Sequence[str]) -> str:
+def diverged(runs: Sequence[Settings], ended: Mapping[int, int], names: Sequence[str]) -> str:
     """Name the runs whose losses were NaN or infinite, of many the first, and since which step."""
     told = [
         f"{wording.named(vars(runs[run]), names)} (step {step})"

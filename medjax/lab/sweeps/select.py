@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medjax.lab.settings.config import RunConfig, as_record
+from medjax.lab.settings.config import Settings, as_record
 from medjax.lab.sweeps.grid import varied
 from medjax.lab.tables import rounded
 
@@ -45,7 +45,7 @@ class Candidate:
         final: each metric's statistic at the last step.
     """
 
-    run: RunConfig
+    run: Settings
     runs: tuple[int, ...]
     final: Mapping[str, Statistic]
 
@@ -60,7 +60,7 @@ def criterion(columns: Columns) -> str:
     return "validation_accuracy" if "validation_accuracy" in columns else "train_loss"
 
 
-def candidates(runs: Sequence[RunConfig], columns: Columns) -> list[Candidate]:
+def candidates(runs: Sequence[Settings], columns: Columns) -> list[Candidate]:
     """List every setting, its metrics averaged over the seeds."""
     names = [name for name in varied(runs) if name != "seed"]
     places: dict[tuple[Any, ...], list[int]] = {}
@@ -155,5 +155,5 @@ def _statistic(values: np.ndarray) -> Statistic:
         return Statistic(float(values.mean()), float(error))
 
 
-def _key(run: RunConfig, names: Sequence[str]) -> tuple[Any, ...]:
+def _key(run: Settings, names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(getattr(run, name) for name in names)

@@ -10,9 +10,9 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from medjax.lab.machine import devices as machine
+from medjax.lab.machine import devices
 from medjax.lab.machine.memory import exhaustion, free_bytes
-from medjax.lab.settings.config import RunConfig, as_record, digests, static
+from medjax.lab.settings.config import Settings, as_record, digests, static
 from medjax.lab.settings.field import plain
 from medjax.lab.storage import results
 from medjax.lab.storage.files import remove_partial
@@ -30,7 +30,7 @@ from medjax.lab.task.training import Stop
 def run_grid(
     console: Console,
     folder: Path,
-    runs: Sequence[RunConfig],
+    runs: Sequence[Settings],
     stop: Stop,
     mesh: Mesh | None = None,
     checkpoint_every: int | None = None,
@@ -69,7 +69,7 @@ def run_grid(
         groups = make_groups(runs, datasets)
     with alone_in(folder):
         remove_partial(folder / store.PARTS)
-        parts = machine.parts(mesh)
+        parts = devices.parts(mesh)
         record = results.read_config(folder)
         if not record:
             record = {"folder": str(folder), **purpose, **_described(runs), **_plan(groups, parts)}
@@ -84,7 +84,7 @@ def run_grid(
         if work:
             every = checkpoint_every or record.get("checkpoint_every")
             record["checkpoint_every"] = every
-            record["sessions"].append(results.provenance() | machine.described(mesh))
+            record["sessions"].append(results.provenance() | devices.described(mesh))
             results.write_json(folder / results.CONFIG, record)
             store.write_runs(folder, runs)
             with report.Reporter(console, work) as reporter, exhaustion(LESS_MEMORY):
@@ -114,7 +114,7 @@ def _plan(groups: Sequence[Group], parts: int) -> dict[str, Any]:
     }
 
 
-def _described(runs: Sequence[RunConfig]) -> dict[str, Any]:
+def _described(runs: Sequence[Settings]) -> dict[str, Any]:
     """List the settings that all runs share, and the values of the others."""
     names = grid.varied(runs)
     common = {k: v for k, v in as_record(runs[0]).items() if k not in names}

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from medjax.lab.plots import METRICS
-from medjax.lab.settings.config import SETTINGS, RunConfig, as_record, digests, from_record
+from medjax.lab.settings.config import SETTINGS, Settings, as_record, digests, from_record
 from medjax.lab.storage import results
 from medjax.lab.storage.keeper import FOLDER
 
@@ -23,7 +23,7 @@ _RUNS = "runs.parquet"
 PARTS = "parts"
 
 
-def fingerprint(runs: Sequence[RunConfig]) -> str:
+def fingerprint(runs: Sequence[Settings]) -> str:
     """Return eight digits that tell grids apart."""
     content = [as_record(run) for run in runs], digests(runs)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
@@ -45,7 +45,7 @@ def begun(folder: Path, program: int) -> bool:
     return any(kept)
 
 
-def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray]:
+def write_table(folder: Path, runs: Sequence[Settings]) -> dict[str, np.ndarray]:
     """Put the parts together to a table: a row for each run and measurement, settings first.
 
     Returns:
@@ -61,12 +61,12 @@ def write_table(folder: Path, runs: Sequence[RunConfig]) -> dict[str, np.ndarray
     return as_numpy | measured
 
 
-def write_runs(folder: Path, runs: Sequence[RunConfig]) -> None:
+def write_runs(folder: Path, runs: Sequence[Settings]) -> None:
     """Write the runs' settings, so that the parts can be read before there is a table."""
     results.write_table(folder / _RUNS, _columns(runs))
 
 
-def read(folder: Path) -> tuple[list[RunConfig], dict[str, np.ndarray]]:
+def read(folder: Path) -> tuple[list[Settings], dict[str, np.ndarray]]:
     """Read the finished runs of a sweep and their measurements, as if there were no others.
 
     Returns:
@@ -111,13 +111,13 @@ def _joined(folder: Path) -> pa.Table:
     return table.sort_by([("run", "ascending"), ("step", "ascending")])
 
 
-def _columns(runs: Sequence[RunConfig]) -> dict[str, pa.Array]:
+def _columns(runs: Sequence[Settings]) -> dict[str, pa.Array]:
     """Make columns of the settings, a row for each run."""
     rows = [as_record(run) for run in runs]
     return {name: _column([row[name] for row in rows]) for name in rows[0]}
 
 
-def _run(row: dict[str, Any]) -> RunConfig:
+def _run(row: dict[str, Any]) -> Settings:
     """Make a run from its row: the inverse of `_columns`."""
     return from_record({name: row.get(name) for name in SETTINGS} | {"rule": row["rule"]})
 

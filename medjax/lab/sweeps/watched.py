@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from medjax.lab import plots
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings import wording
+from medjax.lab.settings.config import Settings
 from medjax.lab.storage import results
 from medjax.lab.storage.watching import WATCHERS
 from medjax.lab.storage.watching.watched import Row, Watched, WatcherError, plain
@@ -34,13 +34,13 @@ class Watching:
     def __init__(
         self,
         folder: Path,
-        runs: Sequence[RunConfig],
+        runs: Sequence[Settings],
         watchers: Mapping[str, str],
         tell: Callable[[str], None],
     ) -> None:
         self._folder, self._runs, self._tell = folder, runs, tell
         self._watchers = dict(watchers)
-        self._varied, self._names = varied(runs), plots.telling([vars(run) for run in runs])
+        self._varied, self._names = varied(runs), wording.telling([vars(run) for run in runs])
         self._done: set[Path] = set()
 
     def complete(self) -> None:
@@ -82,7 +82,7 @@ class Watching:
         partial.rename(path)
 
 
-def run_name(run: RunConfig, place: int, names: Sequence[str]) -> str:
+def run_name(run: Settings, place: int, names: Sequence[str]) -> str:
     """Name a run's folder by its place in the grid and some of its settings."""
     settings = plain(run)
     words = [f"{name}={settings[name]}" for name in names if name in settings]

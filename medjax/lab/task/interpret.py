@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 import medjax
 from medjax.lab.settings import rules
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings.config import Settings
 from medjax.lab.settings.values import THEORY, Adaptive, Schedule, Undamped
 from medjax.noise import Noise
 from medjax.noise._distributions import as_noise
@@ -36,7 +36,7 @@ class Hyperparameters(NamedTuple):
     seed: int | Int[Array, "..."]
 
 
-def hyperparameters(config: RunConfig, num_params: int) -> Hyperparameters:
+def hyperparameters(config: Settings, num_params: int) -> Hyperparameters:
     """Return a run's numbers, the theorems' where it asks for them."""
     lr, b, beta = config.lr, config.b, config.worker_momentum
     theorem = rules.theorem(config.rule)
@@ -55,12 +55,12 @@ def hyperparameters(config: RunConfig, num_params: int) -> Hyperparameters:
     )
 
 
-def noise_scale(config: RunConfig, value: Any) -> Any:
+def noise_scale(config: Settings, value: Any) -> Any:
     """Return what `medjax.perturb` takes for b, given its number, perhaps traced."""
     return medjax.adaptive_scale(value) if isinstance(config.b, Adaptive) else value
 
 
-def step_size(config: RunConfig, lr: Any) -> optax.ScalarOrSchedule:
+def step_size(config: Settings, lr: Any) -> optax.ScalarOrSchedule:
     """Return the step size, or its schedule, from its full length, perhaps traced.
 
     A warm-up is linear, as that of Goyal et al. (2017): of length K, it takes (t + 1)/K at step t.
@@ -81,18 +81,18 @@ def step_size(config: RunConfig, lr: Any) -> optax.ScalarOrSchedule:
     return lambda step: lr * rise(step) * scale(step)
 
 
-def noise_distribution(config: RunConfig) -> Noise | None:
+def noise_distribution(config: Settings) -> Noise | None:
     """Return the noise's distribution; None if the rule isn't noisy."""
     return None if config.noise is None else as_noise(config.noise.build(df=config.df))
 
 
-def partitioner(config: RunConfig) -> Partition:
+def partitioner(config: Settings) -> Partition:
     """Return the function that splits the examples among the workers."""
     given = {name: getattr(config, name) for name in _OF_PARTITIONS}
     return PARTITIONS[config.partition](**{k: v for k, v in given.items() if v is not None})
 
 
-def worker_momentum(config: RunConfig, beta: Any) -> optax.GradientTransformation | None:
+def worker_momentum(config: Settings, beta: Any) -> optax.GradientTransformation | None:
     """Return the workers' momentum, given its number; None if they have none."""
     if config.worker_momentum is None:
         return None
@@ -100,7 +100,7 @@ def worker_momentum(config: RunConfig, beta: Any) -> optax.GradientTransformatio
     return medjax.worker_momentum(beta, config.workers, damped=damped)
 
 
-def server(config: RunConfig, lr: Any, momentum: Any) -> optax.GradientTransformation:
+def server(config: Settings, lr: Any, momentum: Any) -> optax.GradientTransformation:
     """Return the server's optimizer, given the step size and its momentum, if it has one.
 
     Raises:

@@ -13,7 +13,7 @@ from medjax.attacks._attack import as_attack
 from medjax.compressors import Compressor
 from medjax.compressors._compressor import as_compressor
 from medjax.lab.settings import rules
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings.config import Settings
 from medjax.lab.settings.parts import Part
 from medjax.mixing import Mixing
 from medjax.mixing._mixings import as_mixing
@@ -52,7 +52,7 @@ class Protocol:
     mixings: tuple[Mixing, ...] = ()
 
 
-def build_protocol(config: RunConfig, num_classes: int = FEWEST_CLASSES) -> Protocol:
+def build_protocol(config: Settings, num_classes: int = FEWEST_CLASSES) -> Protocol:
     """Build the stages from the settings, and check that they go together.
 
     Raises:
@@ -92,7 +92,7 @@ def build_protocol(config: RunConfig, num_classes: int = FEWEST_CLASSES) -> Prot
     )
 
 
-def _check_weights(config: RunConfig) -> None:
+def _check_weights(config: Settings) -> None:
     """Check what doesn't go with weights by examples.
 
     Mixed vectors are nobody's, and the weights aren't known until the data are shared out.
@@ -161,7 +161,7 @@ def check(stage: optax.GradientTransformation, num_workers: int) -> None:
 
 
 def _attacks(
-    config: RunConfig, rule: Rule | StatefulRule, known: dict[str, Any], num_workers: int
+    config: Settings, rule: Rule | StatefulRule, known: dict[str, Any], num_workers: int
 ) -> list[Attack | DataAttack]:
     """Build the attacks, those of vectors checked against the numbers of workers."""
     built: list[Attack | DataAttack] = []
@@ -178,7 +178,7 @@ def _attacks(
     return built
 
 
-def _compressor(config: RunConfig) -> Compressor | None:
+def _compressor(config: Settings) -> Compressor | None:
     if config.compress is None:
         return None
     if rules.is_vote(config.rule):

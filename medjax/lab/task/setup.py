@@ -12,10 +12,10 @@ import numpy as np
 from flax import linen as nn
 
 from medjax.attacks import DataAttack
-from medjax.lab.data import Dataset, hold_out, load
+from medjax.lab.data import Dataset, checked, hold_out, load
 from medjax.lab.machine import memory
 from medjax.lab.models import catalogue as models
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings.config import Settings
 from medjax.lab.settings.parts import Part
 from medjax.lab.task import backdoor
 from medjax.lab.task.interpret import server
@@ -46,7 +46,7 @@ class Task:
         sizes: those of the data set, for the record.
     """
 
-    config: RunConfig
+    config: Settings
     protocol: Protocol
     model: nn.Module
     objective: Objective
@@ -58,7 +58,7 @@ class Task:
     sizes: dict[str, Any]
 
 
-def check(config: RunConfig) -> None:
+def check(config: Settings) -> None:
     """Check what can be told of the settings without the data, which may take long to load.
 
     Raises:
@@ -77,15 +77,10 @@ def load_data(dataset: str | Part) -> Dataset:
     """
     if isinstance(dataset, str):
         return load(dataset)
-    made = dataset.build()
-    if not isinstance(made, Dataset):
-        raise ValueError(
-            f"--dataset {dataset} makes {type(made).__name__}; valid: a medjax.lab.Dataset"
-        )
-    return made
+    return checked(dataset.build(), str(dataset))
 
 
-def prepare(config: RunConfig, dataset: Dataset) -> Task:
+def prepare(config: Settings, dataset: Dataset) -> Task:
     """Put together what a run needs, and check that it fits together.
 
     Raises:
@@ -128,7 +123,7 @@ def prepare(config: RunConfig, dataset: Dataset) -> Task:
     )
 
 
-def _check_enough(config: RunConfig, num_examples: int) -> None:
+def _check_enough(config: Settings, num_examples: int) -> None:
     """Check what would else be noticed when arrays of so many workers or copies are asked for.
 
     Raises:
@@ -147,7 +142,7 @@ def _check_enough(config: RunConfig, num_examples: int) -> None:
         )
 
 
-def _model(config: RunConfig, dataset: Dataset) -> nn.Module:
+def _model(config: Settings, dataset: Dataset) -> nn.Module:
     """Make the network.
 
     Raises:
@@ -163,7 +158,7 @@ def _model(config: RunConfig, dataset: Dataset) -> nn.Module:
     return made
 
 
-def _classes(config: RunConfig, dataset: Dataset) -> np.ndarray:
+def _classes(config: Settings, dataset: Dataset) -> np.ndarray:
     """Of each training example what the partition goes by.
 
     Raises:

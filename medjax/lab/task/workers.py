@@ -13,9 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import medjax
 from medjax import sharding
-from medjax.lab.machine import devices as machine
-from medjax.lab.machine import memory
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.machine import devices, memory
+from medjax.lab.settings.config import Settings
 from medjax.lab.task.interpret import Hyperparameters, hyperparameters, partitioner
 from medjax.lab.task.setup import Task, check, load_data, prepare
 
@@ -58,7 +57,7 @@ def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
     )
 
 
-def _limit(parts: list[np.ndarray], config: RunConfig, seed: int) -> list[np.ndarray]:
+def _limit(parts: list[np.ndarray], config: Settings, seed: int) -> list[np.ndarray]:
     """Of each worker's examples as many as it is to have."""
     count = config.examples_per_worker
     if count is None:
@@ -72,7 +71,7 @@ def _limit(parts: list[np.ndarray], config: RunConfig, seed: int) -> list[np.nda
     return [np.sort(rng.choice(part, count, replace=False)) for part in parts]
 
 
-def _seat(parts: list[np.ndarray], config: RunConfig, seed: int) -> list[np.ndarray]:
+def _seat(parts: list[np.ndarray], config: Settings, seed: int) -> list[np.ndarray]:
     """In a random order if there are attackers: they are the last, whatever their data."""
     if not config.byzantine:
         return parts
@@ -108,7 +107,7 @@ def worker_data(
         by_worker = sharding.worker_sharding(mesh).spec
         where = NamedSharding(mesh, PartitionSpec(*[seed_axis] * len(seeds), *by_worker))
         shape = where.shard_shape(rows.shape)
-    count = math.prod(shape) * machine.sharing_memory(mesh)
+    count = math.prod(shape) * devices.sharing_memory(mesh)
     memory.check_fits(
         f"the data of {num_workers} workers, {rows.shape[-1]} examples each,",
         sum(count * x[0].nbytes for x in task.train),
@@ -149,7 +148,7 @@ class Setup:
     sizes: dict[str, Any]
 
 
-def build(config: RunConfig, mesh: Mesh | None = None) -> Setup:
+def build(config: Settings, mesh: Mesh | None = None) -> Setup:
     """Load the data, give it to the workers on the mesh, and build the model and the algorithm.
 
     Raises:

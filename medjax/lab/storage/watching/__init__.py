@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from medjax.lab.settings.config import RunConfig
+from medjax.lab.settings.config import Settings
 from medjax.lab.storage.watching import tensorboard, wandb
 from medjax.lab.storage.watching.watched import Add, Row, Watched, Watcher, plain
 
@@ -47,7 +47,7 @@ def chosen(arguments: argparse.Namespace) -> dict[str, str]:
 def watch(
     folder: Path | None,
     watchers: Mapping[str, str],
-    config: RunConfig,
+    config: Settings,
     columns: Mapping[str, Sequence[float]],
 ) -> Iterator[Add]:
     """Give a run to its watchers, with what has been measured until now.

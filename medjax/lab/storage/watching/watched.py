@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from medjax.lab.settings.config import RunConfig, as_record
+from medjax.lab.settings.config import Settings, as_record
 
 Setting: TypeAlias = bool | int | float | str
 Row: TypeAlias = Mapping[str, float]
@@ -40,6 +40,6 @@ class WatcherError(ValueError):
     """Raised by a watcher that can't begin, in one line."""
 
 
-def plain(config: RunConfig) -> dict[str, Setting]:
+def plain(config: Settings) -> dict[str, Setting]:
     """Return the settings that apply to a run, as numbers and words."""
     return {name: value for name, value in as_record(config).items() if value is not None}
