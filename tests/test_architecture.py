@@ -12,6 +12,8 @@ ROOT = Path(__file__).parent.parent
 ALL = sorted((ROOT / "medjax").rglob("*.py"))
 LAB = [path for path in ALL if path.is_relative_to(ROOT / "medjax/lab")]
 FILES = [path for path in ALL if path not in LAB]  # the library itself
+PROSE = [*ALL, *sorted((ROOT / "experiments").rglob("*.py"))]
+PROSE += sorted((ROOT / "benchmarks").rglob("*.py"))
 
 FLOORS = (
     {"_engine.kernels"},
@@ -106,7 +108,7 @@ def test_every_room_has_a_floor():
 RIDDLE = re.compile(r"(What|Of|As|Whether|Who|Whose|How|Where|Which|When|That|Those|To)\b")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_docstrings_begin_with_an_imperative_or_a_noun_phrase(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
@@ -118,4 +120,4 @@ def test_docstrings_begin_with_an_imperative_or_a_noun_phrase(path):
 
 def test_no_exception_is_caught_blindly():
     pattern = re.compile(r"suppress\(Exception|except Exception|except:")
-    assert [p for p in FILES if pattern.search(p.read_text(encoding="utf-8"))] == []
+    assert [p for p in PROSE if pattern.search(p.read_text(encoding="utf-8"))] == []

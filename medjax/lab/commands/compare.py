@@ -13,7 +13,7 @@ from medjax.lab.storage import results, runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code. A mistake exits with 2."""
+    """Carry out the command; return its exit code. A mistake exits with 2."""
     parser = cli.Parser(
         "medjax compare",
         "Draw the curves of several runs in one picture, and print their last measurements.",

@@ -1,4 +1,4 @@
-"""What a run says while it goes on, and at its end."""
+"""Plan, progress and summary of a run on the console."""
 
 import math
 from collections.abc import Sequence
@@ -113,7 +113,7 @@ class Reporter:
 
 
 def plan(config: Settings, setup: Setup) -> list[str]:
-    """What the run is about to do."""
+    """Describe the run before it begins."""
     data, values = setup.sizes, setup.values
     small, large = data["smallest_worker"], data["largest_worker"]
     each = f"{small}" if small == large else f"{small} to {large}"

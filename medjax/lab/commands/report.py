@@ -19,7 +19,7 @@ _BEGINNING = 500
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code. A mistake exits with 2."""
+    """Carry out the command; return its exit code. A mistake exits with 2."""
     parser = cli.Parser("medjax report", _DESCRIPTION)
     parser.add_argument(
         "folders", metavar="DIR", nargs="+", type=Path, help="the folder of a run or of a sweep"

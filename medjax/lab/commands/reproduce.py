@@ -35,7 +35,7 @@ _ABOUT = ("commit", "versions", "device")
 
 
 class Difference(NamedTuple):
-    """How far one metric is off.
+    """The difference of one metric.
 
     Attributes:
         metric: its name.
@@ -52,7 +52,7 @@ class Difference(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 0 if the results are the same, 1 if not, 130 if stopped."""
+    """Carry out the command; return 0 if the results are the same, 1 if not, 130 if stopped."""
     parser = cli.Parser("medjax reproduce", _DESCRIPTION)
     parser.add_argument("folder", metavar="DIR", type=Path, help="of a run or a sweep")
     parser.add_argument(
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def differences(recorded: pa.Table, again: pa.Table) -> list[Difference]:
-    """How far each metric of a table is off in another, at the places that both have measured.
+    """Compare each metric of two tables, at the places that both have measured.
 
     Raises:
         ValueError: if they have no measurement or no metric in common.
@@ -182,14 +182,14 @@ def _run_again(
 
 
 def _grid(recorded: pa.Table) -> list[Settings]:
-    """The runs of a sweep's table, in their order."""
+    """Return the runs of a sweep's table, in their order."""
     settings = recorded.select(recorded.column_names[: recorded.column_names.index("step")])
     runs = {row.pop("run"): row for row in settings.to_pylist()}
     return [from_record(runs[place]) for place in sorted(runs)]
 
 
 def _changed(record: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What is other now than when the results were recorded."""
+    """Tell what has changed since the results were recorded."""
     was, is_now = (r["sessions"][-1] if r.get("sessions") else r for r in (record, now))
     for name in _ABOUT:
         old, new = was.get(name), is_now.get(name)

@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # its has overloads
         self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> Any:
-        """As argparse does, but words that no file name or record could hold are an error."""
+        """Parse; words that no file name or record could hold are an error."""
         args = sys.argv[1:] if args is None else list(args)
         for word in args:
             if "\0" in word or any("\ud800" <= character <= "\udfff" for character in word):
@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def one_of(kind: str, names: Iterable[str], shown: str = "") -> Callable[[str], str]:
-    """A type for argparse: one of the names, or an error with the nearest of them.
+    """Make a parser of one of the names; others are an error with the nearest of them.
 
     Args:
         kind: what is named.
@@ -74,14 +74,14 @@ def one_of(kind: str, names: Iterable[str], shown: str = "") -> Callable[[str], 
 
 
 def folder(text: str) -> str:
-    """A type for argparse: the name of a folder; an empty one would stand for that it is run in."""
+    """Parse the name of a folder; an empty one would be the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("'' names no folder")
     return text
 
 
 def integer(minimum: int) -> Callable[[str], int]:
-    """A type for argparse: a whole number of at least `minimum`."""
+    """Make a parser of whole numbers of at least `minimum`."""
 
     def parse(text: str) -> int:
         try:
@@ -102,7 +102,7 @@ def integer(minimum: int) -> Callable[[str], int]:
 def number(
     minimum: float, *, exclusive: bool = False, below: float = math.inf, most: float = FLOAT32_MAX
 ) -> Callable[[str], float]:
-    """A type for argparse: a finite number of at least, or above, `minimum`, and below a limit.
+    """Make a parser of finite numbers of at least, or above, `minimum`, and below a limit.
 
     Args:
         minimum: the least it may be.
@@ -128,14 +128,14 @@ def number(
 
 
 def integer_or(word: str, minimum: int) -> Callable[[str], int | str]:
-    """A type for argparse: a whole number of at least `minimum`, or the word."""
+    """Make a parser of whole numbers of at least `minimum`, and of the word."""
     return _or_word((word,), integer(minimum))
 
 
 def number_or(
     words: tuple[str, ...], minimum: float, *, exclusive: bool = False
 ) -> Callable[[str], float | str]:
-    """A type for argparse: what `number` takes, or one of the words."""
+    """Make a parser of what `number` takes, and of the words."""
     return _or_word(words, number(minimum, exclusive=exclusive))
 
 

@@ -24,7 +24,7 @@ def _or_none(parse: Callable[[str], T]) -> Callable[[str], T | None]:
 
 
 def _usual_byzantine(a: Given) -> int:
-    """As many as attack, or are declared; else a tenth of n, at least 1 where 2f < n allows."""
+    """Return the number that attack or are declared, else n/10, at least 1 where 2f < n allows."""
     n, given = a.participation or a.workers, a.given
     numbers = (given.byzantine, given.declared_byzantine, max(n // 10, min(1, (n - 1) // 2)))
     return next(number for number in numbers if number is not None)

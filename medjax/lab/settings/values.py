@@ -39,7 +39,7 @@ class Undamped:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a step size changes; constant if nothing is set.
+    """A schedule of the step size; constant if nothing is set.
 
     Attributes:
         warmup: the number of steps in which it rises to its full length at first.

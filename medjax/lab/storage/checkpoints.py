@@ -106,7 +106,7 @@ def recorded(folder: Path, record: Mapping[str, Any]) -> Settings:
 def begun(
     keeper: Keeper | None, folder: Path | None, config: Settings
 ) -> tuple[Start | None, dict[str, list[float]]]:
-    """Where a run goes on, and what was measured until then; (None, nothing) at its beginning.
+    """Return the state to resume from and its measurements; (None, nothing) at the beginning.
 
     Raises:
         ValueError: if it has reached its end, and has written all that there is to write then.

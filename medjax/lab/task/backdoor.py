@@ -1,4 +1,4 @@
-"""How well a backdoor works: the share of images with its trigger that are taken for the target."""
+"""Success of a backdoor: the share of images with its trigger that are taken for the target."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ SUCCESS = "backdoor_success"
 def triggered(
     attacks: Sequence[DataAttack], images: np.ndarray, labels: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The images of other classes than the target, poisoned; nothing if no attack is a backdoor.
+    """Poison the images of other classes than the target; nothing if no attack is a backdoor.
 
     Of several backdoors the last one's.
     """

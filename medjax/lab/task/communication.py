@@ -1,4 +1,4 @@
-"""What a step sends, up to the server and down from it, in bits."""
+"""Communication of a step in bits, up to the server and down from it."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from medjax.lab.task.setup import Task
 
 
 def per_step(task: Task, b: Any) -> Bits:
-    """The bits of all who take part in a step.
+    """Count the bits of all who take part in a step.
 
     A vote is one bit for each coordinate where it can't be 0, else two, the log₂ 3 of three symbols
     rounded up. (Of finite gradients: a NaN abstains.) A worker's can't be 0 with `--zero plus` or

@@ -1,4 +1,4 @@
-"""What goes wrong with a run's numbers: a loss that isn't finite, workers who send NaN or ±∞."""
+"""Troubles with a run's numbers: a loss that isn't finite, workers who send NaN or ±∞."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ def newly_seen(seen: Mapping[int, int], step: int, nonfinite: np.ndarray) -> Fir
 
 
 def read_seen(folder: Path, until: int) -> FirstSeen:
-    """Those that were seen in the run up to a step.
+    """Read the workers that were seen up to a step.
 
     Raises:
         ValueError: if the file isn't one of ours.

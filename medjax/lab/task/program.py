@@ -130,7 +130,7 @@ def many_runs(
     alone = spread and mesh is not None and mesh.size == mesh.shape[GRID]
 
     def over_both(f: Callable[..., Any], *depths: int) -> Callable[..., Any]:
-        """Of inputs that are each of a run (depth 2), of a seed's runs (1), or of all (0)."""
+        """Map over runs; an input is of each run (depth 2), of a seed's runs (1), or of all (0)."""
         # Where the workers are spread too, the maps over them have to know of the runs'.
         names = {by: GRID} if spread and not alone else {}
         by_setting = tuple(0 if depth > 1 else None for depth in depths)

@@ -27,7 +27,7 @@ FEWEST_CLASSES = 2
 
 @dataclass(frozen=True)
 class Protocol:
-    """What the workers send, who lies, and how the server aggregates.
+    """The stages between gradients and server.
 
     Attributes:
         rule: the server's; if it has no memory, with the mixing before it.

@@ -30,7 +30,7 @@ _OBJECTIVES = {"images": classification, "characters": language_modelling}
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What runs that differ only in their hyper-parameters have in common.
+    """The common part of runs that differ only in their hyper-parameters.
 
     Attributes:
         config: one of theirs.
@@ -159,7 +159,7 @@ def _model(config: Settings, dataset: Dataset) -> nn.Module:
 
 
 def _classes(config: Settings, dataset: Dataset) -> np.ndarray:
-    """Of each training example what the partition goes by.
+    """Return the class of each training example that the partition goes by.
 
     Raises:
         ValueError: if that is whose it is, and the data don't say.

@@ -25,7 +25,7 @@ _SECONDS_PER_CHUNK = 0.3
 
 @dataclass
 class Stop:
-    """Whether the user has asked for the end, and whether what was measured is being written."""
+    """A request to stop; `finishing` once the results are being written."""
 
     requested: bool = False
     finishing: bool = False
@@ -57,7 +57,7 @@ def stop_on_signal() -> Iterator[Stop]:
 
 @dataclass
 class Clock:
-    """What a run has taken so far."""
+    """The time that a run has taken so far."""
 
     compile_seconds: float = 0.0
     train_seconds: float = 0.0
@@ -66,7 +66,7 @@ class Clock:
 
     @property
     def steps_per_second(self) -> float | None:
-        """Of the training steps alone; None before the first chunk."""
+        """The speed of the training steps alone; None before the first chunk."""
         return self.steps_timed / self.train_seconds if self.train_seconds else None
 
     def seconds_left(self, steps: int) -> float:
@@ -76,7 +76,7 @@ class Clock:
 
 @dataclass
 class Progress:
-    """Where a run is: a measurement if there has just been one, else only the step.
+    """The state of a run after a chunk of steps, with a measurement if there has just been one.
 
     `nonfinite` tells of each worker whether it sends NaN or ±∞, and `last` whether this is where
     the run ends, on which its processes have agreed. The state is the next chunk's to
@@ -91,7 +91,7 @@ class Progress:
     last: bool = False
 
     def added_to(self, rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-        """What was measured before, and, if there has just been a measurement, that.
+        """Return the columns with the measurement added, if there has just been one.
 
         A single run's are Python's numbers.
         """

@@ -1,4 +1,4 @@
-"""Who has which examples, and all that a single run needs."""
+"""The workers' shares of the data, and the setup of a single run."""
 
 import functools
 import math
@@ -22,7 +22,7 @@ _FEW_EXAMPLES = 10  # for each worker: where a partition fails, this is then why
 
 
 def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
-    """Which examples each worker has, for each seed: indices (S, n, m), and sizes (S, n).
+    """Share out the examples for each seed: indices (S, n, m), and sizes (S, n).
 
     Raises:
         ValueError: if such a partition doesn't exist, or if its workers have too few examples.
@@ -58,7 +58,7 @@ def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
 
 
 def _limit(parts: list[np.ndarray], config: Settings, seed: int) -> list[np.ndarray]:
-    """Of each worker's examples as many as it is to have."""
+    """Keep as many of each worker's examples as it is to have."""
     count = config.examples_per_worker
     if count is None:
         return parts

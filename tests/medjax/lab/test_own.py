@@ -1,0 +1,198 @@
+"""Functions of one's own on the command line: found, used, recorded, and refused in one line."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from medjax.lab.commands.run import main
+from medjax.lab.commands.sweep import main as sweep
+from medjax.lab.settings.config import as_record, configure, from_record
+
+pytestmark = pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
+
+QUICK = ["--dataset", "digits", "--model", "logistic", "--steps", "2", "--eval-every", "2"]
+MINE = """
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from medjax import lab, rules
+
+
+def average(vectors):
+    return vectors.mean(axis=0)
+
+
+def scaled_mean(scale: float = 1.0):
+    return lambda vectors: scale * vectors.mean(axis=0)
+
+
+def family():
+    return rules.CoordinateWise("mine", lambda rows: rows[0])
+
+
+def told(num_byzantine, num_workers):
+    assert (num_byzantine, num_workers) == (2, 10)
+    return lambda vectors: vectors.mean(axis=0)
+
+
+def flip(honest, byzantine, key):
+    return -honest.mean(axis=0)
+
+
+def identity(vectors, key):
+    return jnp.eye(len(vectors), dtype=vectors.dtype)
+
+
+def whole(vector, key):
+    return vector, 32 * vector.size
+
+
+def coin(key, shape, dtype):
+    return jax.random.rademacher(key, shape, dtype)
+
+
+def descent(learning_rate):
+    return optax.sgd(learning_rate)
+
+
+class Small(nn.Module):
+    num_classes: int
+    hidden: int = 3
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.num_classes)(nn.Dense(self.hidden)(x.reshape(len(x), -1)))
+
+
+def blobs(rows: int = 40):
+    y = np.arange(rows, dtype=np.int32) % 4
+    x = np.eye(4, dtype=np.float32)[y].reshape(rows, 2, 2, 1)
+    return lab.Dataset("blobs", x, y, x[:8], y[:8], 4)
+
+
+def three():
+    return 3
+
+
+number = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A file of one's own in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
+    return tmp_path / "mine.py"
+
+
+def losses(*arguments):
+    out = f"out{len(list(Path().glob('out*')))}"
+    assert main([*QUICK, *arguments, "--out", out]) == 0
+    return pq.read_table(f"{out}/metrics.parquet")["train_loss"].to_pylist()
+
+
+# Each part beside the built one, or the settings, that does the same.
+SAME = [
+    ("--rule ./mine.py:average", "--rule mean"),
+    ("--rule mine:scaled_mean", "--rule mean"),
+    ("--rule ./mine.py:scaled_mean:scale=0.5 --lr 0.1", "--rule mean --lr 0.05"),
+    ("--rule mean --server optax:sgd", "--rule mean"),
+    ("--rule mean --server ./mine.py:descent", "--rule mean"),
+    ("--rule mean --mix ./mine.py:identity", "--rule mean"),
+    ("--rule mean --compress ./mine.py:whole", "--rule mean"),
+    ("--rule ./mine.py:told --declared-byzantine 2", "--rule mean"),
+    (
+        "--rule mean --attack ./mine.py:flip --byzantine 2",
+        "--rule mean --attack ipm:tau=1 --byzantine 2",
+    ),
+]
+
+
+@pytest.mark.usefixtures("mine")
+@pytest.mark.parametrize(("own", "same"), SAME)
+def test_own_part_does_what_the_built_one_does(own, same):
+    rate = [] if "--lr" in own else ["--lr", "0.1"]
+    assert losses(*own.split(), *rate) == pytest.approx(losses(*same.split(), *rate), rel=1e-5)
+
+
+@pytest.mark.usefixtures("mine")
+def test_noise_model_and_data_of_ones_own():
+    arguments = ["--rule", "noisy_median", "--b", "0.1", "--noise", "./mine.py:coin"]
+    data = ["--dataset", "./mine.py:blobs:rows=80", "--model", "./mine.py:Small:hidden=5"]
+    assert main([*arguments, *data, "--steps", "1", "--workers", "4", "--out", "out"]) == 0
+    record = json.loads(Path("out/config.json").read_text())
+    assert record["data"]["train_examples"] == 80
+    # (4 + 1) · 5 of the first layer and (5 + 1) · 4 of the second.
+    assert record["num_params"] == 25 + 24
+    assert record["config"]["noise"] == "./mine.py:coin"
+    assert set(record["own_code"]) == {"./mine.py:coin", "./mine.py:blobs", "./mine.py:Small"}
+    assert set(map(len, record["own_code"].values())) == {64}
+
+
+def test_changed_file_is_another_sweep_and_no_resumed_run(mine, error_of):
+    axes = ["--rule", "mean", "./mine.py:family", "noisy_./mine.py:family", "--b", "0"]
+    assert sweep([*QUICK, *axes, "--out", "sweep"]) == 0
+    table = pq.read_table("sweep/results.parquet")
+    assert set(table["rule"].to_pylist()) == {"mean", "./mine.py:family", "noisy_./mine.py:family"}
+    assert (
+        main([*QUICK, "--rule", "./mine.py:family", "--checkpoint-every", "1", "--out", "a"]) == 0
+    )
+    mine.write_text(MINE.replace("rows[0]", "rows[1]"), encoding="utf-8")
+    assert "already holds other results" in error_of(sweep, *QUICK, *axes, "--out", "sweep")
+    message = "./mine.py:family isn't what it was when 'a' was begun"
+    assert message in error_of(main, "--resume", "a")
+
+
+@pytest.mark.usefixtures("mine")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--rule ./nime.py:average", "'./nime.py' can't be read: No such file or directory"),
+        ("--rule ./mine.py:averag", "'./mine.py' has no 'averag': did you mean 'average'? valid:"),
+        ("--rule ./mine.py:number", "'number' in './mine.py' is no function but 3"),
+        ("--rule nomodule:average", "unknown rule 'nomodule': valid: mean, median, sign"),
+        ("--rule ./mine.py:scaled_mean:scales=1", "takes scale, got 'scales'"),
+        ("--rule ./mine.py:three", "--rule ./mine.py:three: "),
+        ("--rule ./broken.py:f", "'./broken.py' can't be imported: NameError: name 'jnp' is not"),
+        ("--rule ./torn.py:f", "'./torn.py' can't be imported: SyntaxError: "),
+        ("--server ./mine.py:three --rule mean", "makes int; valid: a factory of an optax"),
+        ("--model ./mine.py:three", "makes int; valid: a flax.linen module"),
+        ("--dataset ./mine.py:three", "dataset './mine.py:three' is a int; valid: a Dataset"),
+    ],
+)
+def test_mistake_gets_one_clear_line(arguments, message, error_of, mine):
+    (mine.parent / "broken.py").write_text("\n\nx = jnp.zeros(3)\n")
+    (mine.parent / "torn.py").write_text("def f(:\n")
+    data = [] if "--dataset" in arguments else ["--dataset", "digits"]
+    assert message in error_of(main, *data, *arguments.split())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"rule": "noisy_median", "b": "theory", "noise": "student_t", "df": 3},
+        {"b": "adaptive", "worker_momentum": "undamped:0.9", "lr_schedule": "warmup:3,2:1.5,9:4"},
+        {
+            "rule": "krum:num_neighbors=2",
+            "attack": "alie:tau=1+ipm",
+            "mix": "clip:max_norm=2",
+        },
+        {
+            "rule": "mean",
+            "compress": "qsgd:levels=4",
+            "error_feedback": "yes",
+            "server": "adam:b1=0.8",
+        },
+        {"local_steps": 3, "local_lr": 1e-7, "lr_schedule": "warmup:3,cosine", "batch_size": 4},
+    ],
+)
+def test_settings_are_the_same_read_back_from_a_file(settings):
+    config = configure(**settings)
+    assert from_record(json.loads(json.dumps(as_record(config)))) == config
