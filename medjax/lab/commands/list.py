@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     shape, width = (folded, None) if sys.stdout.isatty() else (table, 1000)
     console = Console(highlight=False, markup=False, width=width)
     if arguments.kind == _SETTINGS and arguments.name is None:
-        console.print(all_settings())
+        Console(highlight=False, width=None if sys.stdout.isatty() else 100).print(all_settings())
         return 0
     kinds = [kind for name, kind in KINDS.items() if arguments.kind in (None, name)]
     if arguments.name is None:
