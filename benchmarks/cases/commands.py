@@ -117,6 +117,7 @@ ONE_BY_ONE: tuple[tuple[str, str, str], ...] = (
     ("benchmarks.wire", "--devices 1", "nothing crosses between 1 devices"),
     ("benchmarks.wire", "--devices 2000000000", "between 2000000000 devices; valid: 2 to 1024"),
     ("run", "--devices 2000000000", "a CPU can be at most 1024 of them"),
+    ("benchmarks.trust", "--only kill-runs", "unknown check 'kill-runs': did you mean 'kill-run'?"),
     ("benchmarks.wire", "--dimension 1e6", "'1e6' is not a whole number of at least 1"),
 )
 """A command, its arguments, and the message."""
