@@ -14,6 +14,7 @@ import pytest
 
 from experiments.paper.__main__ import EXPERIMENTS as FIGURES
 from medjax.lab import console
+from medjax.lab.commands import list as listing
 from medjax.lab.commands import run, sweep
 from medjax.lab.settings import flags
 from medjax.lab.settings.config import Settings, resolve
@@ -253,3 +254,12 @@ def test_own_parts_run(own_files):
     for words in runs:
         others = [x for flag, value in quick.items() if flag not in words for x in (flag, value)]
         assert console.main(["run", *words, *others]) == 0
+
+
+def test_page_of_the_settings_is_what_their_declarations_say(capsys):
+    assert listing.main(["--kind", "settings"]) == 0
+    printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.strip().splitlines())
+    (shown,) = re.findall(
+        r"```text\n(.*?)\n```", (DOCS / "reference/settings.md").read_text(), re.DOTALL
+    )
+    assert shown == printed, "medjax list --kind settings prints the page's block"

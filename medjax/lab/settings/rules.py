@@ -37,7 +37,7 @@ def by_family() -> str:
 def family(factory: Callable[..., Any]) -> str:
     """Return the family that a factory's rules belong to, in words."""
     made = _made(factory)
-    return next((words for words, kind in FAMILIES.items() if kind in made), "other")
+    return next((words for words, kind in FAMILIES.items() if kind in made), "in two stages")
 
 
 def is_additive(rule: Part) -> bool:
