@@ -43,7 +43,14 @@ class Parser(argparse.ArgumentParser):
         for word in args:
             if "\0" in word or any("\ud800" <= character <= "\udfff" for character in word):
                 self.error(f"{word!r} isn't text in UTF-8 without NUL bytes")
-        return super().parse_args(args, namespace)
+        parsed, rest = self.parse_known_args(args, namespace)
+        if rest:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            words = [word.partition("=")[0] for word in rest if word.startswith("--")]
+            near = [difflib.get_close_matches(word, flags, n=1) for word in words]
+            hint = "".join(f"; did you mean {found[0]}?" for found in near[:1] if found)
+            self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+        return parsed
 
     def error(self, message: str) -> NoReturn:
         """Print the message in one line and exit with 2."""

@@ -13,6 +13,7 @@ STATEFUL = "byzantine_sgd:gradient_bound=1,product_threshold=1,sum_threshold=1"
     ("arguments", "message"),
     [
         # Names and settings as they are written.
+        ("--wrokers 3", "unrecognized arguments: --wrokers 3; did you mean --workers?"),
         ("--attack ailie", "unknown attack 'ailie': did you mean 'alie'? valid: sign_flip, ipm"),
         ("--compress qsdg", "unknown compressor 'qsdg': did you mean 'qsgd'?"),
         ("--server adm", "unknown server 'adm': did you mean 'adam'?"),
