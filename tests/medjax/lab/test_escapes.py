@@ -1,4 +1,4 @@
-"""What is written and deleted stays in the run's folder, whatever files there say."""
+"""Writing and deleting stay in the folder of the run, whatever files there say."""
 
 import json
 
