@@ -74,6 +74,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step(tmp_path, capsys):
     assert summary["train_loss"] is None
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_sweep_goes_on(tmp_path, capsys):
     out = tmp_path / "sweep"
     mlp = (*QUICK[:2], "--model", "mlp", *QUICK[-2:])

@@ -134,11 +134,12 @@ def test_no_name_is_missing():
     # What these gave at commit 89054a5, before there were any of the options.
     [
         ("--rule mean", 1.970328688621521, 0.40199512243270874),
-        (
+        pytest.param(
             "--rule noisy_trimmed_mean --partition dirichlet --attack alie --byzantine 0 "
             "--declared-byzantine 1",
             2.2574450969696045,
             0.586530327796936,
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -265,6 +265,7 @@ def test_second_interrupt_before_the_first_measurement_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_interrupts_while_the_results_are_written_are_not_heard(tmp_path, monkeypatch):
     draw = plots.run_figure
 

@@ -175,6 +175,7 @@ def _environment(**others):
     return os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])} | others
 
 
+@pytest.mark.slow
 def test_importing_the_data_does_not_import_tfds():
     found = "[m for m in sys.modules if m.startswith('tensorflow')]"
     script = f"import medjax.lab.commands.run, sys; print({found})"
