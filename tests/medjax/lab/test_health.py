@@ -35,6 +35,7 @@ def test_who_sends_nan_is_named(tmp_path, capsys):
     assert "\nnot finite: what workers 8-9 send at step 10\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_of_finite_numbers_names_nobody(tmp_path):
     out = tmp_path / "run"
     attacked = (*QUICK, "--attack", "ipm", "--byzantine", "2", "--steps", "20")

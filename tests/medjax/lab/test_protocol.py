@@ -149,6 +149,7 @@ def test_without_them_nothing_has_changed(arguments, loss, norm, tmp_path):
     assert summary["grad_norm"] == pytest.approx(norm, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_byzantine_workers_are_not_measured(tmp_path):
     settings = {"dataset": "digits", "model": "logistic", "rule": "median", "workers": 10}
     config = configure(**settings, attack="label_flip", byzantine=3, steps=0, seed=4)

@@ -64,6 +64,7 @@ def test_on_eight_devices_it_is_the_same_to_rounding(finished, tmp_path, capsys)
     assert last == "identical, bit for bit" or last.startswith("the same within 1e-05: ")
 
 
+@pytest.mark.slow
 def test_what_differs_or_has_changed_since_is_named(folder, capsys):
     path = folder / "run/metrics.parquet"
     scale(path, "test_loss", 10, 1.001)
@@ -106,7 +107,10 @@ def test_differences_of_what_is_not_finite():
         reproduce.differences(a, pa.table({"step": [7], "x": [3.0]}))
 
 
-def test_mistakes(folder, make_sweep, tmp_path, error_of):
+def test_mistakes(make_run, make_sweep, tmp_path, error_of):
+    folder = tmp_path / "folder"
+    make_run(folder / "run")
+
     def said(*arguments):
         return error_of(reproduce.main, *map(str, arguments))
 
@@ -126,12 +130,13 @@ def test_mistakes(folder, make_sweep, tmp_path, error_of):
     assert "aren't those that the sweep was begun with" in said(folder / "sweep")
 
 
-def test_edited_settings_are_checked(folder, error_of):
-    path = folder / "run/config.json"
+def test_edited_settings_are_checked(make_run, tmp_path, error_of):
+    make_run(tmp_path)
+    path = tmp_path / "config.json"
     record = json.loads(path.read_text())
     for name, value, message in (
         ("rule", "../sign", "unknown rule '../sign'"),
         ("resume", "elsewhere", "a setting that runs don't have, 'resume'"),
     ):
         path.write_text(json.dumps(record | {"config": record["config"] | {name: value}}))
-        assert message in error_of(reproduce.main, str(folder / "run"))
+        assert message in error_of(reproduce.main, str(tmp_path))

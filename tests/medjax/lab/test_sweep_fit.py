@@ -108,6 +108,7 @@ def test_what_was_begun_stays(limit, group, sizes):
     assert [size for size, _ in sizes] == [4]
 
 
+@pytest.mark.slow
 def test_one_run_at_a_time_needs_only_what_is_free(group):
     # The limit is there to decide alike in every session, not to refuse what can be run.
     assert fitted(group, 16, 1)[0].size == 1
