@@ -1,4 +1,4 @@
-"""What is written and deleted stays in the run's folder, whatever files there say."""
+"""Writing and deleting stay in the folder of the run, whatever files there say."""
 
 import json
 
@@ -28,6 +28,7 @@ def there(tmp_path, monkeypatch):
     return there
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_picture")
 def test_a_resumed_run_writes_where_it_is(there, tmp_path, capsys):
     assert main([*QUICK, "--checkpoint-every", "1", "--out", "run"]) == 0

@@ -6,7 +6,6 @@ import struct
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from medjax.lab.sweep import pictures, store, watched
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
@@ -15,6 +14,7 @@ from medjax.lab.machine import memory
 from medjax.lab.settings.config import configure
 from medjax.lab.storage import watching
 from medjax.lab.storage.keeper import Keeper
+from medjax.lab.sweeps import pictures, store, watched
 
 pytestmark = pytest.mark.usefixtures("no_picture")
 

@@ -35,6 +35,7 @@ def test_who_sends_nan_is_named(tmp_path, capsys):
     assert "\nnot finite: what workers 8-9 send at step 10\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_of_finite_numbers_names_nobody(tmp_path):
     out = tmp_path / "run"
     attacked = (*QUICK, "--attack", "ipm", "--byzantine", "2", "--steps", "20")
@@ -74,6 +75,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step(tmp_path, capsys):
     assert summary["train_loss"] is None
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_sweep_goes_on(tmp_path, capsys):
     out = tmp_path / "sweep"
     mlp = (*QUICK[:2], "--model", "mlp", *QUICK[-2:])

@@ -47,10 +47,18 @@ def test_initial_weights_are_truncated_normals_of_variance_one_over_fan_in():
     assert np.abs(weights).max() <= 2 * 784**-0.5 / 0.87962566 + 1e-6
 
 
-# Of each kind: from fewer channels to more, to as many, to fewer.
-@pytest.mark.parametrize(("channels", "filters"), [(3, 5), (4, 4), (5, 2)])
-@pytest.mark.parametrize("size", [(7, 6), (8, 8), (1, 2)])
-@pytest.mark.parametrize("stride", [1, 2])
+# With either stride: from fewer channels to more, to as many, to fewer, each of another size.
+@pytest.mark.parametrize(
+    ("channels", "filters", "size", "stride"),
+    [
+        (3, 5, (7, 6), 1),
+        (4, 4, (8, 8), 1),
+        (5, 2, (1, 2), 1),
+        (3, 5, (8, 8), 2),
+        (4, 4, (1, 2), 2),
+        (5, 2, (7, 6), 2),
+    ],
+)
 def test_convolution_and_its_workers_gradients_are_those_of_flax(channels, filters, size, stride):
     x = jax.random.normal(jax.random.key(0), (3, 2, *size, channels))  # of 3 workers
     flax = nn.Conv(filters, (3, 3), stride, padding=1)
@@ -162,7 +170,6 @@ def test_resnet_trains(tmp_path):
     out = tmp_path / "run"
     assert main([*f"--model resnet20 {settings}".split(), "--out", str(out)]) == 0
     result = json.loads((out / "summary.json").read_text())
-    # It starts at log 10 = 2.3.
-    print("RESNET", result)
+    # It starts at log 10 = 2.3; of the seeds 0 to 2 the worst end at 0.30 and 0.893.
     assert result["train_loss"] < 0.5
     assert result["test_accuracy"] > 0.8

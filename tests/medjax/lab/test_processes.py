@@ -192,6 +192,7 @@ def test_who_waits_in_vain_gives_up(start, present):
     assert errors[0].endswith("within 3 s")
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_processes_agree_is_not_forgotten(tmp_path, monkeypatch):
     def interrupted(seconds, requested):
         if not requested:

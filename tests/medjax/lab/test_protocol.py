@@ -135,11 +135,12 @@ def test_no_name_is_missing():
     # What these gave at commit 89054a5, before there were any of the options.
     [
         ("--rule mean", 1.970328688621521, 0.40199512243270874),
-        (
+        pytest.param(
             "--rule noisy_trimmed_mean --partition dirichlet --attack alie --byzantine 0 "
             "--declared-byzantine 1",
             2.2574450969696045,
             0.586530327796936,
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -149,6 +150,7 @@ def test_without_them_nothing_has_changed(arguments, loss, norm, tmp_path):
     assert summary["grad_norm"] == pytest.approx(norm, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_byzantine_workers_are_not_measured(tmp_path):
     settings = {"dataset": "digits", "model": "logistic", "rule": "median", "workers": 10}
     config = configure(**settings, attack="label_flip", byzantine=3, steps=0, seed=4)

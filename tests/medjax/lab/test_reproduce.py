@@ -8,10 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from matplotlib.figure import Figure
 
 from medjax.lab.commands import reproduce, run, sweep
-from medjax.lab.sweeps import pictures
 
 pytestmark = pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
 
@@ -21,14 +19,10 @@ RECORDED = Path(__file__).parent / "recorded"
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run and a sweep, whose settings don't all apply to all runs."""
+    """The folder of a run, in one for others."""
     parent = tmp_path_factory.mktemp("finished")
     settings = ("--rule", "noisy_sign", "--b", "adaptive:0.1", "--partition", "dirichlet")
     assert run.main([*QUICK, *settings, "--batch-size", "8", "--out", str(parent / "run")]) == 0
-    grid = ("--rule", "sign", "noisy_mean", "--b", "0.1", "--seeds", "2")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "draw", lambda *_: {"curves": Figure((1, 1))})
-        assert sweep.main([*QUICK, *grid, "--out", str(parent / "sweep")]) == 0
     return parent
 
 
@@ -49,8 +43,12 @@ def scale(path, metric, step, factor):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["run", "sweep"])
-def test_the_same_again(finished, which, capsys):
-    assert reproduce.main([str(finished / which)]) == 0
+def test_the_same_again(folder, which, capsys):
+    # Not all settings apply to all runs.
+    grid = ("--rule", "sign", "noisy_mean", "--b", "0.1", "--seeds", "2")
+    if which == "sweep":
+        assert sweep.main([*QUICK, *grid, "--out", str(folder / "sweep")]) == 0
+    assert reproduce.main([str(folder / which)]) == 0
     said = capsys.readouterr().out
     assert said.endswith("\nidentical, bit for bit\n")
     assert "the second folder isn't kept" in said
@@ -66,6 +64,7 @@ def test_on_eight_devices_it_is_the_same_to_rounding(finished, tmp_path, capsys)
     assert last == "identical, bit for bit" or last.startswith("the same within 1e-05: ")
 
 
+@pytest.mark.slow
 def test_what_differs_or_has_changed_since_is_named(folder, capsys):
     path = folder / "run/metrics.parquet"
     scale(path, "test_loss", 10, 1.001)
@@ -108,7 +107,10 @@ def test_differences_of_what_is_not_finite():
         reproduce.differences(a, pa.table({"step": [7], "x": [3.0]}))
 
 
-def test_mistakes(folder, tmp_path, error_of):
+def test_mistakes(make_run, make_sweep, tmp_path, error_of):
+    folder = tmp_path / "folder"
+    make_run(folder / "run")
+
     def said(*arguments):
         return error_of(reproduce.main, *map(str, arguments))
 
@@ -122,17 +124,19 @@ def test_mistakes(folder, tmp_path, error_of):
     assert "no metrics.parquet to compare with" in said(folder / "run")
     (folder / "run/config.json").write_text("{")
     assert "config.json' can't be read" in said(folder / "run")
+    make_sweep(folder / "sweep", rule=["sign", "mean"])
     record = json.loads((folder / "sweep/config.json").read_text()) | {"grid": "0" * 8}
     (folder / "sweep/config.json").write_text(json.dumps(record))
     assert "aren't those that the sweep was begun with" in said(folder / "sweep")
 
 
-def test_edited_settings_are_checked(folder, error_of):
-    path = folder / "run/config.json"
+def test_edited_settings_are_checked(make_run, tmp_path, error_of):
+    make_run(tmp_path)
+    path = tmp_path / "config.json"
     record = json.loads(path.read_text())
     for name, value, message in (
         ("rule", "../sign", "unknown rule '../sign'"),
         ("resume", "elsewhere", "a setting that runs don't have, 'resume'"),
     ):
         path.write_text(json.dumps(record | {"config": record["config"] | {name: value}}))
-        assert message in error_of(reproduce.main, str(folder / "run"))
+        assert message in error_of(reproduce.main, str(tmp_path))

@@ -251,6 +251,7 @@ def test_interrupt_ends_cleanly_and_keeps_what_was_measured(tmp_path):
     assert (tmp_path / "run/curves.png").exists()
 
 
+@pytest.mark.slow
 def test_second_interrupt_before_the_first_measurement_leaves_nothing(
     tmp_path, capsys, monkeypatch
 ):
@@ -265,6 +266,7 @@ def test_second_interrupt_before_the_first_measurement_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_interrupts_while_the_results_are_written_are_not_heard(tmp_path, monkeypatch):
     draw = plots.run_figure
 

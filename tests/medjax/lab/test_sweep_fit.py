@@ -81,6 +81,7 @@ def test_half_as_many_or_fewer_where_they_do_not_fit(group, sizes):
     assert [size for size, _ in sizes[3:5]] == [16, 4]
 
 
+@pytest.mark.slow
 def test_more_where_the_estimate_was_far_too_high(group, sizes):
     work, _ = fitted(group, 2, 1 << 40)
     assert (work.chunk_size, len(work.chunks)) == (16, 1)
@@ -92,6 +93,7 @@ def test_more_where_the_estimate_was_far_too_high(group, sizes):
     assert [size for size, _ in sizes] == [2, 8, 8]
 
 
+@pytest.mark.slow
 def test_too_many_more_are_fewer_again(group, sizes):
     _, four = fitted(group, 4, None)
     work, compiled = fitted(group, 1, four.num_bytes)
@@ -106,6 +108,7 @@ def test_what_was_begun_stays(limit, group, sizes):
     assert [size for size, _ in sizes] == [4]
 
 
+@pytest.mark.slow
 def test_one_run_at_a_time_needs_only_what_is_free(group):
     # The limit is there to decide alike in every session, not to refuse what can be run.
     assert fitted(group, 16, 1)[0].chunk_size == 1
@@ -121,6 +124,7 @@ def test_on_a_mesh_each_device_keeps_one_run(group, sizes):
     assert all(chunk.new.shape == (1, 2) for chunk in work.chunks.values())
 
 
+@pytest.mark.slow
 def test_examples_of_fewer_seeds_where_all_do_not_fit(group, monkeypatch):
     (chunk,) = make_chunks(group, 16)
     (x, y), sizes = Inputs().of(group, chunk)[1].examples, group.indices.sizes

@@ -93,6 +93,7 @@ def test_memory_is_foreseen(settings):
     assert 0.4 < estimate_bytes(group, chunk) / compiled.num_bytes < 2.5
 
 
+@pytest.mark.slow
 def test_a_program_too_large_for_memory_gets_one_line(tmp_path, monkeypatch, capsys):
     # Enough for the workers' 147 examples of 65 numbers each, but not for a step.
     monkeypatch.setattr(memory, "free_bytes", lambda: 1 << 20)

@@ -168,10 +168,14 @@ def test_partitions_are_by_author(dataset, partition, authors_of_a_worker):
     config = configure(dataset="text", model="transformer", partition=partition, workers=10)
     task = prepare(config, dataset)
     indices = share_out(task, [0, 1])
+    shares = []
     for rows, sizes in zip(indices.examples, indices.sizes, strict=True):
         owned = [row[:size] for row, size in zip(rows, sizes, strict=True)]
         assert sorted(np.concatenate(owned).tolist()) == list(range(1600))
         assert {len(set(dataset.authors[own].tolist())) for own in owned} <= authors_of_a_worker
+        shares.append({frozenset(own.tolist()) for own in owned})
+    # Another seed is another partition, except where there is only one.
+    assert (shares[0] == shares[1]) == (partition == "by_label")
 
 
 def test_a_sweep_counts_the_bytes_of_its_windows(dataset):

@@ -1,5 +1,6 @@
 """Sets of TensorFlow Datasets that the tests write themselves, without TensorFlow."""
 
+import tempfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ WRITERS = np.array([f"f{k * k % 7}" for k in range(60)])  # of four, unequally m
 
 
 def examples(rows, writer=WRITERS):
-    """Images of these numbers, which are their labels modulo 3; whose they are, if they say it."""
+    """Yield images of these numbers, their numbers modulo 3 as labels, and their writers if any."""
     for k in rows:
         example = {"image": Image.fromarray(PIXELS[k]), "label": int(k % 3)}
         yield int(k), example | ({} if writer is None else {"writer_id": writer[k]})
@@ -29,14 +30,14 @@ SPLITS = {"train": range(48), "test": range(48, 60)}
 
 
 def numbers(x):
-    """Which of the images each of a data set's is; all of their pixels must agree."""
+    """Return the number of each image; all of its pixels must agree."""
     found = {pixels.tobytes(): k for k, pixels in enumerate(PIXELS)}
     return np.array([found[np.round(255 * pixels).astype(np.uint8).tobytes()] for pixels in x])
 
 
 @pytest.fixture(scope="session")
 def made():
-    """What the sets are made of."""
+    """Give the parts that the sets are made of."""
     return SimpleNamespace(
         pixels=PIXELS,
         writers=WRITERS,
@@ -54,6 +55,9 @@ def made():
 def folder(tmp_path, monkeypatch):
     """An empty folder of prepared sets, where the cache and the results go too."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # TFDS leaves an empty temporary folder for every builder of a set that isn't prepared.
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "sets"
     path.mkdir()
@@ -62,7 +66,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def write(folder):
-    """Prepares a set as TFDS does, without TensorFlow."""
+    """Prepare a set as TFDS does, without TensorFlow."""
 
     def write(features, splits, name="tiny", config=None, file_format=FORMAT, **described):
         class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -102,7 +102,7 @@ def test_colours_and_names_of_their_own(made, write):
 
 
 def test_keys_for_supervised_learning(made, write):
-    """Of several images and labels those are taken that the set says."""
+    """Take those of several images and labels that the set names."""
     features = made.features | {"mask": made.features["image"], "kind": made.features["label"]}
     rows = [
         (k, {"image": x, "label": 0, "mask": made.image(255 - made.pixels[k]), "kind": k % 3})
@@ -175,6 +175,7 @@ def _environment(**others):
     return os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])} | others
 
 
+@pytest.mark.slow
 def test_importing_the_data_does_not_import_tfds():
     found = "[m for m in sys.modules if m.startswith('tensorflow')]"
     script = f"import medjax.lab.commands.run, sys; print({found})"
