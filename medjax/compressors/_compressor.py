@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from medjax._engine import checks
 from medjax._engine.plain import accepts_key, check_function, name_of
+from medjax._engine.precision import at_least_float32
 from medjax._engine.random import MaybeKey, Seed, stage_key
 from medjax._engine.stacked import PyTree, Updates
 
@@ -210,7 +211,7 @@ def value_bits(dtype: jnp.dtype) -> int:
 
 def widened(dtype: jnp.dtype) -> jnp.dtype:
     """Return the dtype to compute in: float32 at least."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return at_least_float32(dtype)
 
 
 def _structs(update: Any) -> list[jax.ShapeDtypeStruct]:

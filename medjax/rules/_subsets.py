@@ -95,7 +95,7 @@ def smea(num_byzantine: int) -> Geometric:
 
         def largest_variance(chosen: Array) -> Array:
             products = gram[chosen[:, None], chosen]
-            centred = products - products.mean(axis=0)
+            centred = products - products.mean(axis=0, keepdims=True)
             centred -= centred.mean(axis=1, keepdims=True)
             # This is a constant times the variance, so it orders the subsets alike.
             return jnp.maximum(jnp.linalg.eigvalsh(centred)[-1], worst[chosen].max())
@@ -120,7 +120,7 @@ def _mean_of_best(
     def chosen(left_out: Array) -> Array:
         # The k-th kept index, counted from 0, is k plus the number of left-out indices below it.
         k = jnp.arange(m)
-        return k + jnp.sum(left_out - jnp.arange(f) <= k[:, None], axis=1)
+        return k + jnp.sum((left_out - jnp.arange(f))[None] <= k[:, None], axis=1)
 
     batch_size = max(1, _PAIRS_PER_BATCH // m**2)
     scores = lax.map(lambda out: score(chosen(out)), left_out, batch_size=batch_size)

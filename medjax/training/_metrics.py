@@ -9,6 +9,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from medjax._engine.precision import at_least_float32
 from medjax._engine.stacked import PyTree, nonfinite_rows
 from medjax.attacks import AttackState
 from medjax.objectives import Objective
@@ -107,9 +108,7 @@ def measure_workers(
             found = worker_gradient(objective, params, worker)
             flat = jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(found.updates)])
             # Columns of zeros beyond the last add nothing to a norm.
-            flat = jnp.pad(
-                flat.astype(jnp.promote_types(flat.dtype, jnp.float32)), (0, parts * width - size)
-            )
+            flat = jnp.pad(flat.astype(at_least_float32(flat.dtype)), (0, parts * width - size))
             return found.metrics, lax.dynamic_slice_in_dim(flat, part * width, width)
 
         metrics, gradients = map_workers(columns, local, chunk)

@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from medjax._engine import checks
+from medjax._engine.precision import at_least_float32
 from medjax._engine.random import Seed, stage_key
 from medjax._engine.stacked import PyTree, Stacked
 from medjax.objectives import Objective, Stateful
@@ -94,7 +95,7 @@ def multitask(
         )
 
         def descend(w: Array, g: Array) -> Array:
-            return w - learning_rate * g.astype(jnp.promote_types(g.dtype, jnp.float32))
+            return w - learning_rate * g.astype(at_least_float32(g.dtype))
 
         moved = jax.tree.map(descend, models, found.updates)
 
@@ -117,7 +118,7 @@ def _spread(models: Stacked) -> Float[Array, " n"]:
     """Return ‖w_i - w̄‖."""
 
     def squares(w: Array) -> Array:
-        w = w.astype(jnp.promote_types(w.dtype, jnp.float32))
+        w = w.astype(at_least_float32(w.dtype))
         return jnp.sum((w - mean()(w)) ** 2, axis=tuple(range(1, w.ndim)))
 
     return jnp.sqrt(sum(map(squares, jax.tree.leaves(models)), jnp.zeros(())))
