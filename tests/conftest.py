@@ -32,6 +32,11 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Programs are compiled without LLVM's optimizations, in about half of the time; those of commands
+# that run in processes of their own too. See `compiled_as_for_users`.
+jax.config.update("jax_disable_most_optimizations", True)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
 # Compiled programs hold many objects that stay, which Python's collector goes through every time.
 gc.set_threshold(100_000, 50, 50)
 
@@ -62,21 +67,21 @@ def pytest_unconfigure():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(request):
-    """Programs are compiled without LLVM's optimizations, in about half the time.
+def compiled_as_for_users(request):
+    """Compile the programs of files marked `optimized` as users have them.
 
-    Files marked `optimized` aren't: how the kernels compute as users have them is what they test,
-    or their programs run for longer than they take to compile, or are looked at.
+    How the kernels compute is what these files test, or their programs run for longer than they
+    take to compile, or are looked at.
     """
-    if request.node.get_closest_marker("optimized"):
-        jax.clear_caches()  # of what other files compiled quickly
+    if not request.node.get_closest_marker("optimized"):
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        jax.config.update("jax_disable_most_optimizations", True)
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for commands in other processes
-        yield
+        patch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
         jax.config.update("jax_disable_most_optimizations", False)
+        jax.clear_caches()  # of what other files compiled quickly
+        yield
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

@@ -192,12 +192,12 @@ def double(row: Row, worker: Worker) -> Row:
 
 
 def add_index(row: Row, worker: Worker) -> Row:
-    return [(x + worker.index).astype(x.dtype) for x in row]
+    return [x + worker.index.astype(x.dtype) for x in row]
 
 
 def reverse(row: Row, worker: Worker) -> Row:
     """Turn the coordinates of each leaf around, and subtract 3 times the index."""
-    return [(x[::-1] - 3 * worker.index).astype(x.dtype) for x in row]
+    return [x[::-1] - (3 * worker.index).astype(x.dtype) for x in row]
 
 
 def by_hand(x: jax.Array, *, in_turn: bool) -> np.ndarray:

@@ -144,7 +144,9 @@ def test_other_precisions(dtype: Any):
 
 
 def test_b_may_be_a_schedule_or_traced_or_adaptive():
-    for step, out in enumerate(steps(noisy_sign(lambda t: 0.5 * (t.astype(float) + 1), key=0), G, 3)):
+    for step, out in enumerate(
+        steps(noisy_sign(lambda t: 0.5 * (t.astype(float) + 1), key=0), G, 3)
+    ):
         np.testing.assert_array_equal(out, by_hand(G, 0.5 * (step + 1), step=step))
     bs = np.float32([0, 0.1, 1, 10])
     swept = jax.jit(jax.vmap(lambda b: steps(noisy_sign(b, key=0), G)[0]))(bs)

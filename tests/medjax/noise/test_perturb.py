@@ -71,7 +71,9 @@ def test_perturb_by_other_noise_and_in_half_precision(name: str):
 
 
 def test_b_may_be_a_schedule_or_traced_or_0():
-    for step, out in enumerate(apply(perturb(lambda t: 0.5 * (t.astype(float) + 1), key=0), CENTRES, 3)):
+    for step, out in enumerate(
+        apply(perturb(lambda t: 0.5 * (t.astype(float) + 1), key=0), CENTRES, 3)
+    ):
         assert_close(out, CENTRES + 0.5 * (step + 1) * noise_by_hand(0, step, 0, (N, 3)))
     traced = jax.jit(lambda b: apply(perturb(b, key=0), CENTRES)[0])
     assert_close(traced(3.0), CENTRES + 3 * noise_by_hand(0, 0, 0, (N, 3)))
@@ -100,7 +102,9 @@ def test_scales_of_the_workers_may_be_traced_or_scheduled_and_of_half_precision(
     assert_close(traced(small), CENTRES + column * xi[0])
     swept = jax.vmap(lambda b: apply(perturb(b, key=0), CENTRES)[0])(np.stack([small, 2 * small]))
     assert_close(swept, np.stack([CENTRES + column * xi[0], CENTRES + 2 * column * xi[0]]))
-    for step, out in enumerate(apply(perturb(lambda t: small * (t.astype(float) + 1), key=0), CENTRES, 2)):
+    for step, out in enumerate(
+        apply(perturb(lambda t: small * (t.astype(float) + 1), key=0), CENTRES, 2)
+    ):
         assert_close(out, CENTRES + column * (step + 1) * xi[step])
     half = jnp.asarray(CENTRES, jnp.bfloat16)
     (out,) = apply(perturb(SCALES, key=0), half)

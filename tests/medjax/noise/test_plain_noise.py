@@ -87,7 +87,9 @@ def test_the_function_is_given_the_dtype_and_its_draws_are_cast_to_it():
 
 def test_scales_schedules_and_sweeps():
     xi = [draws("perturb", 0, t, 0, X.shape) for t in range(3)]
-    for t, out in enumerate(steps(perturb(lambda t: 0.5 * (t.astype(float) + 1), coin, key=0), X, 3)):
+    for t, out in enumerate(
+        steps(perturb(lambda t: 0.5 * (t.astype(float) + 1), coin, key=0), X, 3)
+    ):
         np.testing.assert_allclose(out, X + 0.5 * (t + 1) * xi[t], rtol=1e-6, atol=1e-6)
     bs = np.float32([0, 0.1, 10])
     swept = jax.jit(jax.vmap(lambda b: steps(perturb(b, coin, key=0))[0]))(bs)

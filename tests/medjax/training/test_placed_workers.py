@@ -33,7 +33,7 @@ def mesh(name: str) -> Any:
 
 def least_squares(w: Any, batch: Any) -> Any:
     x, y = batch
-    residuals = x @ w - y
+    residuals = x @ w - y.astype(w.dtype)
     return residuals**2 / 2, {"residual": jnp.abs(residuals)}
 
 
@@ -44,7 +44,7 @@ def scaled(w: Any, batch: Any, key: Any) -> Any:
 
 def centred(w: Any, state: Any, batch: Any, key: Any) -> Any:
     x, y = batch
-    losses, metrics = least_squares(w, (x - state, y))
+    losses, metrics = least_squares(w, (x - state[None], y))
     return losses, metrics, 0.75 * state + 0.25 * x.mean(axis=0)
 
 
@@ -217,7 +217,7 @@ def test_padding_does_not_spoil_losses_that_are_not_finite_on_zeros(placed):
 
     def directions(x, a):
         unit = a / jnp.linalg.norm(a, axis=1, keepdims=True)
-        return ((x * unit).sum(axis=1) - 1) ** 2 / 2 + 0 * x.sum(), {}
+        return ((x[None] * unit).sum(axis=1) - 1) ** 2 / 2 + 0 * x.sum(), {}
 
     centres = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
     data = medjax.stack_workers(centres, np.arange(10)[:, None])
