@@ -115,7 +115,8 @@ def dot(a: Array, b: Array) -> Array:
 def _nearest_to_median(columns: Rows, names: Axes) -> Int[Array, ""]:
     """Return the index of the vector nearest to the coordinate-wise median, in a sample."""
     step = -(-sum(x.shape[1] for x in columns) // _SAMPLED_COORDINATES) or 1
-    sample = jnp.concatenate([x[:, ::step] for x in columns], axis=1)
+    dtype = common_dtype(*columns)
+    sample = jnp.concatenate([x[:, ::step].astype(dtype) for x in columns], axis=1)
     # NaN is sorted to the end, as +∞ is.
     median = jnp.sort(sample, axis=0)[(len(sample) - 1) // 2]
     distances = total(jnp.sum(jnp.abs(sample - median[None]), axis=1), names)
@@ -138,7 +139,9 @@ def _gram_about(
         return jnp.concatenate([x - p[None], p[None], jnp.full((1, len(p)), _TINY, x.dtype)])
 
     def gram_of(*blocks: Array) -> Array:
-        block = blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
+        block = blocks[0]
+        if len(blocks) > 1:
+            block = jnp.concatenate([x.astype(dtype) for x in blocks], axis=1)
         return dot(block, block.T).astype(dtype)
 
     def in_blocks(x: Array, width: int) -> Array:

@@ -211,7 +211,7 @@ def test_a_run_of_exact_gradients_does_not_depend_on_the_chunks(name: str):
     # no step of 1/16 or, by the mean of 8 workers' signs, 1/128.
     centres = RNG.integers(-32, 32, (8, 30)).astype(np.float32) / 16
     data = medjax.stack_workers(centres, np.arange(8)[:, None])
-    quadratic = lambda x, a: (jnp.sum((x - a) ** 2, axis=-1) / 2, {})  # noqa: E731
+    quadratic = lambda x, a: (jnp.sum((x[None] - a) ** 2, axis=-1) / 2, {})  # noqa: E731
     optimizer = {
         "sign": medjax.sign_sgd(1 / 16, zero="random", tie="random", key=0),
         "noisy_sign": medjax.noisy_sign_sgd(1 / 16, 1.0, key=3),

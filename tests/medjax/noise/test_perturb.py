@@ -115,7 +115,7 @@ def test_scales_of_the_workers_may_be_traced_or_scheduled_and_of_half_precision(
 
 def test_scales_of_the_workers_do_not_depend_on_chunks_or_devices():
     # The gradients of f_i(x) = ‖x - c_i‖²/2 at 0 are -c_i.
-    objective = lambda x, c: (jnp.sum((x - c) ** 2, axis=1) / 2, {})  # noqa: E731
+    objective = lambda x, c: (jnp.sum((x[None] - c) ** 2, axis=1) / 2, {})  # noqa: E731
     data = medjax.stack_workers(CENTRES, np.arange(N)[:, None])
     tx = optax.chain(perturb(SCALES, key=3), medjax.mean_sgd(1.0))
     noisy = -CENTRES + SCALES[:, None] * noise_by_hand(3, 0, 0, (N, 3))

@@ -167,7 +167,7 @@ def test_signs_of_one_scale_for_each_worker():
 
 def test_it_is_streamed_before_a_vote():
     # The gradients of f_i(w) = ‖w - x_i‖²/2 at 0 are -x_i.
-    objective = lambda w, x: (jnp.sum((w - x) ** 2, axis=1) / 2, {})  # noqa: E731
+    objective = lambda w, x: (jnp.sum((w[None] - x) ** 2, axis=1) / 2, {})  # noqa: E731
     data = medjax.stack_workers(X, np.arange(N)[:, None])
     signs = np.sign(-X + np.float32(0.5) * draws("noisy_sign", 1, 0, 0, X.shape))
     vote = np.sign(signs.sum(axis=0))
