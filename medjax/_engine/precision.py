@@ -1,5 +1,7 @@
 """Dtypes to compute in, and optimizers that keep their state in float32 for half precision."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,6 +21,13 @@ def common_dtype(*numbers: ArrayLike | DTypeLike) -> jnp.dtype:
         return jnp.result_type(*numbers)
 
 
+@contextlib.contextmanager
+def _as_optax_promotes() -> Iterator[None]:
+    """Let optax's code rely on JAX's usual promotion, whatever the user's setting."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """Make a transform compute and keep its state in float32 at least, for updates of any dtype.
 
@@ -36,7 +45,8 @@ def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformat
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
         params = None if params is None else widen(params)
-        after, new_state = inner.update(widen(updates), state, params)
+        with _as_optax_promotes():
+            after, new_state = inner.update(widen(updates), state, params)
         return optax.tree.cast_like(after, updates), optax.tree.cast_like(new_state, state)
 
     return optax.GradientTransformation(lambda params: inner.init(widen(params)), update)

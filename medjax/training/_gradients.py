@@ -83,7 +83,8 @@ def map_workers(f: Callable[[Any], PyTree], inputs: PyTree, chunk: Chunk) -> PyT
 
 def worker_gradient(objective: Objective, params: PyTree, local: Local) -> LocalGradients:
     """Compute one worker's average metrics over its batch, and the gradient of its loss."""
-    counts = jnp.arange(num_rows(local.examples, axis=0)) < local.sizes
+    rows = jnp.arange(num_rows(local.examples, axis=0), dtype=local.sizes.dtype)
+    counts = rows < local.sizes
 
     def average(values: Array) -> Array:
         total = jnp.sum(jnp.where(counts, values, 0))
@@ -109,7 +110,7 @@ def weighted_gradient(
     example affects another's loss, and no worker has a key or a state of its own.
     """
     n, rows = len(local.sizes), num_rows(local.examples)
-    counts = jnp.arange(rows)[None] < local.sizes[:, None]
+    counts = jnp.arange(rows, dtype=local.sizes.dtype)[None] < local.sizes[:, None]
     shares = weights / jnp.maximum(local.sizes, 1).astype(weights.dtype)
     shares = jnp.where(counts, shares[:, None], 0).reshape(-1)
     examples = jax.tree.map(lambda x: x.reshape(n * rows, *x.shape[2:]), local.examples)

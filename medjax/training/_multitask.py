@@ -95,12 +95,13 @@ def multitask(
         )
 
         def descend(w: Array, g: Array) -> Array:
-            return w - learning_rate * g.astype(at_least_float32(g.dtype))
+            wide = at_least_float32(w.dtype)
+            return w.astype(wide) - learning_rate * g.astype(wide)
 
         moved = jax.tree.map(descend, models, found.updates)
 
         def approach(w: Array, v: Array, centre: Array) -> Array:
-            return (v - pull / (1 + pull) * (v - centre)).astype(w.dtype)
+            return (v - pull / (1 + pull) * (v - centre[None])).astype(w.dtype)
 
         return jax.tree.map(approach, models, moved, mean()(moved)), found.states
 
@@ -119,6 +120,6 @@ def _spread(models: Stacked) -> Float[Array, " n"]:
 
     def squares(w: Array) -> Array:
         w = w.astype(at_least_float32(w.dtype))
-        return jnp.sum((w - mean()(w)) ** 2, axis=tuple(range(1, w.ndim)))
+        return jnp.sum((w - mean()(w)[None]) ** 2, axis=tuple(range(1, w.ndim)))
 
     return jnp.sqrt(sum(map(squares, jax.tree.leaves(models)), jnp.zeros(())))
