@@ -6,12 +6,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from functools import cache
 
 import jax
 import pytest
 from hypothesis import settings
-from jax._src import compiler
 
 from medjax._engine.kernels import columns
 
@@ -29,6 +27,15 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 # For what is spread over devices; whatever isn't takes the first.
 jax.config.update("jax_num_cpu_devices", 8)
+
+# Users may run with these, so nothing may rely on JAX to match dtypes or ranks.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Programs are compiled without LLVM's optimizations, in about half of the time; those of commands
+# that run in processes of their own too. See `compiled_as_for_users`.
+jax.config.update("jax_disable_most_optimizations", True)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 # Compiled programs hold many objects that stay, which Python's collector goes through every time.
 gc.set_threshold(100_000, 50, 50)
@@ -59,46 +66,22 @@ def pytest_unconfigure():
     shutil.rmtree(_CACHE, ignore_errors=True)
 
 
-# Fusions by XLA's older emitters, in one piece for the one core: in a third of the time.
-_QUICKLY = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
-
-
-@cache
-def _quickly() -> dict[str, bool | int]:
-    """XLA's flags come and go: those above, if this XLA has them."""
-    try:
-        jax.jit(lambda: 0).lower().compile(compiler_options=_QUICKLY)
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return _QUICKLY
-
-
 @pytest.fixture(scope="module", autouse=True)
-def compiled_quickly(request):
-    """Programs are compiled without LLVM's optimizations, and with flags that save time as well.
+def compiled_as_for_users(request):
+    """Compile the programs of files marked `optimized` as users have them.
 
-    Files marked `optimized` aren't: how the kernels compute as users have them is what they test,
-    or their programs run for longer than they take to compile, or are looked at.
+    How the kernels compute is what these files test, or their programs run for longer than they
+    take to compile, or are looked at.
     """
-    if request.node.get_closest_marker("optimized"):
-        jax.clear_caches()  # of what other files compiled quickly
+    if not request.node.get_closest_marker("optimized"):
         yield
         return
-    usual, flags = compiler.get_compile_options, _quickly()
-
-    def options(*args, env_options_overrides=None, **settings):
-        overrides = flags | (env_options_overrides or {})
-        return usual(*args, env_options_overrides=overrides, **settings)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "get_compile_options", options)  # there is no public way
-        jax.config.update("jax_disable_most_optimizations", True)
-        # For commands in other processes.
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        words = (f"--{name}={str(value).lower()}" for name, value in flags.items())
-        patch.setenv("XLA_FLAGS", " ".join([os.environ.get("XLA_FLAGS", ""), *words]))
-        yield
+        patch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
         jax.config.update("jax_disable_most_optimizations", False)
+        jax.clear_caches()  # of what other files compiled quickly
+        yield
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from medjax._engine.mesh import Axes, to_columns, total
+from medjax._engine.precision import common_dtype
 
 Rows = list[Float[Array, "n _"]]
 """The workers' vectors in parts, a matrix for each leaf."""
@@ -68,7 +69,7 @@ def products(leaves: Rows, num_workers: int, names: Axes) -> Products:
         names: the mesh axes that the workers are spread over.
     """
     columns = [to_columns(x, num_workers, names) for x in leaves]
-    dtype = jnp.result_type(*columns)
+    dtype = common_dtype(*columns)
     small = small_unit(dtype)
 
     def try_pivot(state: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -99,7 +100,7 @@ def small_unit(dtype: jnp.dtype) -> float:
 def squared_distances(gram: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Return ‖x_i - x_j‖², at least 0, from the inner products about any point."""
     squares = jnp.diagonal(gram)
-    return jnp.maximum(squares + squares[:, None] - 2 * gram, 0)
+    return jnp.maximum(squares[None] + squares[:, None] - 2 * gram, 0)
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -114,10 +115,11 @@ def dot(a: Array, b: Array) -> Array:
 def _nearest_to_median(columns: Rows, names: Axes) -> Int[Array, ""]:
     """Return the index of the vector nearest to the coordinate-wise median, in a sample."""
     step = -(-sum(x.shape[1] for x in columns) // _SAMPLED_COORDINATES) or 1
-    sample = jnp.concatenate([x[:, ::step] for x in columns], axis=1)
+    dtype = common_dtype(*columns)
+    sample = jnp.concatenate([x[:, ::step].astype(dtype) for x in columns], axis=1)
     # NaN is sorted to the end, as +∞ is.
     median = jnp.sort(sample, axis=0)[(len(sample) - 1) // 2]
-    distances = total(jnp.sum(jnp.abs(sample - median), axis=1), names)
+    distances = total(jnp.sum(jnp.abs(sample - median[None]), axis=1), names)
     return jnp.argmin(jnp.where(jnp.isnan(distances), jnp.inf, distances))
 
 
@@ -134,10 +136,12 @@ def _gram_about(
     def centred(x: Array, p: Array) -> Array:
         # NaN or ∞ in a vector spoils only its own row and column of the product.
         x, p = x * unit.astype(x.dtype), p * unit.astype(x.dtype)
-        return jnp.concatenate([x - p, p[None], jnp.full((1, len(p)), _TINY, x.dtype)])
+        return jnp.concatenate([x - p[None], p[None], jnp.full((1, len(p)), _TINY, x.dtype)])
 
     def gram_of(*blocks: Array) -> Array:
-        block = blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
+        block = blocks[0]
+        if len(blocks) > 1:
+            block = jnp.concatenate([x.astype(dtype) for x in blocks], axis=1)
         return dot(block, block.T).astype(dtype)
 
     def in_blocks(x: Array, width: int) -> Array:

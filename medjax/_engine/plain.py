@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from medjax._engine.precision import common_dtype
 from medjax._engine.stacked import PyTree
 
 
@@ -69,7 +70,8 @@ def name_of(function: Callable[..., Any]) -> str:
 
 def joined(rows: list[Float[Array, "n _"]]) -> Float[Array, "n d"]:
     """Join flat leaves to one matrix, in the dtype of the widest leaf."""
-    return rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=1)
+    dtype = common_dtype(*rows)
+    return rows[0] if len(rows) == 1 else jnp.concatenate([x.astype(dtype) for x in rows], axis=1)
 
 
 def parted(x: Float[Array, "*n d"], like: PyTree) -> list[Float[Array, "*n _"]]:

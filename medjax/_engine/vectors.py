@@ -14,6 +14,7 @@ from medjax._engine.gram import Products, Rows, dot, products, small_unit, squar
 from medjax._engine.kernels.sums import Row, Worker, sum_over_workers
 from medjax._engine.lazy import LazyUpdates
 from medjax._engine.mesh import Axes, local_slice, over_shards, total
+from medjax._engine.precision import at_least_float32, common_dtype
 
 
 @jax.tree_util.register_dataclass
@@ -63,16 +64,16 @@ class Vectors:
         known, finite, n = self.within_range, self.finite, self.num_workers
         far = float(jnp.finfo(self.dtype).max) / (n + 1) ** 2
         apart = jnp.where(
-            known & known[:, None], squared_distances(self.gram[:-1, :-1]), jnp.asarray(far)
+            known[None] & known[:, None], squared_distances(self.gram[:-1, :-1]), jnp.asarray(far)
         )
-        apart = jnp.where(finite & finite[:, None], apart, jnp.inf)
+        apart = jnp.where(finite[None] & finite[:, None], apart, jnp.inf)
         return jnp.where(jnp.eye(n, dtype=bool), 0, apart)
 
     def mixed(self, matrix: Float[Array, "m n"]) -> "Vectors":
         """Return the vectors Σ_j M_ij x_j. One with a part in a non-finite vector isn't finite."""
 
         def spoilt_by(bad: Array) -> Array:
-            return jnp.any((matrix != 0) & bad, axis=1)
+            return jnp.any((matrix != 0) & bad[None], axis=1)
 
         lost, infinite = spoilt_by(~self.within_range), spoilt_by(~self.finite)
         # Σ_j M_ij x_j = Σ_j M_ij (x_j - p) + s_i p with s_i = Σ_j M_ij. The products of the mixed
@@ -116,14 +117,12 @@ class Vectors:
 
 def vectors_of(updates: LazyUpdates) -> Vectors:
     """Return the vectors of stacked updates."""
-    return vectors_of_rows(
-        [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in updates.rows()]
-    )
+    return vectors_of_rows([x.astype(at_least_float32(x.dtype)) for x in updates.rows()])
 
 
 def vectors_of_rows(rows: Rows) -> Vectors:
     """Return the vectors with these parts, in float32 at least."""
-    n, dtype = len(rows[0]), jnp.result_type(*rows)
+    n, dtype = len(rows[0]), common_dtype(*rows)
     norms = over_shards(lambda x, first, names: _norms(x, dtype), rows, n, "workers")
     found = over_shards(lambda x, first, names: products(x, n, names), rows, n, "all")
     return _vectors(rows, norms, found)
@@ -132,7 +131,7 @@ def vectors_of_rows(rows: Rows) -> Vectors:
 def _vectors(rows: Rows, norms: Float[Array, " n"], found: Products) -> Vectors:
     within_range = jnp.isfinite(jnp.diagonal(found.gram)[:-1])
     known = jnp.append(within_range, True)
-    gram = jnp.where(known & known[:, None], found.gram, 0)
+    gram = jnp.where(known[None] & known[:, None], found.gram, 0)
     return Vectors(rows, norms, gram, found.finite, within_range, found.unit)
 
 

@@ -150,7 +150,7 @@ def _pack(bits: Bool[Array, "k d"]) -> UInt32[Array, "k _"]:
         return lax.fori_loop(0, _WORD_BITS, add, jnp.zeros_like(rows[:, 0]))
 
     def at_once(rows: Array) -> Array:
-        shifts = jnp.arange(_WORD_BITS, dtype=jnp.uint32)[:, None]
+        shifts = jnp.arange(_WORD_BITS, dtype=jnp.uint32)[None, :, None]
         return jnp.sum(rows << shifts, axis=1, dtype=jnp.uint32)
 
     return lax.platform_dependent(rows, cpu=in_turns, default=at_once)
@@ -158,7 +158,7 @@ def _pack(bits: Bool[Array, "k d"]) -> UInt32[Array, "k _"]:
 
 def _unpack(words: UInt32[Array, "k _"]) -> Bool[Array, "k d"]:
     """Invert `_pack`."""
-    shifts = jnp.arange(_WORD_BITS, dtype=jnp.uint32)[:, None]
+    shifts = jnp.arange(_WORD_BITS, dtype=jnp.uint32)[None, :, None]
     return ((words[:, None] >> shifts) & 1).astype(bool).reshape(words.shape[0], -1)
 
 

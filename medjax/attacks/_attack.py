@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from medjax._engine import checks
 from medjax._engine.lazy import as_lazy
 from medjax._engine.plain import check_function, joined, name_of, parted, takes
+from medjax._engine.precision import at_least_float32
 from medjax._engine.random import MaybeKey, Seed, stage_key
 from medjax._engine.stacked import Stacked
 
@@ -116,7 +117,7 @@ def corrupt(
     n = lazy.num_workers
     count_honest(attack.name, f, n)
     rows = lazy.rows()
-    wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in rows]
+    wide = [x.astype(at_least_float32(x.dtype)) for x in rows]
     honest, byzantine = choose(f, n)
     sent = attack.forge([x[honest] for x in wide], [x[byzantine] for x in wide], draw)
     if callable(sent):

@@ -54,7 +54,7 @@ class DataAttack:
         # The small number makes up for rounding: 0.29 · 100 is a little less than 29.
         counts = np.floor(np.append(rows, len(rows)) * self.share + 1e-9)
         sizes = jnp.maximum(jnp.asarray(data.sizes), 1)  # a padding worker has no examples
-        chosen = jnp.asarray(np.diff(counts) > 0)[jnp.asarray(rows) % sizes[:, None]]
+        chosen = jnp.asarray(np.diff(counts) > 0)[jnp.asarray(rows)[None] % sizes[:, None]]
         byzantine = jnp.arange(len(labels))[:, None] >= h
         poisoned = self.poison(inputs, labels, chosen & byzantine)
         return replace(data, examples=poisoned, num_byzantine=max(f, data.num_byzantine))

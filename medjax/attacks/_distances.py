@@ -87,7 +87,7 @@ def _farthest_along(
         center, p = _mean_and_direction(name, direction, honest)
         # Solve with the deviations: where the vectors have much in common, rounding would drown
         # their differences in a Gram matrix of the vectors themselves.
-        deviations = [x - m for x, m in zip(honest, center, strict=True)]
+        deviations = [x - m[None] for x, m in zip(honest, center, strict=True)]
         projections = sum(dot(x, q) for x, q in zip(deviations, p, strict=True))
         squared_norm = sum(dot(q, q) for q in p)
         gamma = solve(

@@ -55,4 +55,4 @@ def _draw_beyond(x: Array, factor: Real, keys: Array) -> Array:
     limit = jnp.where((edge > 0) == downward, edge / factor, edge * factor)
     # Draw 24 bits, as many as a float32 holds exactly.
     uniform = jax.vmap(lambda k: (random_bits(k, edge.size) >> 8).astype(x.dtype) * 2**-24)(keys)
-    return edge + uniform * (limit - edge)
+    return edge[None] + uniform * (limit - edge)[None]

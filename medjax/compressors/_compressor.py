@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from medjax._engine import checks
 from medjax._engine.plain import accepts_key, check_function, name_of
+from medjax._engine.precision import at_least_float32, common_dtype
 from medjax._engine.random import MaybeKey, Seed, stage_key
 from medjax._engine.stacked import PyTree, Updates
 
@@ -188,12 +189,13 @@ def vector_compressor(
     """
 
     def send_leaves(leaves: Leaves, key: MaybeKey) -> Leaves:
-        vector = send(jnp.concatenate([x.reshape(-1) for x in leaves]), key)
+        dtype = common_dtype(*leaves)
+        vector = send(jnp.concatenate([x.reshape(-1).astype(dtype) for x in leaves]), key)
         parts = jnp.split(vector, np.cumsum([x.size for x in leaves])[:-1])
         return [part.reshape(x.shape) for part, x in zip(parts, leaves, strict=True)]
 
     def length_of_leaves(leaves: list[jax.ShapeDtypeStruct]) -> int:
-        return length(total_size(leaves), jnp.result_type(*(x.dtype for x in leaves)))
+        return length(total_size(leaves), common_dtype(*(x.dtype for x in leaves)))
 
     return Compressor(name, send_leaves, length_of_leaves, **properties)
 
@@ -210,7 +212,7 @@ def value_bits(dtype: jnp.dtype) -> int:
 
 def widened(dtype: jnp.dtype) -> jnp.dtype:
     """Return the dtype to compute in: float32 at least."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return at_least_float32(dtype)
 
 
 def _structs(update: Any) -> list[jax.ShapeDtypeStruct]:

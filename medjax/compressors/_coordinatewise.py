@@ -61,4 +61,4 @@ def round_randomly(x: Float[Array, " d"], word: UInt32[Array, " d"]) -> Float[Ar
     # Signed integers are converted to floats faster than unsigned ones.
     bits = jax.lax.bitcast_convert_type(word >> 8, jnp.int32)
     below = jnp.floor(x)
-    return below + (bits.astype(x.dtype) * 2**-24 < x - below)
+    return below + (bits.astype(x.dtype) * 2**-24 < x - below).astype(x.dtype)

@@ -15,6 +15,7 @@ from medjax._engine.lazy import as_lazy
 from medjax._engine.marks import apply_stage
 from medjax._engine.mesh import over_shards, spread
 from medjax._engine.participation import check_cohort, put, take
+from medjax._engine.precision import at_least_float32
 from medjax._engine.random import Seed, stage_key, worker_keys
 from medjax._engine.stacked import Stacked, Updates, count_workers
 from medjax.compressors._compressor import Compressor, PlainCompressor, as_compressor
@@ -125,7 +126,7 @@ def error_feedback(
 
     def init(params: optax.Params) -> ErrorFeedbackState:
         def zeros(x: Any) -> Array:
-            dtype = jnp.promote_types(jnp.result_type(x), jnp.float32)
+            dtype = at_least_float32(jnp.result_type(x))
             return jnp.zeros((n, *jnp.shape(x)), dtype)
 
         error = spread(jax.tree.map(zeros, params))

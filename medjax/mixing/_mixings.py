@@ -115,7 +115,7 @@ def bucketing(bucket_size: int = 2) -> Mixing:
         if s > n:
             raise ValueError(f"{name} needs at least {s} workers, got n = {n}")
         buckets = jnp.arange(n) // s
-        members = buckets == jnp.arange(-(-n // s))[:, None]
+        members = (buckets[None] == jnp.arange(-(-n // s))[:, None]).astype(float)
         shares = members / members.sum(axis=1, keepdims=True)
         return shares.astype(vectors.dtype)[:, jnp.argsort(jax.random.permutation(key, n))]
 

@@ -16,6 +16,7 @@ from medjax._engine import checks
 from medjax._engine.kernels.erf_inv import erf_inv
 from medjax._engine.kernels.threefry import random_words
 from medjax._engine.plain import check_function, name_of
+from medjax._engine.precision import at_least_float32
 
 
 @runtime_checkable
@@ -176,7 +177,7 @@ def student_t(df: float = 5.0) -> Noise:
     def sample(
         key: Key[Array, ""], shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
     ) -> Array:
-        working = jnp.promote_types(dtype, jnp.float32)
+        working = at_least_float32(dtype)
         # The 0.5 keeps U in (0, 1], so that the radius is finite.
         u, v = ((w.astype(working) + 0.5) * 2**-32 for w in random_words(key, math.prod(shape)))
         radius = jnp.sqrt(df * jnp.expm1(-2 / df * jnp.log(u)))
@@ -247,4 +248,4 @@ def _symmetric_uniform(words: Words, dtype: jnp.dtype) -> Float[Array, " d"]:
 
 
 def _as_floating(x: ArrayLike) -> Array:
-    return jnp.asarray(x, dtype=jnp.promote_types(jnp.result_type(x), jnp.float32))
+    return jnp.asarray(x, dtype=at_least_float32(jnp.result_type(x)))

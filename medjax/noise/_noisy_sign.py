@@ -9,6 +9,7 @@ from jaxtyping import Array
 from medjax._engine.kernels.signs import draw_sign
 from medjax._engine.kernels.sums import Worker
 from medjax._engine.kernels.threefry import pair_words
+from medjax._engine.precision import at_least_float32
 from medjax._engine.random import Seed, worker_keys
 from medjax.noise._distributions import Noise, Sample, as_noise
 from medjax.noise._perturb import NoiseScale, check_scale, noise_stage
@@ -49,7 +50,7 @@ def noisy_sign(
         assert mean_sign is not None
 
         def sign(x: Array, scale: Array, worker: Worker) -> Array:
-            working = jnp.promote_types(x.dtype, jnp.float32)
+            working = at_least_float32(x.dtype)
             # 0 · (1/0) is NaN, which is undecided: without noise a 0 stays 0, and NaN stays NaN.
             mean = mean_sign(x.astype(working) * (1 / jnp.abs(scale.astype(working))))
             # One block of random words serves two workers, a word each. Where `second` is a

@@ -16,6 +16,7 @@ from medjax._engine.kernels.threefry import random_bits
 from medjax._engine.lazy import as_lazy
 from medjax._engine.marks import sum_rule
 from medjax._engine.participation import check_cohort
+from medjax._engine.precision import at_least_float32
 from medjax._engine.random import MaybeKey, Seed, stage_key, worker_keys
 from medjax._engine.stacked import Stacked, Updates
 
@@ -103,7 +104,7 @@ class Additive:
 
 
 def _widened(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(at_least_float32(x.dtype))
 
 
 def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> Additive:

@@ -81,7 +81,7 @@ def bulyan(num_byzantine: int) -> Selected:
         if n < 4 * f + 3:
             raise ValueError(f"{name} needs n >= 4f + 3, got f = {f} and n = {n} workers")
         chosen = lowest_scores(name, vectors, f, None, n - 2 * f)
-        return (jnp.arange(n) == chosen[:, None]).astype(vectors.dtype)
+        return (jnp.arange(n, dtype=chosen.dtype)[None] == chosen[:, None]).astype(vectors.dtype)
 
     def reduce(x: Array) -> Array:
         return mean_nearest(x, order_statistics.median(x), len(x) - 2 * f)

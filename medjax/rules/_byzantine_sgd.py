@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from medjax._engine import checks
 from medjax._engine.gram import dot
 from medjax._engine.lazy import as_lazy
+from medjax._engine.precision import common_dtype
 from medjax._engine.settings import Real, settings_text
 from medjax._engine.stacked import Stacked, Updates, count_workers
 from medjax._engine.vectors import Vectors, vectors_of
@@ -91,7 +92,7 @@ def byzantine_sgd(
         return ByzantineSGDState(
             step=jnp.zeros([], jnp.int32),
             start=start,
-            products=jnp.zeros(n, jnp.result_type(*jax.tree.leaves(start))),
+            products=jnp.zeros(n, common_dtype(*jax.tree.leaves(start))),
             sums=zero_state(params, n),
             good=jnp.ones(n, bool),
         )
@@ -109,7 +110,7 @@ def byzantine_sgd(
             lambda p, x: jnp.where(state.step == 0, p.astype(x.dtype), x), params, state.start
         )
         displacement = jax.tree.leaves(
-            jax.tree.map(lambda p, x: (p - x).reshape(-1), params, start)
+            jax.tree.map(lambda p, x: (p.astype(x.dtype) - x).reshape(-1), params, start)
         )
         products = state.products
         for x, y in zip(vectors.rows, displacement, strict=True):

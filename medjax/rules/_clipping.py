@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from medjax._engine import checks
 from medjax._engine.lazy import as_lazy
+from medjax._engine.precision import common_dtype
 from medjax._engine.random import MaybeKey, Seed
 from medjax._engine.settings import Real, settings_text
 from medjax._engine.stacked import Stacked, Updates
@@ -59,8 +60,13 @@ class Shifted:
 
 def _apply_from(start: Updates, rule: Geometric, updates: Stacked) -> Updates:
     """Return start + rule(updates - start)."""
-    moved = rule(jax.tree.map(jnp.subtract, updates, start))
-    return jax.tree.map(jnp.add, start, moved)
+
+    def difference(x: Array, origin: Array) -> Array:
+        dtype = common_dtype(x, origin)
+        return jnp.asarray(x, dtype) - jnp.asarray(origin, dtype)[None]
+
+    moved = rule(jax.tree.map(difference, updates, start))
+    return jax.tree.map(lambda origin, x: jnp.asarray(origin, x.dtype) + x, start, moved)
 
 
 def centered_clipping(

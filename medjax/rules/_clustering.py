@@ -48,7 +48,7 @@ def clipped_clustering() -> Geometric:
         # vector can't be scaled to length c, so its distances are set to those of a right angle.
         directions = vectors.mixed(jnp.diag(jnp.where(norms > 0, length / norms, 1)))
         right_angle = 2 * (length * vectors.unit) ** 2
-        has_zero = (norms == 0) | (norms == 0)[:, None]
+        has_zero = (norms == 0)[None] | (norms == 0)[:, None]
         distances = jnp.where(has_zero, right_angle, directions.squared_distances)
         members = larger_cluster(distances, vectors.within_range)
         return mean_of(members, norms.dtype) * clip_factors(norms)
@@ -73,7 +73,7 @@ def larger_cluster(distances: Float[Array, "n n"], alive: Bool[Array, " n"]) -> 
     # A cluster has the index of its first point; the other rows and columns are infinite. The
     # matrix is made symmetric, so that its first smallest entry (i, j) has i < j.
     distances = (distances + distances.T) / 2
-    pairs = alive & alive[:, None] & ~jnp.eye(n, dtype=bool)
+    pairs = alive[None] & alive[:, None] & ~jnp.eye(n, dtype=bool)
     start = (
         jnp.where(pairs, distances, jnp.inf),
         alive.astype(distances.dtype),

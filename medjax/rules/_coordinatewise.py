@@ -15,6 +15,7 @@ from medjax._engine.kernels.columns import NETWORK_MAX_ROWS
 from medjax._engine.kernels.nearest import mean_nearest
 from medjax._engine.lazy import as_lazy
 from medjax._engine.mesh import Axes, from_columns, to_columns
+from medjax._engine.precision import at_least_float32
 from medjax._engine.random import Seed
 from medjax._engine.stacked import Stacked, Updates
 
@@ -89,7 +90,7 @@ def _groups(leaves: list[Float[Array, "n _"]], *, largest_alone: bool) -> list[l
 
 def _working_dtype(x: Array) -> jnp.dtype:
     """Return the dtype to compute in, float32 at least; half precision is widened exactly."""
-    return jnp.promote_types(x.dtype, jnp.float32)
+    return at_least_float32(x.dtype)
 
 
 def median() -> CoordinateWise:

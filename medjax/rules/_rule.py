@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from medjax._engine.lazy import as_lazy
 from medjax._engine.plain import accepts_key, check_function, joined, name_of, parted, takes
+from medjax._engine.precision import at_least_float32
 from medjax._engine.random import Seed, stage_key
 from medjax._engine.stacked import Stacked, Updates
 
@@ -102,7 +103,7 @@ class FromFunction:
         given: Any = lazy.stacked()
         if self.flat:
             given = joined(lazy.rows())
-            given = given.astype(jnp.promote_types(given.dtype, jnp.float32))
+            given = given.astype(at_least_float32(given.dtype))
         aggregate = jax.tree.map(jnp.asarray, self.function(given, **draw))
         found = jax.tree.map(jnp.shape, aggregate)
         wanted = jax.tree.map(lambda x: x.shape[1:], given)
@@ -149,7 +150,7 @@ def zero_state(params: Updates, *leading: int) -> Updates:
     """
 
     def zeros(p: Any) -> Array:
-        dtype = jnp.promote_types(jnp.result_type(p), jnp.float32)
+        dtype = at_least_float32(jnp.result_type(p))
         return jnp.zeros((*leading, *p.shape), dtype)
 
     return jax.tree.map(zeros, params)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
+from medjax._engine.precision import common_dtype
 from medjax._engine.vectors import Rows
 
 
@@ -73,12 +74,13 @@ def sample_columns(rows: Rows, key: Key[Array, ""], count: int) -> Float[Array, 
         A matrix (n, count), in the widest dtype of the leaves. If there are no more than `count`
         coordinates, nothing is drawn: the matrix has each of them once, in order.
     """
-    size = sum(x.shape[1] for x in rows)
+    size, dtype = sum(x.shape[1] for x in rows), common_dtype(*rows)
+    rows = [x.astype(dtype) for x in rows]
     if size <= count:
         return jnp.concatenate(rows, axis=1)
     # With replacement: drawing distinct coordinates would sort as many numbers as there are.
     drawn = jax.random.randint(key, (count,), 0, size)
-    sample = jnp.zeros((rows[0].shape[0], count), jnp.result_type(*rows))
+    sample = jnp.zeros((rows[0].shape[0], count), dtype)
     start = 0
     for x in rows:
         end = start + x.shape[1]

@@ -81,19 +81,20 @@ def _largest_cluster(points: Float[Array, "n k"], alive: Bool[Array, " n"]) -> B
     """Return the mask of the largest mean-shift cluster of the points that are alive."""
 
     def distances(a: Array, b: Array) -> Array:
-        return jnp.sqrt(jnp.sum((a[:, None] - b) ** 2, axis=2))
+        return jnp.sqrt(jnp.sum((a[:, None] - b[None]) ** 2, axis=2))
 
     nearest = jnp.sort(jnp.where(alive, distances(points, points), jnp.inf), axis=1)
     rank = jnp.maximum(alive.sum() // 2, 1) - 1
     distance_at_rank = jnp.take(nearest, rank, axis=1)
-    bandwidth = jnp.sum(jnp.where(alive, distance_at_rank, 0)) / jnp.maximum(alive.sum(), 1)
+    count = jnp.maximum(alive.sum(), 1).astype(points.dtype)
+    bandwidth = jnp.sum(jnp.where(alive, distance_at_rank, 0)) / count
     bandwidth += _SLACK * jnp.maximum(bandwidth, 0.1)
 
     def shift(_: Array, modes: Array) -> Array:
-        near = (distances(modes, points) <= bandwidth) & alive
+        near = (distances(modes, points) <= bandwidth) & alive[None]
         near = near.astype(points.dtype)
         return dot(near, points) / jnp.maximum(near.sum(axis=1, keepdims=True), 1)
 
     modes = lax.fori_loop(0, _NUM_SHIFTS, shift, points)
-    together = (distances(modes, modes) <= bandwidth) & alive & alive[:, None]
+    together = (distances(modes, modes) <= bandwidth) & alive[None] & alive[:, None]
     return together[jnp.argmax(together.sum(axis=1))]

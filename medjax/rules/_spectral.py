@@ -152,9 +152,9 @@ def _top_direction(
         where the share is 0, and everywhere if nothing varies.
     """
     along = dot(gram, shares)
-    centred = gram - along - along[:, None] + dot(shares, along)
+    centred = gram - along[None] - along[:, None] + dot(shares, along)
     roots = jnp.sqrt(shares)
-    variances, directions = jnp.linalg.eigh(roots[:, None] * centred * roots)
+    variances, directions = jnp.linalg.eigh(roots[:, None] * centred * roots[None])
     projections = jnp.where(shares > 0, dot(centred, roots * directions[:, -1]), 0)
     largest = jnp.abs(projections).max()
     return variances[-1], jnp.where(largest > 0, projections / largest, 0) ** 2

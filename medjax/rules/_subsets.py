@@ -92,10 +92,11 @@ def smea(num_byzantine: int) -> Geometric:
         gram, far = vectors.gram, float(jnp.finfo(vectors.dtype).max)
         # A vector out of range is worse than any within it, and a non-finite one is the worst.
         worst = jnp.where(vectors.finite, jnp.where(vectors.within_range, 0, far), jnp.inf)
+        worst = worst.astype(vectors.dtype)
 
         def largest_variance(chosen: Array) -> Array:
             products = gram[chosen[:, None], chosen]
-            centred = products - products.mean(axis=0)
+            centred = products - products.mean(axis=0, keepdims=True)
             centred -= centred.mean(axis=1, keepdims=True)
             # This is a constant times the variance, so it orders the subsets alike.
             return jnp.maximum(jnp.linalg.eigvalsh(centred)[-1], worst[chosen].max())
@@ -119,8 +120,9 @@ def _mean_of_best(
 
     def chosen(left_out: Array) -> Array:
         # The k-th kept index, counted from 0, is k plus the number of left-out indices below it.
-        k = jnp.arange(m)
-        return k + jnp.sum(left_out - jnp.arange(f) <= k[:, None], axis=1)
+        k, integer = jnp.arange(m, dtype=left_out.dtype), left_out.dtype
+        below = (left_out - jnp.arange(f, dtype=integer))[None] <= k[:, None]
+        return k + jnp.sum(below, axis=1, dtype=integer)
 
     batch_size = max(1, _PAIRS_PER_BATCH // m**2)
     scores = lax.map(lambda out: score(chosen(out)), left_out, batch_size=batch_size)

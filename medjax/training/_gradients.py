@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from medjax._engine.chunks import Chunk, by_chunk
 from medjax._engine.mesh import over_shards
+from medjax._engine.precision import at_least_float32
 from medjax._engine.stacked import PyTree, Updates
 from medjax.objectives import Objective
 from medjax.training._chunks import activation_chunk, example_chunk
@@ -82,10 +83,12 @@ def map_workers(f: Callable[[Any], PyTree], inputs: PyTree, chunk: Chunk) -> PyT
 
 def worker_gradient(objective: Objective, params: PyTree, local: Local) -> LocalGradients:
     """Compute one worker's average metrics over its batch, and the gradient of its loss."""
-    counts = jnp.arange(num_rows(local.examples, axis=0)) < local.sizes
+    rows = jnp.arange(num_rows(local.examples, axis=0), dtype=local.sizes.dtype)
+    counts = rows < local.sizes
 
     def average(values: Array) -> Array:
-        return jnp.sum(jnp.where(counts, values, 0)) / jnp.maximum(local.sizes, 1)
+        total = jnp.sum(jnp.where(counts, values, 0))
+        return total / jnp.maximum(local.sizes, 1).astype(total.dtype)
 
     def average_loss(params: PyTree) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
         metrics, state = evaluate_examples(
@@ -107,8 +110,9 @@ def weighted_gradient(
     example affects another's loss, and no worker has a key or a state of its own.
     """
     n, rows = len(local.sizes), num_rows(local.examples)
-    counts = jnp.arange(rows) < local.sizes[:, None]
-    shares = jnp.where(counts, (weights / jnp.maximum(local.sizes, 1))[:, None], 0).reshape(-1)
+    counts = jnp.arange(rows, dtype=local.sizes.dtype)[None] < local.sizes[:, None]
+    shares = weights / jnp.maximum(local.sizes, 1).astype(weights.dtype)
+    shares = jnp.where(counts, shares[:, None], 0).reshape(-1)
     examples = jax.tree.map(lambda x: x.reshape(n * rows, *x.shape[2:]), local.examples)
 
     def gradient(examples: PyTree, shares: Array) -> Updates:
@@ -127,7 +131,7 @@ def weighted_gradient(
             return jax.tree.map(jnp.add, total, gradient(part, weights))
 
         def zeros(p: Array) -> Array:
-            return jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32))
+            return jnp.zeros(p.shape, at_least_float32(p.dtype))
 
         chunks, rest = divmod(n * rows, size)
         if chunks == 1 and not rest:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from medjax._engine.plain import accepts_key
+from medjax._engine.precision import at_least_float32
 from medjax._engine.random import MaybeKey
 from medjax._engine.stacked import Examples, PyTree
 from medjax.objectives import Objective, Stateful
@@ -68,7 +69,7 @@ def evaluate_examples(
                 "an objective gives one number for each example: "
                 f'"{name}" must have shape {wanted}, got {values.shape}'
             )
-    wide = {k: x.astype(jnp.promote_types(x.dtype, jnp.float32)) for k, x in metrics.items()}
+    wide = {k: x.astype(at_least_float32(x.dtype)) for k, x in metrics.items()}
     return wide, state
 
 

@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from medjax._engine import checks
+from medjax._engine.precision import at_least_float32
 from medjax._engine.random import stage_key
 from medjax._engine.stacked import PyTree, Stacked
 from medjax.objectives import Objective
@@ -50,13 +51,13 @@ def local_updates(
     # difference of models, nor by steps too small for half precision.
     def step(k: Array, carry: tuple[Stacked, PyTree]) -> tuple[Stacked, PyTree]:
         sums, states = carry
-        at = jax.tree.map(lambda x, s: (x - learning_rate * s).astype(x.dtype), params, sums)
+        at = jax.tree.map(lambda x, s: (x[None] - learning_rate * s).astype(x.dtype), params, sums)
         local = batches(k)._replace(states=states)
         found = local_gradients(objective, at, local, at_own_params=True)
         return jax.tree.map(lambda s, g: s + g.astype(s.dtype), sums, found.updates), found.states
 
     def zeros(x: Array) -> Array:
-        return jnp.zeros((num_workers, *x.shape), jnp.promote_types(x.dtype, jnp.float32))
+        return jnp.zeros((num_workers, *x.shape), at_least_float32(x.dtype))
 
     start = (jax.tree.map(zeros, params), first.states)
     sums, states = lax.fori_loop(0, num_steps, step, start)

@@ -9,6 +9,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from medjax._engine.precision import at_least_float32, common_dtype
 from medjax._engine.stacked import PyTree, nonfinite_rows
 from medjax.attacks import AttackState
 from medjax.objectives import Objective
@@ -105,11 +106,11 @@ def measure_workers(
     def measure(part: Int[Array, ""]) -> tuple[dict[str, Array], Array, Array, Array]:
         def columns(worker: Local) -> tuple[dict[str, Array], Array]:
             found = worker_gradient(objective, params, worker)
-            flat = jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(found.updates)])
+            leaves = jax.tree.leaves(found.updates)
+            dtype = at_least_float32(common_dtype(*leaves))
+            flat = jnp.concatenate([x.reshape(-1).astype(dtype) for x in leaves])
             # Columns of zeros beyond the last add nothing to a norm.
-            flat = jnp.pad(
-                flat.astype(jnp.promote_types(flat.dtype, jnp.float32)), (0, parts * width - size)
-            )
+            flat = jnp.pad(flat, (0, parts * width - size))
             return found.metrics, lax.dynamic_slice_in_dim(flat, part * width, width)
 
         metrics, gradients = map_workers(columns, local, chunk)

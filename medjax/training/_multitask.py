@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from medjax._engine import checks
+from medjax._engine.precision import at_least_float32
 from medjax._engine.random import Seed, stage_key
 from medjax._engine.stacked import PyTree, Stacked
 from medjax.objectives import Objective, Stateful
@@ -94,12 +95,13 @@ def multitask(
         )
 
         def descend(w: Array, g: Array) -> Array:
-            return w - learning_rate * g.astype(jnp.promote_types(g.dtype, jnp.float32))
+            wide = at_least_float32(w.dtype)
+            return w.astype(wide) - learning_rate * g.astype(wide)
 
         moved = jax.tree.map(descend, models, found.updates)
 
         def approach(w: Array, v: Array, centre: Array) -> Array:
-            return (v - pull / (1 + pull) * (v - centre)).astype(w.dtype)
+            return (v - pull / (1 + pull) * (v - centre[None])).astype(w.dtype)
 
         return jax.tree.map(approach, models, moved, mean()(moved)), found.states
 
@@ -117,7 +119,7 @@ def _spread(models: Stacked) -> Float[Array, " n"]:
     """Return ‖w_i - w̄‖."""
 
     def squares(w: Array) -> Array:
-        w = w.astype(jnp.promote_types(w.dtype, jnp.float32))
-        return jnp.sum((w - mean()(w)) ** 2, axis=tuple(range(1, w.ndim)))
+        w = w.astype(at_least_float32(w.dtype))
+        return jnp.sum((w - mean()(w)[None]) ** 2, axis=tuple(range(1, w.ndim)))
 
     return jnp.sqrt(sum(map(squares, jax.tree.leaves(models)), jnp.zeros(())))

@@ -84,7 +84,7 @@ def trained() -> dict[str, np.ndarray]:
 
         def step(carry: Any, _: None) -> Any:
             w, state = carry
-            updates, state = tx.update(w - centres, state, w)
+            updates, state = tx.update(w[None] - centres, state, w)
             return (w + updates, state), w + updates
 
         w = jnp.zeros(MEAN.shape)

@@ -18,7 +18,7 @@ from medjax.training._local import Local, sample_batches
 
 def linear(params, inputs):
     """Logits of images of any shape, flattened."""
-    return inputs.reshape(inputs.shape[0], -1) @ params["w"] + params["c"]
+    return inputs.reshape(inputs.shape[0], -1) @ params["w"] + params["c"][None]
 
 
 def problem(seed):
@@ -100,7 +100,7 @@ RNG = np.random.default_rng(0)
 INPUTS, LABELS = RNG.normal(size=(18, 4)), RNG.integers(0, 3, 18)
 PARTS = np.split(RNG.permutation(18), [1, 4, 11, 13])
 PARAMS = {"w": RNG.normal(size=(4, 3)), "c": RNG.normal(size=3)}
-softmax = classification(lambda p, x: x @ p["w"] + p["c"])
+softmax = classification(lambda p, x: x @ p["w"] + p["c"][None])
 
 
 def unequal():
@@ -113,7 +113,7 @@ def start():
 
 def one_worker(params, x, y):
     """Average loss, accuracy and gradient over one worker's own examples, in float64."""
-    logits = x @ params["w"] + params["c"]
+    logits = x @ params["w"] + params["c"][None]
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     residual = (p - np.eye(3)[y]) / len(y)
     gradient = {"w": x.T @ residual, "c": residual.sum(axis=0)}

@@ -55,12 +55,16 @@ def descend(tx: optax.GradientTransformation) -> jax.Array:
     """The same by optax, in a scan."""
 
     def step(carry: Any, _: None) -> Any:
-        updates, state = tx.update(carry[0] - CENTRES, carry[1], carry[0])
+        updates, state = tx.update(carry[0][None] - CENTRES, carry[1], carry[0])
         x = optax.apply_updates(carry[0], updates)
         return (x, state), x
 
     start = jnp.asarray(START)
     return jax.lax.scan(step, (start, tx.init(start)), None, NUM_STEPS)[1]
+
+
+def as_float(step: Any) -> Any:
+    return step.astype(float) if isinstance(step, jax.Array) else step
 
 
 def settings(name: str, lr: Any, b: Any, seed: Any) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def test_alias_is_the_papers_formula(name: str, inject: bool):
     alias = optax.inject_hyperparams(alias) if inject else alias
     constant = descend(alias(**settings(name, 0.1, 0.5, 3)))
     assert_close(constant, by_hand(name, lambda t: 0.1, lambda t: 0.5, 3))
-    lr, b = (lambda t: 0.1 / (t + 1)), (lambda t: 0.5 * (t + 1))
+    lr, b = (lambda t: 0.1 / (as_float(t) + 1)), (lambda t: 0.5 * (as_float(t) + 1))
     scheduled = descend(alias(**settings(name, lr, b, jax.random.key(3))))
     assert_close(scheduled, by_hand(name, lr, b, 3))
 
@@ -88,7 +92,7 @@ def test_injected_hyperparameters_change_between_steps(name: str):
     for t in range(NUM_STEPS):
         new = settings(name, jnp.float32(0.1 * (t + 1)), jnp.float32(1 - 0.2 * t), jnp.int32(3))
         state.hyperparams.update({k: v for k, v in new.items() if k != "exact"})
-        updates, state = update(x - CENTRES, state, x)
+        updates, state = update(x[None] - CENTRES, state, x)
         x = optax.apply_updates(x, updates)
     assert_close(x, by_hand(name, lambda t: 0.1 * (t + 1), lambda t: 1 - 0.2 * t, 3)[-1])
 

@@ -29,8 +29,8 @@ def select(x: Int[Array, "n d"], rank: int) -> Int[Array, " d"]:
         # Compare the next 16 bits of the numbers whose upper bits are those found so far. Smaller
         # numbers become the lowest digit and greater ones the highest, so that ranks don't change.
         digits = ((x >> shift) & 0xFFFF) + _LOWEST
-        upper = x >> (shift + 16)
-        digits = jnp.where(upper == found, digits, jnp.where(upper < found, _LOWEST, _HIGHEST))
+        upper, so_far = x >> (shift + 16), found[None]
+        digits = jnp.where(upper == so_far, digits, jnp.where(upper < so_far, _LOWEST, _HIGHEST))
         digit = _select_16_bits(digits.astype(jnp.int16), rank).astype(x.dtype)
         found = (found << 16) | (digit - _LOWEST)
     return found

@@ -65,7 +65,7 @@ def _sum_of_matrix(
 
     The deviations are computed again in each pass, so that they needn't be stored.
     """
-    limit = select(jnp.abs(x * scale - center), keep - 1)
+    limit = select(jnp.abs(x * scale - center[None]), keep - 1)
 
     def visit(row: Array) -> list[Array]:
         difference = row * scale - center
@@ -84,4 +84,5 @@ def _sum_of_matrix(
     places = keep - inside
     # The lowest window fills the places with values at the lower limit first, the highest window
     # with values at the upper limit first. This is the midpoint of their sums.
-    return total + (jnp.minimum(at_high, places) - jnp.minimum(at_low, places)) * limit
+    surplus = jnp.minimum(at_high, places) - jnp.minimum(at_low, places)
+    return total + surplus.astype(limit.dtype) * limit

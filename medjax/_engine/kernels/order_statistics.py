@@ -84,7 +84,8 @@ def _trimmed_mean_of_matrix(x: Float[Array, "n d"], kept: range) -> Float[Array,
         visit, [x], (jnp.zeros_like(low), none, none), ("sum",) * 3, unroll=_UNROLLED_ROWS
     )
     # Values tied with an end count as often as they are among the kept ranks.
-    total += (jnp.minimum(at_most_low, kept.stop) - kept.start) * low
+    copies_of_low = jnp.minimum(at_most_low, kept.stop) - kept.start
+    total += copies_of_low.astype(low.dtype) * low
     copies_of_high = kept.stop - jnp.maximum(below_high, kept.start)
-    total = jnp.where(high > low, total + copies_of_high * high, total)
+    total = jnp.where(high > low, total + copies_of_high.astype(high.dtype) * high, total)
     return clip(total / len(kept), low, high)

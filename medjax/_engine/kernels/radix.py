@@ -43,7 +43,8 @@ def select(x: Int[Array, "n d"], rank: int | Int[Array, ""], *, unroll: bool) ->
         shift = jnp.maximum(bits - width * (k + 1), 0).astype(integer)
 
         def count_below(step: int) -> Array:
-            return (x < found + (jnp.asarray(step, integer) << shift)).astype(jnp.uint32)
+            bound = found + (jnp.asarray(step, integer) << shift)
+            return (x < bound[None]).astype(jnp.uint32)
 
         digit = jnp.zeros_like(found)
         for word in words:
@@ -54,7 +55,7 @@ def select(x: Int[Array, "n d"], rank: int | Int[Array, ""], *, unroll: bool) ->
             total = jnp.sum(packed, axis=0, dtype=jnp.uint32)
             for place in range(len(word)):
                 below = (total >> (counter * place)) & ((1 << counter) - 1)
-                digit += (below <= rank).astype(integer)
+                digit += (below <= jnp.asarray(rank, below.dtype)).astype(integer)
         return found + (digit << shift)
 
     lowest = jnp.full(x.shape[1:], jnp.iinfo(integer).min, integer)

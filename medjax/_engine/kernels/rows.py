@@ -40,7 +40,7 @@ def reduce_rows(
     def fold(matrices: list[Array], init: list[Array]) -> list[Array]:
         def visit(so_far: list[Array], row: list[Array], *_: object) -> list[Array]:
             parts = zip(reductions, so_far, f(*row), strict=True)
-            return [_COMBINE[name](total, value) for name, total, value in parts]
+            return [_COMBINE[name](start, x.astype(start.dtype)) for name, start, x in parts]
 
         return fold_rows(visit, matrices, init, unroll=unroll)
 

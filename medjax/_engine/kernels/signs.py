@@ -1,7 +1,6 @@
 """Draw the sign of a noisy value directly, without drawing and adding the noise itself."""
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, UInt32
 
@@ -16,7 +15,7 @@ def draw_sign(
     and 1/2 itself is exact.
     """
     # A little more than 2³¹, so that means of ±1 are certain although converting the word rounds.
-    threshold = mean * np.float32(2**31 * (1 + 2**-22))
+    threshold = mean * (2.0**31 * (1 + 2.0**-22))
     signed = lax.bitcast_convert_type(word, jnp.int32).astype(mean.dtype)
     # Neither comparison holds for NaN. A test for NaN on its own is one that XLA for GPUs makes in
     # a kernel of its own, which reads all gradients once more.

@@ -45,7 +45,7 @@ class Worker:
     @property
     def index(self) -> Int[Array, "..."]:
         """The worker's index, 0 to n - 1."""
-        return 2 * self.pair + self.second
+        return 2 * self.pair + self.second.astype(self.pair.dtype)
 
 
 def sum_over_workers(

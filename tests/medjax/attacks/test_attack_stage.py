@@ -105,7 +105,7 @@ def test_scan_and_vmap_equal_steps_by_hand(byzantine: Any):
 
 def descend(tx: optax.GradientTransformation, **settings: Any) -> Any:
     """One step from 0 down f_i(w) = ‖w - x_i‖²/2, whose gradients are -x_i there."""
-    objective = lambda w, x: (jnp.sum((w - x) ** 2, axis=1) / 2, {})  # noqa: E731
+    objective = lambda w, x: (jnp.sum((w[None] - x) ** 2, axis=1) / 2, {})  # noqa: E731
     data = medjax.stack_workers(X, np.arange(N)[:, None])
     run = medjax.simulation(objective, tx, **settings)
     return run.advance(run.init(jnp.zeros(3), 0), data, 1).params
@@ -139,7 +139,7 @@ def test_ipm_breaks_the_mean_in_training_but_not_robust_rules(name: str):
 
     def advance(carry: Any, _: None) -> tuple[Any, None]:
         w, state = carry
-        updates, state = tx.update(w - centres, state, w)
+        updates, state = tx.update(w[None] - centres, state, w)
         return (w + updates, state), None
 
     start = jnp.zeros(3)
@@ -150,7 +150,7 @@ def test_ipm_breaks_the_mean_in_training_but_not_robust_rules(name: str):
 
 def test_simulation_with_the_stage():
     def objective(params: Any, batch: Any) -> Any:
-        return jnp.sum((params - batch) ** 2, axis=1), {}
+        return jnp.sum((params[None] - batch) ** 2, axis=1), {}
 
     data = medjax.stack_workers(X, [[i] for i in range(N)])
     tx = optax.chain(

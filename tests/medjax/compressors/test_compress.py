@@ -95,14 +95,14 @@ def test_compressed_gradients_are_unbiased_in_training():
     # f_i(x) = (x - a_i)²/2, minimised at the mean of the a_i: 3. With steps 1/(t + 1) x is the mean
     # of what the gradients alone would give, but for noise: that of ternary gradients dies out.
     def objective(x: jax.Array, batch: jax.Array) -> Any:
-        return 0.5 * jnp.sum((x - batch) ** 2, axis=1), {}
+        return 0.5 * jnp.sum((x[None] - batch) ** 2, axis=1), {}
 
     centres = np.array([[1, 2], [5, 3], [3, 4]], np.float32)
     data = stack_workers(centres, [np.array([i]) for i in range(3)])
     optimizer = optax.chain(
         compress(compressors.terngrad(), key=0),
         aggregate(rules.mean()),
-        optax.sgd(lambda t: 1 / (t + 1)),
+        optax.sgd(lambda t: 1 / (t.astype(float) + 1)),
     )
 
     def run(chunk: int) -> Any:

@@ -133,7 +133,7 @@ def test_error_feedback_sends_later_what_a_function_left_out():
 
 def test_it_is_streamed_before_an_additive_rule():
     # The gradients of f_i(w) = ‖w - x_i‖²/2 at 0 are -x_i.
-    objective = lambda w, x: (jnp.sum((w - x) ** 2, axis=1) / 2, {})  # noqa: E731
+    objective = lambda w, x: (jnp.sum((w[None] - x) ** 2, axis=1) / 2, {})  # noqa: E731
     data = stack_workers(X, np.arange(N)[:, None])
     tx = optax.chain(compress(largest), aggregate(rules.mean()), optax.sgd(1.0))
     for settings in ({"worker_chunk": 2, "streaming": "require"}, {"streaming": "off"}):

@@ -71,14 +71,13 @@ def test_odd_and_increasing_from_minus_1_to_1(name: str):
 def test_special_arguments(name: str):
     f = NOISES[name]().mean_sign
     x = [0, -0.0, math.inf, -math.inf, math.nan, 3e38, -3e38]
-    for function in (f, jax.jit(f)):
-        np.testing.assert_array_equal(function(jnp.array(x)), [0, 0, 1, -1, math.nan, 1, -1])
+    np.testing.assert_array_equal(jax.jit(f)(jnp.array(x)), [0, 0, 1, -1, math.nan, 1, -1])
     assert [float(f(x)) for x in (0, 100, -100)] == pytest.approx([0, 1, -1], abs=1e-6)
     half = f(jnp.ones((2, 3), jnp.bfloat16))
     assert (half.shape, half.dtype) == ((2, 3), jnp.float32)
 
 
-@pytest.mark.parametrize("df", [2.5, 3, 29, 30, 100, 1e4, 1e6, 1e7])
+@pytest.mark.parametrize("df", [2.5, 29, 30, 1e4, 1e7])
 def test_student_t_of_other_degrees(df: float):
     x = POSITIVE.astype(np.float32)
     t = stats.t(df, scale=math.sqrt((df - 2) / df))

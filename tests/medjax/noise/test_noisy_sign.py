@@ -74,7 +74,7 @@ def test_signs_are_drawn_as_documented():
 
 @each_noise
 def test_share_of_plus_1_is_the_distribution_function(name: str):
-    n, d, b = 8, 125_000, 0.3
+    n, d, b = 8, 50_000, 0.3
     g = jnp.broadcast_to(jnp.float32(b * RATIOS)[:, None], (n, len(RATIOS), d))
     (signs,) = steps(noisy_sign(b, NOISES[name](), key=1), g)
     assert set(np.unique(signs)) == {-1, 1}
@@ -83,12 +83,11 @@ def test_share_of_plus_1_is_the_distribution_function(name: str):
     assert np.all(np.abs(shares - p) <= SIGMAS * np.sqrt(p * (1 - p) / (n * d)) + 2**-22)
 
 
-@each_noise
-def test_distributed_as_the_sign_of_the_noisy_gradient(name: str):
+def test_distributed_as_the_sign_of_the_noisy_gradient():
     n, d = 7, 30_000
     worker = np.linspace(-1, 1.2, n)[:, None, None] * np.array([1.0, 0.3])[:, None]
     g = jnp.broadcast_to(jnp.float32(worker), (n, 2, d))
-    signs = [steps(stage(1.0, NOISES[name](), key=5), g)[0] for stage in (noisy_sign, perturb)]
+    signs = [steps(stage(1.0, noise.laplace(), key=5), g)[0] for stage in (noisy_sign, perturb)]
     signs = np.sign(np.asarray(signs))
     # Worker by worker, and the votes of all, -7, -5, ..., 7.
     for i in range(n):
@@ -145,7 +144,9 @@ def test_other_precisions(dtype: Any):
 
 
 def test_b_may_be_a_schedule_or_traced_or_adaptive():
-    for step, out in enumerate(steps(noisy_sign(lambda t: 0.5 * (t + 1), key=0), G, 3)):
+    for step, out in enumerate(
+        steps(noisy_sign(lambda t: 0.5 * (t.astype(float) + 1), key=0), G, 3)
+    ):
         np.testing.assert_array_equal(out, by_hand(G, 0.5 * (step + 1), step=step))
     bs = np.float32([0, 0.1, 1, 10])
     swept = jax.jit(jax.vmap(lambda b: steps(noisy_sign(b, key=0), G)[0]))(bs)
@@ -179,10 +180,10 @@ def test_the_signs_of_a_worker_do_not_depend_on_how_the_work_is_cut_up():
     tx = noisy_sign(0.5, noise.logistic(), key=0)
     (whole,) = steps(tx, G)
     np.testing.assert_array_equal(tx.update(G, tx.init(None))[0], whole)  # not jitted
-    for n in (1, 2, 4, 6):
+    for n in (1, 4):
         np.testing.assert_array_equal(steps(tx, G[:n])[0], whole[:n])
     digits = POWERS @ whole
-    for chunk_size in (1, 2, 3, 4, 5, 7):
+    for chunk_size in (1, 2, 3, 5):
         chunked = jax.jit(lambda k=chunk_size: streamed(tx, G, k))()
         np.testing.assert_array_equal(chunked, digits)
     np.testing.assert_array_equal(streamed(tx, G, 3), digits)

@@ -33,8 +33,9 @@ def noise_by_hand(seed: int, step: int, leaf: int, shape: tuple[int, ...]) -> np
 
 def apply(tx: optax.GradientTransformation, updates: Any, num_steps: int = 1) -> list[Any]:
     state, outs = tx.init(jax.tree.map(lambda leaf: leaf[0], updates)), []
+    update = jax.jit(tx.update)
     for _ in range(num_steps):
-        out, state = tx.update(updates, state)
+        out, state = update(updates, state)
         outs.append(out)
     return outs
 
@@ -70,7 +71,9 @@ def test_perturb_by_other_noise_and_in_half_precision(name: str):
 
 
 def test_b_may_be_a_schedule_or_traced_or_0():
-    for step, out in enumerate(apply(perturb(lambda t: 0.5 * (t + 1), key=0), CENTRES, 3)):
+    for step, out in enumerate(
+        apply(perturb(lambda t: 0.5 * (t.astype(float) + 1), key=0), CENTRES, 3)
+    ):
         assert_close(out, CENTRES + 0.5 * (step + 1) * noise_by_hand(0, step, 0, (N, 3)))
     traced = jax.jit(lambda b: apply(perturb(b, key=0), CENTRES)[0])
     assert_close(traced(3.0), CENTRES + 3 * noise_by_hand(0, 0, 0, (N, 3)))
@@ -99,7 +102,9 @@ def test_scales_of_the_workers_may_be_traced_or_scheduled_and_of_half_precision(
     assert_close(traced(small), CENTRES + column * xi[0])
     swept = jax.vmap(lambda b: apply(perturb(b, key=0), CENTRES)[0])(np.stack([small, 2 * small]))
     assert_close(swept, np.stack([CENTRES + column * xi[0], CENTRES + 2 * column * xi[0]]))
-    for step, out in enumerate(apply(perturb(lambda t: small * (t + 1), key=0), CENTRES, 2)):
+    for step, out in enumerate(
+        apply(perturb(lambda t: small * (t.astype(float) + 1), key=0), CENTRES, 2)
+    ):
         assert_close(out, CENTRES + column * (step + 1) * xi[step])
     half = jnp.asarray(CENTRES, jnp.bfloat16)
     (out,) = apply(perturb(SCALES, key=0), half)
@@ -110,7 +115,7 @@ def test_scales_of_the_workers_may_be_traced_or_scheduled_and_of_half_precision(
 
 def test_scales_of_the_workers_do_not_depend_on_chunks_or_devices():
     # The gradients of f_i(x) = ‖x - c_i‖²/2 at 0 are -c_i.
-    objective = lambda x, c: (jnp.sum((x - c) ** 2, axis=1) / 2, {})  # noqa: E731
+    objective = lambda x, c: (jnp.sum((x[None] - c) ** 2, axis=1) / 2, {})  # noqa: E731
     data = medjax.stack_workers(CENTRES, np.arange(N)[:, None])
     tx = optax.chain(perturb(SCALES, key=3), medjax.mean_sgd(1.0))
     noisy = -CENTRES + SCALES[:, None] * noise_by_hand(3, 0, 0, (N, 3))
@@ -170,7 +175,7 @@ def test_all_kinds_of_keys_agree(seed: int):
             r"^b must be one number or one for each of the 5 workers, got shape \(4,\)$",
         ),
         (
-            lambda: apply(perturb(lambda t: SCALES[:1] * t, key=0), CENTRES),
+            lambda: apply(perturb(lambda t: SCALES[:1] * t.astype(float), key=0), CENTRES),
             ValueError,
             r"^b must be one number or one for each of the 5 workers, got shape \(1,\)$",
         ),

@@ -134,7 +134,9 @@ def test_a_geometric_rule_that_draws():
 
     rule = rules.Geometric("any", any_of_them, needs_key=True)
     drawn = jax.jit(lambda seed: rule(X, seed))
-    chosen = {int(np.flatnonzero((drawn(seed) == X).all(axis=1))[0]) for seed in range(20)}
+    chosen = {
+        int(np.flatnonzero((np.asarray(drawn(seed)) == X).all(axis=1))[0]) for seed in range(20)
+    }
     assert len(chosen) > 2
     with pytest.raises(ValueError, match="any draws random numbers: give it a key"):
         rule(X)
@@ -152,7 +154,9 @@ def test_a_coordinate_wise_rule_of_ones_own():
 def test_an_additive_rule_of_ones_own():
     # √(Σ_i i x_i²), which needs the worker's index and both functions.
     rule = rules.Additive(
-        "by_index", lambda x, i, key: i * x**2, lambda total, n, key: jnp.sqrt(total / n)
+        "by_index",
+        lambda x, i, key: i.astype(x.dtype) * x**2,
+        lambda total, n, key: jnp.sqrt(total / n),
     )
     expected = np.sqrt(np.arange(N) @ X.astype(np.float64) ** 2 / N)
     for f in (rule, jax.jit(lambda x: rule(x)), aggregate(rule)):

@@ -27,7 +27,7 @@ MEAN = [medjax.aggregate(rules.mean()), optax.sgd(LR)]
 
 def quadratic(x: Any, a: Any) -> Any:
     """f_i(x) is the average of ‖x - a‖²/2, so that g_i = x - (the mean of worker i's a)."""
-    return jnp.sum((x - a) ** 2, axis=-1) / 2, {"first": a[..., 0]}
+    return jnp.sum((x[None] - a) ** 2, axis=-1) / 2, {"first": a[..., 0]}
 
 
 def run(optimizer: Any, num_steps: int = 3, data: Any = DATA, **settings: Any) -> Any:

@@ -135,7 +135,7 @@ CENTRES = RNG.integers(-32, 32, (N, DIM)).astype(np.float32) / 16
 
 
 def quadratic(x: Any, a: Any) -> Any:
-    return jnp.sum((x - a) ** 2, axis=-1) / 2, {}
+    return jnp.sum((x[None] - a) ** 2, axis=-1) / 2, {}
 
 
 def final(optimizer: Any, num_steps: int, chunk: int | None, **settings: Any) -> Any:

@@ -20,7 +20,8 @@ ONE_EACH = medjax.stack_workers(CENTRES.astype(np.float32), np.arange(N)[:, None
 
 def quadratic(w: Any, a: Any) -> Any:
     """f_i(w) = ‖w - a_i‖²/2."""
-    return jnp.sum((w - a) ** 2, axis=-1) / 2, {"twice": jnp.sum((w - a) ** 2, axis=-1)}
+    twice = jnp.sum((w.astype(a.dtype)[None] - a) ** 2, axis=-1)
+    return twice / 2, {"twice": twice}
 
 
 run = partial(

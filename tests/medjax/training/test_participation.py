@@ -24,7 +24,7 @@ KEY = stage_key(4, "simulate")
 
 def quadratic(x: Any, a: Any) -> Any:
     """f_i(x) = ‖x - a_i‖²/2, so that g_i = x - a_i."""
-    return jnp.sum((x - a) ** 2, axis=-1) / 2, {"index": 0 * jnp.sum(a, axis=-1)}
+    return jnp.sum((x[None] - a) ** 2, axis=-1) / 2, {"index": 0 * jnp.sum(a, axis=-1)}
 
 
 def cohorts(steps: int, m: int, always: int = 0, n: int = N, key: Any = KEY) -> np.ndarray:

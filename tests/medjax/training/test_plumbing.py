@@ -22,7 +22,7 @@ START = {"a": jnp.zeros(2), "b": jnp.zeros(3)}
 def objective(params, a):
     """f_i(x) = ‖x - a_i‖²/2 for x = (params a, params b), so that g_i = x - a_i."""
     x = jnp.concatenate([params["a"], params["b"]])
-    return ((x - a) ** 2).sum(axis=1) / 2, {}
+    return ((x[None] - a) ** 2).sum(axis=1) / 2, {}
 
 
 def gradients(params):

@@ -23,7 +23,7 @@ START = np.float32([0.3, -0.2, 0.1])
 
 def quadratic(x: Any, a: Any) -> Any:
     """f_i(x) = ‖x - a_i‖²/2, so that g_i = x - a_i."""
-    return jnp.sum((x - a) ** 2, axis=-1) / 2, {"first": a[..., 0]}
+    return jnp.sum((x[None] - a) ** 2, axis=-1) / 2, {"first": a[..., 0]}
 
 
 def scaled(x: Any, a: Any, key: Any) -> Any:

@@ -39,17 +39,16 @@ def problem():
 
 
 @functools.cache
-def run(name, seed=0):
+def training(name):
     objective, data = problem()
     mesh = None if name == "one" else make_mesh(name)
-    optimizer = medjax.noisy_sign_sgd(0.02, 1.0, key=seed)
 
-    def train(data):
+    def train(seed):
         return medjax.simulate(
             objective,
             jnp.zeros(10),
             data,
-            optimizer,
+            medjax.noisy_sign_sgd(0.02, 1.0, key=seed),
             num_steps=STEPS,
             key=seed,
             batch_size=4,
@@ -57,11 +56,15 @@ def run(name, seed=0):
             mesh=mesh,
         )
 
-    return jax.tree.map(np.asarray, jax.jit(train)(data).metrics)
+    return jax.jit(train)
+
+
+def run(name, seed=0):
+    return jax.tree.map(np.asarray, training(name)(seed).metrics)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", ["2 x 2", "8"])
 def test_noisy_sign_runs_alike(name):
     one, other = run("one"), run(name)
     for metric in ("train_loss", "grad_norm"):
@@ -73,29 +76,18 @@ def test_noisy_sign_runs_alike(name):
     assert other["train_loss"][-1] < 0.7 * other["train_loss"][0]
 
 
-@pytest.mark.parametrize("name", MESHES)
-def test_noise_does_not_depend_on_the_mesh(name):
-    tx = medjax.perturb(2.0, key=3)
-    gradients = {"w": jnp.ones((N, 3, 5)), "b": jnp.zeros((N, 7))}
-    state = tx.init(jax.tree.map(lambda x: x[0], gradients))
-    plain = jax.jit(tx.update)(gradients, state)[0]
-    spread = sharding.sharded(tx, make_mesh(name)).update(gradients, state)[0]
-    for a, b in zip(jax.tree.leaves(spread), jax.tree.leaves(plain), strict=True):
-        # What is drawn is the same; what makes noise of it is contracted or isn't, as the compiler
-        # likes. Noise of another key would be as far away as it is large.
-        np.testing.assert_allclose(a, b, rtol=5e-7, atol=5e-7)
-
-
-@pytest.mark.parametrize("name", MESHES)
-def test_random_bits_do_not_depend_on_the_mesh(name):
+def test_random_bits_do_not_depend_on_the_mesh():
     # Uniform noise is a multiple of them, to which 0 is added: there is nothing to contract.
     tx = medjax.perturb(2.0, medjax.noise.uniform(), key=3)
     zeros = {"w": jnp.zeros((N, 3, 5)), "b": jnp.zeros((N, 7))}
     state = tx.init(jax.tree.map(lambda x: x[0], zeros))
     plain = jax.jit(tx.update)(zeros, state)[0]
-    spread = sharding.sharded(tx, make_mesh(name)).update(zeros, state)[0]
     assert all(jnp.all(x != 0) for x in jax.tree.leaves(plain))
-    jax.tree.map(np.testing.assert_array_equal, spread, plain)
+
+    for name in MESHES:
+        spread = sharding.sharded(tx, make_mesh(name))
+        draws = jax.jit(lambda zeros, spread=spread: spread.update(zeros, state)[0])(zeros)
+        jax.tree.map(np.testing.assert_array_equal, draws, plain)
 
 
 def test_what_workers_keep_is_with_them():
@@ -117,8 +109,9 @@ def test_what_workers_keep_is_with_them():
         np.testing.assert_allclose(spread, plain, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "batch_size"), [("2", 4), ("2 x 2", None)])
-@pytest.mark.parametrize("local_steps", [None, 2])
+@pytest.mark.parametrize(
+    ("name", "batch_size", "local_steps"), [("2", 4, None), ("2 x 2", None, 2)]
+)
 def test_cohorts_are_the_same_on_any_mesh(name, batch_size, local_steps):
     # Five of thirteen, of whom the devices have unequal numbers.
     objective, data = problem()

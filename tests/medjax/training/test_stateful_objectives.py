@@ -26,10 +26,10 @@ TEST = RNG.normal(size=(6, DIM)).astype(np.float32)
 def centred(x: Any, state: Any, batch: Any, key: Any) -> Any:
     """f_i(x) is the average of ‖x - (a - m_i)‖²/2, for the running mean m_i of worker i's a."""
     mean = state["mean"]
-    losses = jnp.sum((x - (batch - mean)) ** 2, axis=-1) / 2
+    losses = jnp.sum((x[None] - (batch - mean[None])) ** 2, axis=-1) / 2
     others = {
         "mean": jnp.broadcast_to(mean[0], losses.shape),
-        "steps": jnp.broadcast_to(1.0 * state["steps"], losses.shape),
+        "steps": jnp.broadcast_to(state["steps"].astype(float), losses.shape),
     }
     new = {
         "mean": 0.75 * mean + 0.25 * batch.mean(axis=0),
@@ -243,7 +243,7 @@ def test_python_floats_as_states_do_not_compile_advance_twice():
 
 
 def centred_by(x: Any, mean: Any, a: Any) -> Any:
-    return jnp.sum((x - (a - mean)) ** 2, axis=-1) / 2, {}
+    return jnp.sum((x[None] - (a - mean)) ** 2, axis=-1) / 2, {}
 
 
 def test_errors():

@@ -13,11 +13,12 @@ from medjax._engine.kernels.ordered import from_ordered_integers, to_ordered_int
 
 pytestmark = pytest.mark.optimized
 
-# Every small size, both sides of the powers of two, and both sides of the largest network.
-SIZES = (1, 2, 3, 4, 5, 8, 11, 64, 100, 127, 128, 129, 257)
-NETWORK_SIZES = tuple(n for n in SIZES if n <= columns.NETWORK_MAX_ROWS)
+# Small sizes, both sides of a power of two, and the largest.
+NETWORK_SIZES = (1, 2, 3, 4, 5, 8, 11, columns.NETWORK_MAX_ROWS)
+# Fewer rows than a turn has, and two turns and a rest.
+BISECTION_SIZES = (1, 4, 11, 129)
 # Both sides of where a counter takes more bits.
-RADIX_SIZES = (*SIZES[:7], 255, 256, 1023, 1024)
+RADIX_SIZES = (1, 4, 11, 255, 256, 1023, 1024)
 UINT = {np.float32: np.uint32, np.float64: np.uint64}
 SELECT = {
     "bisection": bisection.select,
@@ -107,7 +108,7 @@ def test_network_equals_sort(n: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", BISECTION_SIZES)
 def test_bisection_equals_sort(n: int):
     check_selection(awkward(n), bisection.select)
 
@@ -118,7 +119,7 @@ def test_radix_equals_sort(n: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [4, 255, 1024])
+@pytest.mark.parametrize("n", [4, 255])
 def test_unrolled_radix_equals_sort(n: int):
     check_selection(awkward(n), SELECT["unrolled radix"])
 
@@ -129,14 +130,14 @@ def test_radix_of_more_rows_than_16_bits_count():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("n", [1, 2, 5, 11, 33])
+@pytest.mark.parametrize("n", [2, 11])
 def test_float64_equals_sort(n: int):
     check_network(awkward(n, np.float64), some_ranks(n))
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("method", ["bisection", "radix"])
-@pytest.mark.parametrize("n", [1, 2, 11, 129])
+@pytest.mark.parametrize("n", [2, 11])
 def test_float64_selection_equals_sort(n: int, method: str):
     check_selection(awkward(n, np.float64), SELECT[method])
 
@@ -186,7 +187,7 @@ def test_network_is_pruned():
     assert len(network.comparators(16, (0,))) == 15
 
 
-@pytest.mark.parametrize("d", [0, 1, 6, 7, 8, 14, 17])
+@pytest.mark.parametrize("d", [0, 1, 7, 8, 17])
 def test_blocks_of_columns_cover_every_width(d: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(columns, "_BLOCK_ELEMENTS", 5 * 7)  # 7 columns of 5
     monkeypatch.setattr(columns, "design_for_cpu", lambda num_rows: columns.in_blocks)
@@ -202,7 +203,7 @@ def test_a_column_may_be_longer_than_a_block(monkeypatch: pytest.MonkeyPatch):
 
 
 # As many as a warpgroup has threads, fewer, and more: blocks overlap where they don't divide.
-@pytest.mark.parametrize("d", [1, 127, 128, 129, 300])
+@pytest.mark.parametrize("d", [1, 128, 300])
 def test_registers_cover_every_width(d: int):
     x = np.random.default_rng(d).normal(size=(2, 5, d)).astype(np.float32)
     shift = np.arange(2 * d, dtype=np.float32).reshape(2, d)
@@ -222,14 +223,14 @@ def test_no_columns(n: int):
 
 
 @pytest.mark.usefixtures("design")
-@pytest.mark.parametrize("n", [1, 3, 11])
+@pytest.mark.parametrize("n", [1, 11])
 def test_odd_median_is_the_middle_one(n: int):
     x = awkward(n)
     assert_same_bits(jax.jit(lambda x: kernel.median(x))(x), sorted_columns(x)[n // 2])
 
 
 @pytest.mark.usefixtures("design")
-@pytest.mark.parametrize("n", [2, 4, 10])
+@pytest.mark.parametrize("n", [2, 10])
 def test_even_median_is_the_midpoint_rounded_once(n: int):
     x = np.random.default_rng(n).normal(size=(n, 50)).astype(np.float32)
     low, high = sorted_columns(x)[n // 2 - 1 : n // 2 + 1].astype(np.float64)
@@ -256,7 +257,7 @@ def test_even_median_of_subnormals_stays_between_the_middle_two():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "trim"), [(1, 0), (2, 0), (5, 2), (8, 3), (11, 1), (64, 30)])
+@pytest.mark.parametrize(("n", "trim"), [(1, 0), (5, 2), (8, 1), (20, 8)])
 @pytest.mark.usefixtures("design")
 def test_trimmed_mean(n: int, trim: int):
     rng = np.random.default_rng(n)
@@ -291,7 +292,7 @@ def test_trimmed_mean_of_the_largest_numbers_stays_in_range(n: int):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("design")
-@pytest.mark.parametrize("n", [5, 12])
+@pytest.mark.parametrize("n", [12])
 def test_vmap_equals_each(n: int):
     x = np.random.default_rng(0).normal(size=(3, n, 5)).astype(np.float32)
     batched = jax.jit(jax.vmap(lambda x: kernel.median(x)))(x)

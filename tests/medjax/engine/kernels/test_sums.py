@@ -17,7 +17,8 @@ WORKERS = np.arange(32)
 def encode(row: Row, worker: Worker) -> Row:
     """The leaves, the first doubled, and which workers were given: by index, and by pair."""
     by_pair = 2 * worker.pair + jnp.where(worker.second, 1, 0)
-    return [2 * row[0], row[1], 1.0 * (worker.index == WORKERS), 1.0 * (by_pair == WORKERS)]
+    given = [(i == WORKERS).astype(float) for i in (worker.index, by_pair)]
+    return [2 * row[0], row[1], *given]
 
 
 @pytest.mark.parametrize("paired", [True, False])
