@@ -157,7 +157,7 @@ def _averages(theorem: int, d: int) -> Callable[..., Float[Array, " runs"]]:
 
         def step(_: Array, carry: tuple[Array, optax.OptState, Array]):
             x, state, total = carry
-            updates, state = optimizer.update(x - a, state, x)
+            updates, state = optimizer.update(x[None] - a, state, x)
             return optax.apply_updates(x, updates), state, total + jnp.sum(x**2)
 
         def advance(carry: tuple[Array, optax.OptState], _: None):

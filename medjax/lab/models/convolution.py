@@ -19,7 +19,7 @@ class Conv3x3(nn.Module):
         """Return the features, H2 = ⌈H / stride⌉ by W2 = ⌈W / stride⌉ of them."""
         kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.channels))
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        return convolve(x, kernel, self.stride) + bias
+        return convolve(x, kernel, self.stride) + bias[None, None, None]
 
 
 def convolve(

@@ -26,7 +26,7 @@ class Transformer(nn.Module):
         """Return the logits of the character after each, from the characters up to there alone."""
         # A product, as a look-up's gradient would be a scatter for every worker, slow on the CPU.
         x = nn.Dense(self.width, use_bias=False)(jax.nn.one_hot(characters, self.num_classes))
-        x += self.param("positions", _POSITIONS, (characters.shape[1], self.width))
+        x += self.param("positions", _POSITIONS, (characters.shape[1], self.width))[None]
         for _ in range(self.layers):
             x += Attention(self.heads)(nn.LayerNorm()(x))
             hidden = nn.relu(nn.Dense(4 * self.width)(nn.LayerNorm()(x)))
