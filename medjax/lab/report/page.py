@@ -159,6 +159,6 @@ def facts(heading: str, record: Mapping[str, Any]) -> Facts:
 
 
 def provenance(record: Mapping[str, Any]) -> Facts:
-    """List where results come from: command, commit, device, versions."""
-    names = ("command", "started", "commit", "device", "mesh", "versions")
-    return facts("Where it comes from", {name: record.get(name) for name in names})
+    """List where results come from: command, commit, one's own files, device, versions."""
+    names = ("command", "started", "commit", "own_code", "device", "mesh", "versions")
+    return facts("Where it comes from", {name: record.get(name) or None for name in names})

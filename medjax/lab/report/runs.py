@@ -47,7 +47,7 @@ def read(folder: Path, record: Mapping[str, Any]) -> Run:
         columns = {k: np.asarray(x, np.float64) for k, x in stored.read(folder)[1].items()}
     last = {name: values[-1] for name, values in columns.items()} | summary
     facts = [
-        page.facts("Settings", {k: v for k, v in config.items() if k != "out"}),
+        page.facts("Settings", config),
         page.facts("Data", record.get("data") or {}),
         page.facts("At the end", summary),
         page.provenance(record),

@@ -24,7 +24,7 @@ def section(name: str, folder: Path, record: Mapping[str, Any]) -> Section:
     facts = [
         page.facts("What varies", record["axes"]),
         page.facts("Settings of all", common),
-        page.provenance(sessions[-1]),
+        page.provenance(sessions[-1] | {"own_code": record.get("own_code")}),
     ]
     total = record["runs"]
     rules = record["axes"].get("rule") or [record["settings"]["rule"]]

@@ -1,11 +1,13 @@
 """Functions of one's own on the command line: found, used, recorded, and refused in one line."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from medjax.lab.commands import report
 from medjax.lab.commands.run import main
 from medjax.lab.commands.sweep import main as sweep
 from medjax.lab.settings.config import as_record, configure, from_record
@@ -132,7 +134,10 @@ def test_noise_model_and_data_of_ones_own():
     assert record["num_params"] == 25 + 24
     assert record["config"]["noise"] == "./mine.py:coin"
     assert set(record["own_code"]) == {"./mine.py:coin", "./mine.py:blobs", "./mine.py:Small"}
-    assert set(map(len, record["own_code"].values())) == {64}
+    digest = hashlib.sha256(Path("mine.py").read_bytes()).hexdigest()
+    assert set(record["own_code"].values()) == {digest}
+    assert report.main(["out", "--out", "page.html"]) == 0
+    assert digest in Path("page.html").read_text(encoding="utf-8")
 
 
 def test_changed_file_is_another_sweep_and_no_resumed_run(mine, error_of):
