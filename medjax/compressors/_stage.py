@@ -146,10 +146,10 @@ def error_feedback(
         count_workers(updates, expected=n if workers is None else len(workers))
 
         def send(gradient: Updates, error: Updates, key: Array) -> tuple[Updates, Updates]:
-            wished = jax.tree.map(jnp.add, gradient, error)
+            wished = jax.tree.map(lambda g, e: g.astype(e.dtype) + e, gradient, error)
             message = jax.tree.map(lambda p, g: p.astype(g.dtype), wished, gradient)
             sent = built.compress(message, key)
-            return sent, jax.tree.map(jnp.subtract, wished, sent)
+            return sent, jax.tree.map(lambda p, q: p - q.astype(p.dtype), wished, sent)
 
         keys = worker_keys(jax.random.fold_in(state.key, state.step), n)
         errors, keys = take((state.error, keys), workers)
