@@ -24,7 +24,7 @@ def _takes(option: str) -> dict[str, object]:
 
 
 def _step_size(a: Given) -> float | str:
-    return THEORY if a.b == THEORY else rules.default_step_size(a.rule)
+    return THEORY if a.given.b == THEORY else rules.default_step_size(a.rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,25 @@ class Algorithm:
         "NAME",
         default=rules.parse("noisy_sign"),
         label="{}",
+    )
+    lr: float | str = setting(
+        cli.number_or((THEORY,), 0, exclusive=True),
+        "step size, or theory, that of theorems 5 and 6",
+        "δ",
+        default=_step_size,
+        default_text="0.003 for votes, 0.1 for mean, 0.03 for others; theory with --b theory",
+        label="δ = {}",
+        traced=True,
+    )
+    lr_schedule: Schedule = setting(
+        values.schedule,
+        "STEP:DIVISOR,...: divide the step size from each STEP on, as the paper's "
+        "1000:2,3000:10,5000:20 for CIFAR-10; or cosine: let it fall to 0 at the last step. Either "
+        "may stand after warmup:K, as in warmup:100,cosine: in the first K steps 1/K of it, 2/K, "
+        "..., all",
+        "SCHEDULE",
+        default=Schedule(),
+        label="schedule {}",
     )
     b: float | Adaptive | str | None = setting(
         values.noise_scale,
@@ -68,25 +87,6 @@ class Algorithm:
         applies=lambda a: a.noise is not None and a.noise.name == "student_t",
         goes_with="--noise student_t",
         label="{} degrees of freedom",
-    )
-    lr: float | str = setting(
-        cli.number_or((THEORY,), 0, exclusive=True),
-        "step size, or theory, that of theorems 5 and 6",
-        "δ",
-        default=_step_size,
-        default_text="0.003 for votes, 0.1 for mean, 0.03 for others; theory with --b theory",
-        label="δ = {}",
-        traced=True,
-    )
-    lr_schedule: Schedule = setting(
-        values.schedule,
-        "STEP:DIVISOR,...: divide the step size from each STEP on, as the paper's "
-        "1000:2,3000:10,5000:20 for CIFAR-10; or cosine: let it fall to 0 at the last step. Either "
-        "may stand after warmup:K, as in warmup:100,cosine: in the first K steps 1/K of it, 2/K, "
-        "..., all",
-        "SCHEDULE",
-        default=Schedule(),
-        label="schedule {}",
     )
     zero: str | None = setting(
         cli.one_of("vote of a zero", ("zero", "plus", "random")),

@@ -7,6 +7,7 @@ made of the parts at the end. So however a sweep ends, starting it again goes on
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from medjax.lab.plots import METRICS
-from medjax.lab.settings.config import SETTINGS, Settings, as_record, digests, from_record
+from medjax.lab.settings.config import SETTINGS, Settings, as_record, digests
 from medjax.lab.storage import results
 from medjax.lab.storage.keeper import FOLDER
 
@@ -118,8 +119,18 @@ def _columns(runs: Sequence[Settings]) -> dict[str, pa.Array]:
 
 
 def _run(row: dict[str, Any]) -> Settings:
-    """Make a run from its row: the inverse of `_columns`."""
-    return from_record({name: row.get(name) for name in SETTINGS} | {"rule": row["rule"]})
+    """Make a run from its row, with words for what isn't a number: no code is loaded for it."""
+    values = {name: _number(row.get(name)) for name in SETTINGS}
+    return Settings(**values | {"rule": row["rule"]})  # without which it isn't one
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a word is, in a column where others are words."""
+    for kind in (int, float):
+        if isinstance(value, str):
+            with suppress(ValueError):
+                return kind(value)
+    return value
 
 
 def _column(values: list[Any]) -> pa.Array:

@@ -213,8 +213,8 @@ def test_mistakes_get_one_line(flags, message, whole, capsys):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("steps", "abc", "argument --steps: 'abc' is not a whole number of at least 0"),
-        ("rule", 5, "argument --rule: unknown rule '5'"),
+        ("steps", "abc", "--steps: 'abc' is not a whole number of at least 0"),
+        ("rule", 5, "--rule: unknown rule '5'"),
         ("colour", "red", "has a setting that runs don't have, 'colour'"),
     ],
 )

@@ -115,7 +115,7 @@ def test_resnet_is_the_same_network_of_flax_convolutions(resnet):
             branch = conv(block["Conv3x3_1"], nn.relu(conv(block["Conv3x3_0"], x, stride)))
             shortcut = jnp.zeros_like(branch).at[..., : x.shape[-1]].set(x[:, ::stride, ::stride])
             x = nn.relu(shortcut + branch)
-        return x.mean((1, 2)) @ parts["Dense_0"]["kernel"] + parts["Dense_0"]["bias"]
+        return x.mean((1, 2)) @ parts["Dense_0"]["kernel"] + parts["Dense_0"]["bias"][None]
 
     expected = jax.jit(flax)(params["params"], images)
     np.testing.assert_allclose(jax.jit(apply)(params, images), expected, rtol=1e-4, atol=1e-4)

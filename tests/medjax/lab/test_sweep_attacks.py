@@ -12,6 +12,7 @@ from medjax.lab.commands.sweep import main
 from medjax.lab.data import load
 from medjax.lab.settings import cli
 from medjax.lab.settings.config import configure
+from medjax.lab.settings.field import plain
 from medjax.lab.sweeps import fit, grid, select
 from medjax.lab.task import setup, workers
 
@@ -45,14 +46,17 @@ def test_none_is_an_attack_like_any_other():
     ]
     for flag in ("--byzantine", "--declared-byzantine"):
         runs = runs_of(*rules, "--attack", "none", "alie", "--workers", "20", flag, "4")
-        found = [(run.rule, run.attack, run.byzantine, run.declared_byzantine) for run in runs]
+        found = [
+            (str(run.rule), plain(run.attack), run.byzantine, run.declared_byzantine)
+            for run in runs
+        ]
         assert found == expected
 
 
 def test_none_in_a_file_and_of_other_stages(tmp_path):
     (tmp_path / "grid.toml").write_text('mix = ["none", "nnm"]\ncompress = ["none", "sign"]')
     runs = runs_of("--rule", "median", "--grid", str(tmp_path / "grid.toml"))
-    assert [(run.compress, run.mix) for run in runs] == [
+    assert [(plain(run.compress), plain(run.mix)) for run in runs] == [
         (None, None),
         (None, "nnm"),
         ("sign", None),
@@ -67,19 +71,23 @@ def test_none_alone_takes_no_attackers(error_of):
 
 def test_the_setting_is_chosen_by_its_worst_attack():
     runs = runs_of("--rule", "mean", "--attack", "none", "alie", "ipm", "--lr", "0.1", "0.2")
-    assert [(run.attack, run.lr) for run in runs] == [
-        (attack, lr) for attack in (None, "alie", "ipm") for lr in (0.1, 0.2)
+    assert [(plain(run.attack), run.lr) for run in runs] == [
+        (attack, lr) for lr in (0.1, 0.2) for attack in (None, "alie", "ipm")
     ]
     # The worst of 0.1 is ipm's 0.3, of 0.2 alie's 0.4; for ipm alone 0.1 would be worse, too, but
     # for the others better.
-    validation = [0.9, 0.6, 0.8, 0.4, 0.3, 0.5]
+    validation = [0.9, 0.8, 0.3, 0.6, 0.4, 0.5]
     # The test accuracies would choose 0.1, whose worst is 0.5.
-    columns = measured(runs, validation, [0.9, 0.6, 0.8, 0.55, 0.5, 0.45])
+    columns = measured(runs, validation, [0.9, 0.8, 0.5, 0.6, 0.55, 0.45])
     chosen = select.best(select.candidates(runs, columns), columns)
-    assert [(c.run.attack, c.run.lr) for c in chosen] == [(None, 0.2), ("alie", 0.2), ("ipm", 0.2)]
+    assert [(plain(c.run.attack), c.run.lr) for c in chosen] == [
+        (None, 0.2),
+        ("alie", 0.2),
+        ("ipm", 0.2),
+    ]
     # By test accuracy the worst is another one.
     (worst,) = select.worst_cases(chosen)
-    assert (worst.run.attack, worst.final["test_accuracy"].mean) == ("ipm", 0.45)
+    assert (str(worst.run.attack), worst.final["test_accuracy"].mean) == ("ipm", 0.45)
 
 
 def test_no_attack_is_beside_every_number_of_attackers():
@@ -87,23 +95,24 @@ def test_no_attack_is_beside_every_number_of_attackers():
         *("--rule", "mean", "--attack", "none", "alie", "--byzantine", "1", "2"),
         *("--lr", "0.1", "0.2"),
     )
-    assert [(run.attack, run.byzantine, run.lr) for run in runs] == [
+    assert [(plain(run.attack), run.byzantine, run.lr) for run in runs] == [
         (attack, f, lr)
-        for attack, f in ((None, None), ("alie", 1), ("alie", 2))
         for lr in (0.1, 0.2)
+        for attack, f in ((None, None), ("alie", 1), ("alie", 2))
     ]
     # With one attacker 0.2 is better in its worst case, none (0.5 to 0.4); with two 0.1, under alie
     # (0.3 to 0.2).
-    columns = measured(runs, [0.4, 0.5, 0.6, 0.7, 0.3, 0.2], [0.4, 0.5, 0.6, 0.7, 0.3, 0.2])
+    values = [0.4, 0.6, 0.3, 0.5, 0.7, 0.2]
+    columns = measured(runs, values, values)
     chosen = select.best(select.candidates(runs, columns), columns)
-    assert {(c.run.attack, c.run.byzantine, c.run.lr) for c in chosen} == {
+    assert {(plain(c.run.attack), c.run.byzantine, c.run.lr) for c in chosen} == {
         (None, None, 0.2),
         ("alie", 1, 0.2),
         (None, None, 0.1),
         ("alie", 2, 0.1),
     }
     worst = select.worst_cases(chosen)
-    assert [(c.run.attack, c.run.byzantine, c.run.lr) for c in worst] == [
+    assert [(plain(c.run.attack), c.run.byzantine, c.run.lr) for c in worst] == [
         (None, None, 0.2),
         ("alie", 2, 0.1),
     ]
@@ -122,11 +131,13 @@ def test_rules_and_problems_are_chosen_for_on_their_own():
     for rule, n in ((rule, n) for rule in ("mean", "median") for n in (10, 20)):
         worst = {
             lr: min(
-                v for run, v in accuracy.items() if (run.rule, run.workers, run.lr) == (rule, n, lr)
+                v
+                for run, v in accuracy.items()
+                if (str(run.rule), run.workers, run.lr) == (rule, n, lr)
             )
             for lr in (0.1, 0.2)
         }
-        those = {c.run.lr for c in chosen if (c.run.rule, c.run.workers) == (rule, n)}
+        those = {c.run.lr for c in chosen if (str(c.run.rule), c.run.workers) == (rule, n)}
         assert those == {max(worst, key=worst.__getitem__)}
 
 
@@ -141,8 +152,9 @@ def test_data_are_poisoned_seed_by_seed():
         np.testing.assert_array_equal(together.sizes[seed], alone.sizes)
         for several, one in zip(together.examples, alone.examples, strict=True):
             np.testing.assert_array_equal(several[seed][:, : one.shape[1]], one)
+    honest = dataclasses.replace(task.protocol, data_attacks=())
     clean = workers.worker_data(
-        dataclasses.replace(task, data_attacks=()), workers.share_out(task, [0, 1])
+        dataclasses.replace(task, protocol=honest), workers.share_out(task, [0, 1])
     )
     changed = np.any(np.asarray(clean.examples[1] != together.examples[1]), axis=2)
     assert changed.tolist() == 2 * [[False] * 7 + [True] * 3]

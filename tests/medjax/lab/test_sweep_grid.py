@@ -17,7 +17,7 @@ def runs_of(*argv, file=None, tmp_path=None):
 def test_all_combinations():
     runs = runs_of("--b", "0", "1e-3", "--lr", "0.1", "0.01", "--seeds", "3", "--workers", "10")
     assert [(run.b, run.lr, run.seed) for run in runs] == [
-        (b, lr, seed) for b in (0.0, 1e-3) for lr in (0.1, 0.01) for seed in (0, 1, 2)
+        (b, lr, seed) for lr in (0.1, 0.01) for b in (0.0, 1e-3) for seed in (0, 1, 2)
     ]
     assert {str(run.rule) for run in runs} == {"noisy_sign"}
     assert {run.validation for run in runs} == {0.1}
@@ -32,8 +32,8 @@ def test_a_setting_is_left_out_where_it_does_not_apply():
         ("median", None, "None", None),
     ]
     # So b tells the runs apart, and the kind of noise or vote doesn't.
-    assert grid.varied(runs) == ["rule", "b", "noise", "lr", "zero", "tie", "worker_chunk"]
-    assert wording.telling([vars(run) for run in runs]) == ["rule", "b", "lr"]
+    assert grid.varied(runs) == ["rule", "lr", "b", "noise", "zero", "tie", "worker_chunk"]
+    assert wording.telling([vars(run) for run in runs]) == ["rule", "lr", "b"]
 
 
 def test_defaults_depend_on_the_combination():

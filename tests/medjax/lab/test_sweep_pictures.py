@@ -240,7 +240,7 @@ def test_problems_are_compared_and_not_chosen():
     runs, columns = measured(b=[0.01, 0.1], workers=[10, 20], noise=["normal", "laplace"])
     labels = set(by_label(drawn(runs, columns)["b"].axes[0]))
     assert labels == {
-        f"noisy_sign, n = {n}, {noise} noise" for n in (10, 20) for noise in ("normal", "laplace")
+        f"noisy_sign, {noise} noise, n = {n}" for n in (10, 20) for noise in ("normal", "laplace")
     }
 
 

@@ -98,7 +98,7 @@ def test_equal_scores_average_the_past():
         "Dense_0": {"kernel": joint, "bias": jnp.zeros(12)},
         "Dense_1": {"kernel": jnp.eye(4), "bias": jnp.zeros(4)},
     }
-    expected = np.cumsum(x, axis=1) / np.arange(1, 6)[:, None]
+    expected = np.cumsum(x, axis=1) / np.arange(1.0, 6.0, dtype=np.float32)[None, :, None]
     np.testing.assert_allclose(Attention(2).apply({"params": params}, x), expected, atol=1e-6)
 
 
