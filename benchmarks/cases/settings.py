@@ -87,7 +87,7 @@ NAMES = (
     ("--worker-momentum", "undamped:", "'' is not a finite number"),
     ("--worker-momentum", "undamped:undamped:0.5", "'undamped:0.5' is not a finite number"),
     ("--noise", "gauss", "unknown noise 'gauss'"),
-    ("--noise", "student_t:df=5", "unknown noise 'student_t:df=5': did you mean 'student_t'?"),
+    ("--noise", "student_t:df=5", "noise student_t takes no settings, got 'df'"),
     ("--zero", "minus", "unknown vote of a zero 'minus': valid: zero, plus, random"),
     ("--tie", "plus", "unknown tied vote 'plus': valid: zero, random"),
     ("--weights", "", "unknown weights ''"),

@@ -24,7 +24,7 @@ class Adaptive:
     fraction: float = _USUAL_FRACTION
 
     def __str__(self) -> str:
-        return f"{_ADAPTIVE}:{self.fraction}"
+        return f"{_ADAPTIVE}:{_number(self.fraction)}"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Undamped:
     beta: float
 
     def __str__(self) -> str:
-        return f"{_UNDAMPED}{self.beta}"
+        return f"{_UNDAMPED}{_number(self.beta)}"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def distances(rule: rules.Rule, sent: np.ndarray) -> np.ndarray:
     """How far the rule is moved by each of the vectors, sent by both attackers."""
     stacked = np.stack([np.concatenate([X[:H], np.tile(s, (F, 1))]) for s in sent])
     moved = jax.jit(jax.vmap(rule))(stacked)
-    return np.linalg.norm(moved - MEAN, axis=1)
+    return np.linalg.norm(np.asarray(moved) - MEAN, axis=1)
 
 
 def found(attack: attacks.Attack, key: int | None = None) -> np.ndarray:
@@ -106,7 +106,7 @@ def test_the_rule_is_given_the_vectors_in_the_order_of_the_workers(chosen: Any):
         mean = np.delete(x, byzantine, axis=0).mean(axis=0)
         grid = np.tile(x, (400, 1, 1))
         grid[:, byzantine] = -np.geomspace(0.1, 10, 400)[:, None, None] * mean
-        moved = np.linalg.norm(rule(np.stack([sent, *grid])) - mean, axis=1)
+        moved = np.linalg.norm(np.asarray(rule(np.stack([sent, *grid]))) - mean, axis=1)
         assert moved[0] >= 0.99 * moved.max()
         assert moved.max() > 0.5
 

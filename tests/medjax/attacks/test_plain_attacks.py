@@ -39,7 +39,7 @@ def flipped_mean(honest: jax.Array, byzantine: jax.Array, key: Any) -> jax.Array
 def beside_the_mean(honest: jax.Array, byzantine: jax.Array, key: Any) -> jax.Array:
     """One vector for each of the attackers, of what they would have sent."""
     assert key is None
-    return honest.mean(axis=0) + 2 * byzantine
+    return honest.mean(axis=0, keepdims=True) + 2 * byzantine
 
 
 def step(tx: optax.GradientTransformation, updates: Any = X) -> Any:

@@ -13,6 +13,7 @@ import pytest
 from medjax.lab.commands.report import main
 from medjax.lab.commands.run import main as run
 from medjax.lab.commands.sweep import main as sweep
+from medjax.lab.settings.config import as_record
 from medjax.lab.storage import results
 from medjax.lab.sweeps import store
 
@@ -156,7 +157,7 @@ def test_sweeps_are_read_as_they_were_begun(folders, make_sweep, tmp_path):
     axes = {"rule": ["noisy_sign"], "b": [0.0, 0.01, "theory"], "batch_size": ["full", 8]}
     runs = make_sweep(tmp_path, finished=[1, 4], **axes)
     found, columns = store.read(tmp_path)
-    assert found == [runs[1], runs[4]]
+    assert [as_record(run) for run in found] == [as_record(runs[k]) for k in (1, 4)]
     assert columns["run"].tolist() == [0, 0, 0, 1, 1, 1]
 
 
