@@ -54,7 +54,7 @@ def test_symmetries_of_mixing(x: np.ndarray, order: np.ndarray, shift: np.ndarra
     for name, rows in mixed.items():
         assert_close(permuted[name], rows[order])
         assert_close(scaled[name], -scale * rows, unit=scale)
-    assert_close(mixers()(x + shift[None], 2.0)["nnm"], mixed["nnm"] + shift)
+    assert_close(mixers()(x + shift[None], 2.0)["nnm"], mixed["nnm"] + shift[None])
 
 
 @functools.cache
