@@ -28,10 +28,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # For what is spread over devices; whatever isn't takes the first.
 jax.config.update("jax_num_cpu_devices", 8)
 
-# Users may run with these, so nothing may rely on JAX to match dtypes or ranks.
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_numpy_rank_promotion", "raise")
-
 # Programs are compiled without LLVM's optimizations, in about half of the time; those of commands
 # that run in processes of their own too. See `compiled_as_for_users`.
 jax.config.update("jax_disable_most_optimizations", True)
@@ -82,6 +78,24 @@ def compiled_as_for_users(request):
         jax.clear_caches()  # of what other files compiled quickly
         yield
         jax.config.update("jax_disable_most_optimizations", True)
+
+
+# Not yet without implicit promotion.
+_PROMOTING = ("/training/", "/test_platforms.py", "/rules/test_rules.py")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_promoted(request):
+    """Let JAX match no dtypes and no ranks implicitly, as users may have it.
+
+    Slow tests aren't all ready for this, nor are some files.
+    """
+    path = request.path.as_posix()
+    if request.node.get_closest_marker("slow") or any(name in path for name in _PROMOTING):
+        yield
+        return
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
 
 
 @pytest.fixture
