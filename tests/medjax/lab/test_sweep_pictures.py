@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from medjax.lab import plots
+from medjax.lab.settings.field import plain
 from medjax.lab.sweeps import grid, pictures
 
 STEPS = np.array([0, 5, 10])
@@ -52,7 +53,7 @@ def seeds_of(runs, **settings):
     return [
         place
         for place, run in enumerate(runs)
-        if all(getattr(run, name) == value for name, value in settings.items())
+        if all(plain(getattr(run, name)) == value for name, value in settings.items())
     ]
 
 
@@ -109,7 +110,7 @@ def test_curves_are_means_and_bands_standard_errors(noisy):
         seeds_of(runs, rule="noisy_sign", b=b, lr=lr) for b in NOISY["b"] for lr in (0.01, 0.1)
     ]
     places = best_of(columns, *settings)
-    label = f"noisy_sign, b = {runs[places[0]].b:g}, δ = {runs[places[0]].lr:g}"
+    label = f"noisy_sign, δ = {runs[places[0]].lr:g}, b = {runs[places[0]].b:g}"
     assert [axis.get_ylabel() for axis in figure.axes] == list(plots.METRICS.values())
     for axis, metric in zip(figure.axes, plots.METRICS, strict=True):
         values = values_of(columns, places, metric)
