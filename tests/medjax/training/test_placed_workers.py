@@ -72,7 +72,9 @@ def training(name: str, on: str | None, objective: Any, settings: tuple[Any, ...
 def run(
     name: str, on: str | None, data: Any = DATA, objective: Any = least_squares, **settings: Any
 ) -> Any:
-    train = training(name, on, objective, tuple(settings.items()))
+    stateful = isinstance(objective, Stateful)  # whose arrays can't be hashed
+    make = training.__wrapped__ if stateful else training
+    train = make(name, on, objective, tuple(settings.items()))
     return jax.tree.map(np.asarray, train(data))
 
 
