@@ -81,7 +81,8 @@ def compiled_as_for_users(request):
 
 
 # Not yet without implicit promotion.
-_PROMOTING = ("/training/", "/test_platforms.py", "/rules/test_rules.py")
+_PROMOTING = ("/training/", "/workers/", "/test_platforms.py", "/rules/test_rules.py")
+_PROMOTING += ("/test_contributing.py",)
 
 
 @pytest.fixture(autouse=True)

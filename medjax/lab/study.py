@@ -49,10 +49,6 @@ def run(
         ValueError: if a setting isn't valid, or the folder holds something else.
         OSError: if the results can't be written.
         KeyboardInterrupt: if stopped; the same call continues.
-
-    >>> result = run({"dataset": "digits", "model": "logistic", "steps": 2}, out=folder / "run")
-    >>> result.table.column("step").to_pylist()
-    [0, 1, 2]
     """
     config = configure(**settings)
     folder = Path(out) if out is not None else _usual_folder(config)

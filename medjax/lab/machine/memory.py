@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
-from jaxtyping import PyTree
 
+from medjax._engine.stacked import PyTree
 from medjax.lab.machine.devices import sharing_memory
 
 _SHARE_OF_FREE_MEMORY = 0.75

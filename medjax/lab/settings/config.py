@@ -14,7 +14,7 @@ from medjax.lab.settings.protocol import Protocol
 from medjax.lab.settings.training import Training
 from medjax.lab.settings.values import AUTO, THEORY, Adaptive, Undamped
 
-GROUPS = {
+GROUPS: Mapping[str, type[Any]] = {
     "algorithm": Algorithm,
     "workers and data": Data,
     "protocol: what crosses the wire, and who lies": Protocol,

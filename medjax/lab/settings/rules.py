@@ -14,7 +14,7 @@ RULE_TABLE: Mapping[str, Callable[..., Rule | StatefulRule]] = {
 }
 """The names that `--rule` takes, each also with noise before it as `noisy_NAME`."""
 
-FAMILIES = {
+FAMILIES: Mapping[str, type[Any]] = {
     "sums over the workers": Additive,
     "by coordinate": CoordinateWise,
     "by distances": Geometric,
@@ -22,7 +22,7 @@ FAMILIES = {
 }
 """The families of rules, in words."""
 
-parse = parts.one_of("rule", RULE_TABLE, noisy=True)
+parse: Callable[[str], Part] = parts.one_of("rule", RULE_TABLE, noisy=True)
 """From what is written to a rule."""
 
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
+from medjax._engine.stacked import PyTree
 from medjax.lab.machine import processes
 
 FOLDER = "checkpoints"
@@ -75,7 +75,7 @@ class Keeper:
     def _manager(self) -> Any:
         import orbax.checkpoint as ocp  # takes a second, and is rarely needed
 
-        from medjax.lab.storage.arrays import Handler
+        from medjax.lab.storage._arrays import Handler
 
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells of every file
         assert self._folder is not None
@@ -154,7 +154,7 @@ class Keeper:
             self._manager.close()
 
     def _write(self, step: int, leaves: list[np.ndarray], rows: dict[str, np.ndarray]) -> None:
-        from medjax.lab.storage.arrays import Save
+        from medjax.lab.storage._arrays import Save
 
         arrays = {f"{_LEAF}{k:05d}": x for k, x in enumerate(leaves)}
         arrays |= {_ROW + name: x for name, x in rows.items()}
@@ -165,7 +165,7 @@ class Keeper:
 
     def _read(self, step: int) -> dict[str, np.ndarray]:
         """Read a checkpoint's arrays; none if it is torn."""
-        from medjax.lab.storage.arrays import Restore
+        from medjax.lab.storage._arrays import Restore
 
         try:
             arrays = self._manager.restore(step, args=Restore())

@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 import medjax
+from medjax._engine.stacked import PyTree
 from medjax.compressors import Bits
 from medjax.lab.machine import processes
 from medjax.lab.storage.keeper import Start, restored
