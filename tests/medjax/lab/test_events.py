@@ -195,8 +195,8 @@ def test_events_for_each_run_of_a_sweep(swept):
     assert [folder.name for folder in folders] == [
         "0000,rule=mean,lr=0.1,seed=0",
         "0001,rule=mean,lr=0.1,seed=1",
-        "0002,rule=noisy_sign,b=0.03,lr=0.003,seed=0",
-        "0003,rule=noisy_sign,b=0.03,lr=0.003,seed=1",
+        "0002,rule=noisy_sign,lr=0.003,b=0.03,seed=0",
+        "0003,rule=noisy_sign,lr=0.003,b=0.03,seed=1",
     ]
     columns = pq.read_table(out / "results.parquet").to_pandas()
     for place, folder in enumerate(folders):
