@@ -10,6 +10,7 @@ from medjax.lab.settings import cli, rules
 from medjax.lab.settings.algorithm import Algorithm
 from medjax.lab.settings.data import Data
 from medjax.lab.settings.field import Spec, flag, plain, specs
+from medjax.lab.settings.parts import Part
 from medjax.lab.settings.protocol import Protocol
 from medjax.lab.settings.training import Training
 from medjax.lab.settings.values import AUTO, THEORY, Adaptive, Undamped
@@ -104,14 +105,14 @@ def as_record(config: Settings) -> dict[str, Any]:
 
 def digests(configs: Iterable[Settings]) -> dict[str, str]:
     """Return the SHA-256 of the files of one's own that runs depend on, by what names them."""
-    found: dict[str, str] = {}
-    for config in configs:
-        for name in SETTINGS:
-            value = getattr(config, name)
-            for part in getattr(value, "parts", (value,)):
-                if getattr(part, "digest", None) is not None:
-                    found[part.name] = part.digest
-    return found
+    return {part.name: part.digest or "" for config in configs for part in own_parts(config)}
+
+
+def own_parts(config: Settings) -> list[Part]:
+    """Return the parts of a run that are one's own."""
+    values = (getattr(config, name) for name in SETTINGS)
+    parts = [part for value in values for part in getattr(value, "parts", (value,))]
+    return [part for part in parts if isinstance(part, Part) and part.digest is not None]
 
 
 def from_record(record: Mapping[str, Any], *, drop: bool = False) -> Settings:

@@ -5,10 +5,12 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 _WRITTEN = re.compile(
     r"(?P<where>.+?\.py|[A-Za-z_][\w.]*):(?P<what>[A-Za-z_][\w.]*)(?::(?P<rest>.*))?"
 )
-# What a mistake in somebody's file raises when it is imported: told in one line with its place.
+# What a mistake in somebody's file raises, imported or called: told in one line with its place.
 _MISTAKES = (
     *(ImportError, SyntaxError, OSError, NameError, AttributeError, TypeError, ValueError),
     *(LookupError, ArithmeticError, AssertionError, RuntimeError),
@@ -112,10 +114,32 @@ def _from_package(where: str) -> ModuleType | None:
         raise argparse.ArgumentTypeError(f"{where!r} can't be imported: {_told(error)}") from None
 
 
-def _told(error: BaseException) -> str:
-    """Return an error in one line, with the line of the file where it arose."""
+@contextmanager
+def explained(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Tell in one line what goes wrong in functions of one's own; other errors stay as they are.
+
+    Args:
+        functions: by their names.
+
+    Raises:
+        ValueError: if an error arises in a file of one of them.
+    """
+    try:
+        yield
+    except _MISTAKES as error:
+        visited = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+        for name, function in functions.items():
+            file = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", "")
+            if file in visited:
+                raise ValueError(f"{name}: {_told(error, file)}") from None
+        raise
+
+
+def _told(error: BaseException, file: str | None = None) -> str:
+    """Return an error in one line, with its line in the file, or where it arose."""
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg} (line {error.lineno})"
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    last = [frame for frame in frames if file in (None, frame.filename)][-1]
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message} ({Path(last.filename).name}, line {last.lineno})"

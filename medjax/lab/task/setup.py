@@ -3,6 +3,7 @@
 What differs only in numbers (`Hyperparameters`) shares one `Task`, and so one compiled program.
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,11 @@ from medjax.attacks import DataAttack
 from medjax.lab.data import Dataset, checked, hold_out, load
 from medjax.lab.machine import memory
 from medjax.lab.models import catalogue as models
-from medjax.lab.settings.config import Settings
+from medjax.lab.settings import own
+from medjax.lab.settings.config import Settings, own_parts
 from medjax.lab.settings.parts import Part
 from medjax.lab.task import backdoor
-from medjax.lab.task.interpret import server
+from medjax.lab.task.interpret import noise_distribution, server
 from medjax.lab.task.protocol import Protocol, build_protocol
 from medjax.objectives import Objective, classification, language_modelling
 from medjax.partition import PARTITIONS
@@ -64,8 +66,17 @@ def check(config: Settings) -> None:
     Raises:
         ValueError: if they don't fit each other.
     """
-    build_protocol(config)
-    server(config, 1.0, config.momentum)
+    with _explained(config):
+        build_protocol(config)
+        server(config, 1.0, config.momentum)
+        noise = noise_distribution(config)
+        if noise is not None:
+            jax.eval_shape(lambda key: noise.sample(key, (2,)), jax.random.key(0))
+
+
+def _explained(config: Settings) -> AbstractContextManager[None]:
+    """Tell in one line what goes wrong in functions of one's own."""
+    return own.explained({part.name: part.factory for part in own_parts(config)})
 
 
 def load_data(dataset: str | Part) -> Dataset:
@@ -77,7 +88,8 @@ def load_data(dataset: str | Part) -> Dataset:
     """
     if isinstance(dataset, str):
         return load(dataset)
-    return checked(dataset.build(), str(dataset))
+    with own.explained({dataset.name: dataset.factory}):
+        return checked(dataset.build(), str(dataset))
 
 
 def prepare(config: Settings, dataset: Dataset) -> Task:
@@ -86,6 +98,11 @@ def prepare(config: Settings, dataset: Dataset) -> Task:
     Raises:
         ValueError: if the settings don't fit each other or the data.
     """
+    with _explained(config):
+        return _prepare(config, dataset)
+
+
+def _prepare(config: Settings, dataset: Dataset) -> Task:
     _check_enough(config, len(dataset.groups))
     protocol = build_protocol(config, dataset.num_classes)
     server(config, 1.0, config.momentum)  # says what its settings can't be

@@ -77,6 +77,18 @@ def blobs(rows: int = 40):
     return lab.Dataset("blobs", x, y, x[:8], y[:8], 4)
 
 
+def missing(vectors):
+    return jnp.meen(vectors, axis=0)
+
+
+def needs(radius):
+    return lambda vectors: radius * vectors.mean(axis=0)
+
+
+def lost():
+    raise KeyError("tau")
+
+
 def three():
     return 3
 
@@ -166,6 +178,12 @@ def test_changed_file_is_another_sweep_and_no_resumed_run(mine, error_of):
         ("--rule ./mine.py:three", "--rule ./mine.py:three: "),
         ("--rule ./broken.py:f", "'./broken.py' can't be imported: NameError: name 'jnp' is not"),
         ("--rule ./torn.py:f", "'./torn.py' can't be imported: SyntaxError: "),
+        (
+            "--rule ./mine.py:missing",
+            "./mine.py:missing: AttributeError: module 'jax.numpy'",
+        ),
+        ("--rule ./mine.py:needs", "is it a factory that lacks a setting?"),
+        ("--rule ./mine.py:lost", "./mine.py:lost: KeyError: 'tau' (mine.py, line "),
         ("--server ./mine.py:three --rule mean", "makes int; valid: a factory of an optax"),
         ("--model ./mine.py:three", "makes int; valid: a flax.linen module"),
         ("--dataset ./mine.py:three", "dataset './mine.py:three' is a int; valid: a Dataset"),
