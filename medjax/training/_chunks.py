@@ -1,8 +1,12 @@
-"""The number of workers whose gradients to compute at a time."""
+"""How much to compute at a time: of how many workers, and of how many of their examples."""
 
 import math
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Int
 
 from medjax._engine.chunks import Chunk
 from medjax._engine.stacked import PyTree
@@ -21,6 +25,73 @@ _NUMBERS_PER_CHUNK = 1 << 24
 # An H100 takes a millisecond or more for them: larger chunks would save no time that can be seen,
 # and the smallest accelerators have 8 GiB.
 _NUMBERS_ON_ACCELERATOR = 1 << 29
+
+# So many numbers of activations, 256 MiB of float32, exist at a time where something is measured,
+# and so many are computed in a turn: some seconds of two cores, a millisecond of an H100.
+_NUMBERS_MEASURED = 1 << 26
+_NUMBERS_IN_TURN = 1 << 28
+
+
+class Slices(NamedTuple):
+    """Rows in slices of one length, of which the last begins among those of the one before.
+
+    Attributes:
+        number: the number of slices.
+        length: the number of rows of each.
+        total: the number of all rows.
+    """
+
+    number: int
+    length: int
+    total: int
+
+    def start(self, k: Int[Array, ""]) -> Int[Array, ""]:
+        """Return the first row of the k-th slice."""
+        return jnp.minimum(k * self.length, self.total - self.length)
+
+    def of(self, k: Int[Array, ""]) -> tuple[Bool[Array, " length"], Int[Array, " length"]]:
+        """Return which rows of the k-th slice no other has, and the indices of its rows."""
+        rows = self.start(k) + jnp.arange(self.length, dtype=jnp.int32)
+        return rows >= k * self.length, rows
+
+    def cut(self, x: Array, k: Int[Array, ""]) -> Array:
+        """Take the k-th slice's rows."""
+        if self.number == 1:
+            return x
+        return lax.dynamic_slice_in_dim(x, self.start(k), self.length)
+
+
+def training_slices(objective: Objective, params: PyTree, local: Local) -> Slices:
+    """Cut each worker's examples, so that measuring all workers' slices is a turn."""
+    rows = num_rows(local.examples)
+    each = max(1, _num_activations(objective, params, local) // rows)
+    return _slices(rows, min(_NUMBERS_IN_TURN // (each * count(local)), _NUMBERS_MEASURED // each))
+
+
+def held_out_slices(objective: Objective, params: PyTree, batch: PyTree, state: PyTree) -> Slices:
+    """Cut held-out examples, so that measuring a slice is a turn."""
+    rows = num_rows(batch, axis=0)
+    local = Local(batch, jnp.int32(rows), None, state)
+    one = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[None], tree), local)
+    each = max(1, _num_activations(objective, params, one) // rows)
+    return _slices(rows, _NUMBERS_MEASURED // each)
+
+
+def _slices(rows: int, most: int) -> Slices:
+    number = -(-rows // max(1, most))
+    return Slices(number, -(-rows // number), rows)
+
+
+def measuring_chunk(objective: Objective, params: PyTree, local: Local, slices: Slices) -> Chunk:
+    """Return how many workers' slices, with their gradients, may exist at a time."""
+
+    def cut(tree: Local) -> Local:
+        return tree._replace(examples=jax.tree.map(lambda x: x[:, : slices.length], tree.examples))
+
+    some = jax.eval_shape(cut, local)
+    limit = max(1, _NUMBERS_MEASURED // _num_activations(objective, params, some))
+    chunk = gradient_chunk(objective, params, some)
+    return Chunk(min(chunk.cpu, limit), chunk.accelerator)
 
 
 def activation_chunk(objective: Objective, params: PyTree, local: Local) -> Chunk:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from medjax._engine.chunks import Chunk, by_chunk
 from medjax._engine.mesh import over_shards
@@ -81,10 +81,21 @@ def map_workers(f: Callable[[Any], PyTree], inputs: PyTree, chunk: Chunk) -> PyT
     return over_shards(local, inputs, count(inputs), "workers")
 
 
-def worker_gradient(objective: Objective, params: PyTree, local: Local) -> LocalGradients:
-    """Compute one worker's average metrics over its batch, and the gradient of its loss."""
-    rows = jnp.arange(num_rows(local.examples, axis=0), dtype=local.sizes.dtype)
-    counts = rows < local.sizes
+def worker_gradient(
+    objective: Objective, params: PyTree, local: Local, counts: Bool[Array, " m"] | None = None
+) -> LocalGradients:
+    """Compute one worker's average metrics over its batch, and the gradient of its loss.
+
+    Args:
+        objective: the objective.
+        params: one model's parameters.
+        local: the worker's batch.
+        counts: which rows count; None for the first `local.sizes`. Whichever do, their sum is
+            divided by `local.sizes`: averages over parts of a batch add up to that over all of it.
+    """
+    if counts is None:
+        rows = jnp.arange(num_rows(local.examples, axis=0), dtype=local.sizes.dtype)
+        counts = rows < local.sizes
 
     def average(values: Array) -> Array:
         total = jnp.sum(jnp.where(counts, values, 0))

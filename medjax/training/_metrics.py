@@ -1,139 +1,256 @@
-"""Metrics of a run: the honest workers' losses, and how their gradients differ."""
+"""Metrics of a run: the honest workers' losses, and how their gradients differ.
 
+They are measured in turns, each of some of every worker's examples, or of the held-out ones: the
+memory doesn't grow with the data, and a host that takes a few turns at a time is never away for
+long.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from medjax._engine.precision import at_least_float32, common_dtype
 from medjax._engine.stacked import PyTree, nonfinite_rows
-from medjax.attacks import AttackState
 from medjax.objectives import Objective
 from medjax.partition import WorkerData
 from medjax.rules import mean, median
-from medjax.training._chunks import gradient_chunk
+from medjax.training._chunks import held_out_slices, measuring_chunk, training_slices
 from medjax.training._gradients import map_workers, worker_gradient
-from medjax.training._local import Local
+from medjax.training._honest import Split, average_state, split_workers
+from medjax.training._local import Local, evaluate_examples, num_rows
+from medjax.training._step import SimulationState
 
-# The median needs all workers' numbers at a coordinate. So many numbers, 512 MiB of float32, exist
+Metrics = dict[str, Float[Array, "..."] | Bool[Array, "..."]]
+
+# The median needs all workers' numbers at a coordinate. So many numbers, 256 MiB of float32, exist
 # at a time; if there are more, the gradients are computed again for each part of the coordinates.
-_MEDIAN_NUMBERS = 1 << 27
+_MEDIAN_NUMBERS = 1 << 26
 
 
-class Split(NamedTuple):
-    """The honest workers, and the attacks of the others.
+class Totals(NamedTuple):
+    """What the turns have added up so far.
 
     Attributes:
-        honest: a slice or indices (h,), in order.
-        attacks: the states of the attacks on vectors, each with the indices of its workers.
+        metrics: the h honest workers' averages over their examples, by name.
+        gradients: their gradients, at one part of the coordinates.
+        squares: of the parts that are complete, ‖mean‖² and ‖median - mean‖².
+        nonfinite: whose gradients have a NaN or ±∞.
+        held_out: sums over held-out examples, by the name of the part and of the metric.
     """
 
-    honest: slice | Int[Array | np.ndarray, " h"]
-    attacks: list[tuple[AttackState, Any]]
+    metrics: dict[str, Float[Array, " h"]]
+    gradients: Float[Array, "h w"]
+    squares: tuple[Float[Array, ""], Float[Array, ""]]
+    nonfinite: Bool[Array, " h"]
+    held_out: dict[str, dict[str, Float[Array, ""]]]
 
 
-def split_workers(opt_state: optax.OptState, data: WorkerData, always: int | None) -> Split:
-    """Tell honest workers from Byzantine ones, by the attacks in a chain's state and on the data.
+class Measuring(NamedTuple):
+    """A measurement in turns, for those who drive the loop themselves.
 
-    Args:
-        opt_state: the optimizer's state.
-        data: the workers' data.
-        always: how many of the last workers take part in every step; None if all workers do. An
-            attack by others isn't one by fixed workers, and all count as honest.
-
-    Raises:
-        ValueError: if nobody is honest.
+    Attributes:
+        turns: (state, data, held_out) to the number of turns, by the shapes alone.
+        begin: (state, data, held_out) to the totals before the first.
+        advance: (totals, state, data, held_out, first turn, number of turns, at least 1) to the
+            totals after them and the metrics, which are right after the last. Both numbers may be
+            traced.
     """
-    n = data.num_workers
-    states = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, AttackState))
-    attacks = [x for x in states if isinstance(x, AttackState) and len(x.nonfinite)]
-    if always is not None:
-        attacks = [x for x in attacks if x.byzantine == "last" and len(x.nonfinite) <= always]
-    placed = [(x, x.split(n)[1]) for x in attacks]
-    known = np.zeros(n, bool)
-    known[n - data.num_byzantine :] = data.num_byzantine > 0
-    for _, byzantine in placed:
-        if not isinstance(byzantine, Array):
-            known[byzantine] = True
-    num_honest = n - int(known.sum())
-    if num_honest == 0:
-        raise ValueError(f"metrics need an honest worker, the attacks are by all n = {n} workers")
-    if not known[:num_honest].any():
-        honest: Any = slice(num_honest)
-    else:
-        honest = np.flatnonzero(~known)
-    drawn = [byzantine for _, byzantine in placed if isinstance(byzantine, Array)]
-    if drawn:
-        mask = jnp.asarray(known)
-        for byzantine in drawn:
-            mask = mask.at[byzantine].set(True)
-        # How many they are must be static. Where two attacks draw the same worker, as many honest
-        # ones are left out.
-        num_honest = max(1, num_honest - sum(len(x) for x in drawn))
-        honest = jnp.sort(jnp.argsort(mask, stable=True)[:num_honest])
-    return Split(honest, placed)
+
+    turns: Callable[..., int]
+    begin: Callable[..., Totals]
+    advance: Callable[..., tuple[Totals, Metrics]]
 
 
-def measure_workers(
-    objective: Objective, params: PyTree, data: WorkerData, states: PyTree, split: Split
-) -> dict[str, Float[Array, ""] | Bool[Array, " n"]]:
-    """Average the honest workers' losses and metrics, and compare their gradients.
+def measuring(objective: Objective, always: int | None) -> Measuring:
+    """Build the parts of a measurement.
 
     Args:
         objective: the objective.
-        params: the common parameters.
-        data: the workers' examples, all of which are used.
-        states: the workers' model states, leaves (n, ...), or None.
-        split: who is honest.
-
-    Returns:
-        `train_loss` and the like; `grad_norm`, ‖(1/h) Σ_i g_i‖, and `median_mean_gap`,
-        ‖median_i g_i - (1/h) Σ_i g_i‖, over the h honest workers; and `nonfinite_workers`, the
-        honest workers whose gradient has a NaN or ±∞ and the Byzantine ones who sent such numbers.
+        always: how many of the last workers take part in every step; None if all workers do.
     """
-    n = data.num_workers
-    every = Local(data.examples, data.sizes, None, states)
-    local = jax.tree.map(lambda x: x[split.honest], every)
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    parts = max(1, -(-len(local.sizes) * size // _MEDIAN_NUMBERS))
-    width = -(-size // parts)
-    chunk = gradient_chunk(objective, params, local)
 
-    def measure(part: Int[Array, ""]) -> tuple[dict[str, Array], Array, Array, Array]:
+    def prepared(
+        state: SimulationState, data: WorkerData, held_out: Mapping[str, PyTree]
+    ) -> "_Turns":
+        split = split_workers(state.opt_state, data, always)
+        return _Turns(objective, state, data, held_out, split)
+
+    def turns(state: SimulationState, data: WorkerData, held_out: Mapping[str, PyTree]) -> int:
+        def counted(*inputs: Any) -> Array:
+            return jnp.zeros(prepared(*inputs).count)
+
+        return jax.eval_shape(counted, state, data, held_out).shape[0]
+
+    def begin(state: SimulationState, data: WorkerData, held_out: Mapping[str, PyTree]) -> Totals:
+        return prepared(state, data, held_out).zeros()
+
+    def advance(
+        totals: Totals,
+        state: SimulationState,
+        data: WorkerData,
+        held_out: Mapping[str, PyTree],
+        first: int | Int[Array, ""],
+        count: int | Int[Array, ""],
+    ) -> tuple[Totals, Metrics]:
+        each = prepared(state, data, held_out)
+        totals = each.take(totals, first, count)
+        return totals, each.metrics(totals)
+
+    return Measuring(turns, begin, advance)
+
+
+class _Turns:
+    """The turns of one measurement."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        state: SimulationState,
+        data: WorkerData,
+        held_out: Mapping[str, PyTree],
+        split: Split,
+    ) -> None:
+        self._objective, self._params, self._data = objective, state.params, data
+        self._held_out, self._split = held_out, split
+        every = Local(data.examples, data.sizes, None, state.model_state)
+        self._local = jax.tree.map(lambda x: x[split.honest], every)
+        self._model_state = average_state(state.model_state, split)
+        self._size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        self._parts = max(1, -(-len(self._local.sizes) * self._size // _MEDIAN_NUMBERS))
+        self._width = -(-self._size // self._parts)
+        self._slices = training_slices(objective, state.params, self._local)
+        self._chunk = measuring_chunk(objective, state.params, self._local, self._slices)
+        self._held_out_slices = {
+            name: held_out_slices(objective, state.params, batch, self._model_state)
+            for name, batch in held_out.items()
+        }
+        lengths = [self._parts * self._slices.number]
+        lengths += [slices.number for slices in self._held_out_slices.values()]
+        self._ends = [sum(lengths[: k + 1]) for k in range(len(lengths))]
+        # Little is measured in one go.
+        self._at_once = max(lengths) == 1
+        self.count = 1 if self._at_once else sum(lengths)
+
+    def zeros(self) -> Totals:
+        """Return the totals before the first turn."""
+        first = jnp.int32(0)
+        metrics, gradients = jax.eval_shape(self._of_workers, first, first)
+        held_out = {
+            name: jax.eval_shape(functools.partial(self._of_held_out, name), first)
+            for name in self._held_out
+        }
+        zero = jnp.zeros([], gradients.dtype)
+        metrics, gradients, held_out = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), (metrics, gradients, held_out)
+        )
+        nobody = jnp.zeros(len(gradients), bool)
+        return Totals(metrics, gradients, (zero, zero), nobody, held_out)
+
+    def take(
+        self, totals: Totals, first: int | Int[Array, ""], count: int | Int[Array, ""]
+    ) -> Totals:
+        """Take some turns."""
+        kinds = [self._train]
+        kinds += [functools.partial(self._test, name) for name in self._held_out]
+        if self._at_once:
+            for kind in kinds:
+                totals = kind(totals, jnp.int32(0))
+            return totals
+        starts = [0, *self._ends[:-1]]
+
+        def one(turn: Array, totals: Totals) -> Totals:
+            kind = sum((turn >= end).astype(jnp.int32) for end in self._ends[:-1])
+            cases = [
+                lambda totals, turn, f=f, start=start: f(totals, turn - start)
+                for f, start in zip(kinds, starts, strict=True)
+            ]
+            return (
+                lax.switch(kind, cases, totals, turn) if len(cases) > 1 else cases[0](totals, turn)
+            )
+
+        return lax.fori_loop(jnp.int32(first), jnp.int32(first) + jnp.int32(count), one, totals)
+
+    def metrics(self, totals: Totals) -> Metrics:
+        """Return the metrics by their names."""
+        everyone = (
+            jnp.zeros(self._data.num_workers, bool).at[self._split.honest].set(totals.nonfinite)
+        )
+        for state, byzantine in self._split.attacks:
+            everyone = everyone.at[byzantine].max(state.nonfinite)
+        found: Metrics = {f"train_{name}": x.mean() for name, x in totals.metrics.items()}
+        found |= {
+            "grad_norm": jnp.sqrt(totals.squares[0]),
+            "median_mean_gap": jnp.sqrt(totals.squares[1]),
+            "nonfinite_workers": everyone,
+        }
+        for part, sums in totals.held_out.items():
+            rows = num_rows(self._held_out[part], axis=0)
+            found |= {f"{part}_{name}": x / rows for name, x in sums.items()}
+        return found
+
+    def _train(self, totals: Totals, turn: Int[Array, ""]) -> Totals:
+        """Take some of every worker's examples, at one part of the coordinates."""
+        part, k = turn // self._slices.number, turn % self._slices.number
+        metrics, gradients = self._of_workers(part, k)
+        if self._slices.number > 1:
+            gradients = jnp.where(k == 0, gradients, totals.gradients + gradients)
+        if self._parts > 1:  # they are the same in every part
+            metrics = {name: jnp.where(part == 0, x, 0) for name, x in metrics.items()}
+        totals = totals._replace(metrics=_added(totals.metrics, metrics), gradients=gradients)
+        if self._slices.number == 1:
+            return self._completed(totals)
+        return lax.cond(k == self._slices.number - 1, self._completed, lambda x: x, totals)
+
+    def _test(self, name: str, totals: Totals, turn: Int[Array, ""]) -> Totals:
+        """Take some of the held-out examples."""
+        sums = _added(totals.held_out[name], self._of_held_out(name, turn))
+        return totals._replace(held_out=totals.held_out | {name: sums})
+
+    def _of_workers(
+        self, part: Int[Array, ""], k: Int[Array, ""]
+    ) -> tuple[dict[str, Float[Array, " h"]], Float[Array, "h w"]]:
+        """Compute the workers' shares of their averages and gradients, from a slice each."""
+
         def columns(worker: Local) -> tuple[dict[str, Array], Array]:
-            found = worker_gradient(objective, params, worker)
+            counts, rows = self._slices.of(k)
+            examples = jax.tree.map(lambda x: self._slices.cut(x, k), worker.examples)
+            some = worker._replace(examples=examples)
+            counts &= rows.astype(worker.sizes.dtype) < worker.sizes
+            found = worker_gradient(self._objective, self._params, some, counts)
             leaves = jax.tree.leaves(found.updates)
             dtype = at_least_float32(common_dtype(*leaves))
             flat = jnp.concatenate([x.reshape(-1).astype(dtype) for x in leaves])
             # Columns of zeros beyond the last add nothing to a norm.
-            flat = jnp.pad(flat, (0, parts * width - size))
-            return found.metrics, lax.dynamic_slice_in_dim(flat, part * width, width)
+            flat = jnp.pad(flat, (0, self._parts * self._width - self._size))
+            return found.metrics, lax.dynamic_slice_in_dim(flat, part * self._width, self._width)
 
-        metrics, gradients = map_workers(columns, local, chunk)
-        true_mean = mean()(gradients)
-        gap = median()(gradients) - true_mean
-        return metrics, jnp.sum(true_mean**2), jnp.sum(gap**2), nonfinite_rows(gradients)
+        return map_workers(columns, self._local, self._chunk)
 
-    metrics, squared_norms, squared_gaps, nonfinite = lax.map(measure, jnp.arange(parts))
-    everyone = jnp.zeros(n, bool).at[split.honest].set(nonfinite.any(axis=0))
-    for state, byzantine in split.attacks:
-        everyone = everyone.at[byzantine].max(state.nonfinite)
-    return {f"train_{name}": values[0].mean() for name, values in metrics.items()} | {
-        "grad_norm": jnp.sqrt(squared_norms.sum()),
-        "median_mean_gap": jnp.sqrt(squared_gaps.sum()),
-        "nonfinite_workers": everyone,
-    }
+    def _completed(self, totals: Totals) -> Totals:
+        """Compare the gradients at a part of the coordinates of which all are there."""
+        true_mean = mean()(totals.gradients)
+        gap = median()(totals.gradients) - true_mean
+        return totals._replace(
+            squares=(
+                totals.squares[0] + jnp.sum(true_mean**2),
+                totals.squares[1] + jnp.sum(gap**2),
+            ),
+            nonfinite=totals.nonfinite | nonfinite_rows(totals.gradients),
+        )
+
+    def _of_held_out(self, name: str, k: Int[Array, ""]) -> dict[str, Float[Array, ""]]:
+        """Add up the metrics of a slice of held-out examples."""
+        slices = self._held_out_slices[name]
+        batch = jax.tree.map(lambda x: slices.cut(x, k), self._held_out[name])
+        values, _ = evaluate_examples(self._objective, self._params, batch, None, self._model_state)
+        counts, _ = slices.of(k)
+        return {name: jnp.sum(jnp.where(counts, x, 0)) for name, x in values.items()}
 
 
-def average_state(states: PyTree, split: Split) -> PyTree:
-    """Average the honest workers' model states; integers are those of the first."""
-
-    def average(x: Array) -> Array:
-        x = x[split.honest]
-        return x.mean(axis=0) if jnp.issubdtype(x.dtype, jnp.floating) else x[0]
-
-    return jax.tree.map(average, states)
+def _added(a: Mapping[str, Array], b: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: a[name] + b[name] for name in b}

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from medjax._engine import checks
 from medjax._engine.mesh import cut, on_mesh, spread
@@ -19,12 +19,9 @@ from medjax._engine.stacked import PyTree, Stacked, Updates
 from medjax._engine.streaming import Streaming, apply_optimizer
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData
-from medjax.training._local import evaluate_examples
 from medjax.training._local_steps import check_local_steps
-from medjax.training._metrics import average_state, measure_workers, split_workers
+from medjax.training._metrics import Measuring, Metrics, measuring
 from medjax.training._step import SimulationState, worker_updates
-
-Metrics = dict[str, Float[Array, "..."] | Bool[Array, "..."]]
 
 
 class Simulation(NamedTuple):
@@ -37,11 +34,13 @@ class Simulation(NamedTuple):
             one compiled program serves chunks of every length.
         evaluate: (state, data, held_out) to the metrics there. `held_out` is a dict of batches by
             name, such as {"test": batch}, for metrics called `test_loss` and the like.
+        measuring: the same in turns, none of which takes long; see `Measuring`.
     """
 
     init: Callable[..., SimulationState]
     advance: Callable[[SimulationState, WorkerData, int | Int[Array, ""]], SimulationState]
     evaluate: Callable[[SimulationState, WorkerData, Mapping[str, PyTree]], Metrics]
+    measuring: Measuring
 
 
 class Result(NamedTuple):
@@ -140,15 +139,18 @@ def simulation(
     def evaluate(
         state: SimulationState, data: WorkerData, held_out: Mapping[str, PyTree]
     ) -> Metrics:
-        split = split_workers(state.opt_state, data, None if participants is None else always)
-        metrics = measure_workers(objective, state.params, data, state.model_state, split)
-        model_state = average_state(state.model_state, split)
-        for part, batch in held_out.items():
-            values, _ = evaluate_examples(objective, state.params, batch, None, model_state)
-            metrics |= {f"{part}_{name}": x.mean() for name, x in values.items()}
-        return metrics
+        inputs = (state, data, held_out)
+        return parts.advance(parts.begin(*inputs), *inputs, 0, parts.turns(*inputs))[1]
 
-    return Simulation(on_mesh(init, mesh), on_mesh(advance, mesh), on_mesh(evaluate, mesh))
+    parts = measuring(objective, None if participants is None else always)
+    return Simulation(
+        on_mesh(init, mesh),
+        on_mesh(advance, mesh),
+        on_mesh(evaluate, mesh),
+        Measuring(
+            on_mesh(parts.turns, mesh), on_mesh(parts.begin, mesh), on_mesh(parts.advance, mesh)
+        ),
+    )
 
 
 def simulate(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import medjax
+from medjax import sharding
 from medjax.objectives import classification
 from medjax.training._gradients import local_gradients
 from medjax.training._local import Local
@@ -45,6 +46,59 @@ def test_measured_in_parts_as_in_one(numbers: int, monkeypatch: pytest.MonkeyPat
     assert not actual["nonfinite_workers"].any()
     for name, value in expected().items():
         np.testing.assert_allclose(actual[name], value, rtol=1e-5, err_msg=name)
+
+
+TEST = (INPUTS[:5], LABELS[:5])
+
+
+def in_turns(data: Any, mesh: Any = None, at_a_time: int = 2) -> tuple[int, Any]:
+    """Return the number of turns, and the metrics by a host that takes some at a time."""
+    parts = medjax.simulation(objective, medjax.mean_sgd(0.1), mesh=mesh)
+    inputs = (parts.init(PARAMS, 0), data, {"test": TEST, "validation": TEST})
+    turns = parts.measuring.turns(*inputs)
+    totals, metrics = parts.measuring.begin(*inputs), {}
+    advance = jax.jit(parts.measuring.advance)
+    for first in range(0, turns, at_a_time):
+        count = min(at_a_time, turns - first)
+        totals, metrics = advance(totals, *inputs, first, count)
+    return turns, metrics
+
+
+# All at once; 3 of at most 7 rows and of 5 test examples; one after the other, for 8 columns each.
+@pytest.mark.parametrize(
+    ("numbers", "measured", "turns"), [(75, 1 << 26, 1), (75, 100, 3 + 2 + 2), (74, 1, 14 + 5 + 5)]
+)
+@pytest.mark.parametrize("devices", [None, 4])
+def test_measured_in_turns_as_at_once(numbers, measured, turns, devices, monkeypatch):
+    monkeypatch.setattr("medjax.training._metrics._MEDIAN_NUMBERS", numbers)
+    monkeypatch.setattr("medjax.training._chunks._NUMBERS_MEASURED", measured)
+    mesh = devices and sharding.make_mesh(workers=devices)
+    count, actual = in_turns(sharding.place_workers(DATA, mesh), mesh)
+    assert count == turns
+    losses, others = objective(PARAMS, TEST)
+    wanted = expected() | {
+        f"{part}_{name}": np.mean(values)
+        for name, values in {"loss": losses, **others}.items()
+        for part in ("test", "validation")
+    }
+    assert set(actual) == {*wanted, "nonfinite_workers"}
+    for name, value in wanted.items():
+        np.testing.assert_allclose(actual[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_the_memory_of_measuring_does_not_grow_with_the_data():
+    # At once, the 30,000 activations of 20,000 examples would take 2.2 GiB, and as much backwards.
+    def network(params: Any, x: jax.Array) -> Any:
+        return jnp.tanh(x @ params["w"]) @ params["v"], {}
+
+    params = {"w": jnp.zeros((1, 10_000)), "v": jnp.zeros(10_000)}
+    examples = np.ones((20_000, 1), np.float32)
+    data = medjax.stack_workers(examples, np.split(np.arange(20_000), 2))
+    parts = medjax.simulation(network, medjax.mean_sgd(0.1))
+    inputs = (jax.eval_shape(parts.init, params, jax.random.key(0)), data, {"test": examples})
+    assert parts.measuring.turns(*inputs) > 2
+    found = jax.jit(parts.evaluate).lower(*inputs).compile().memory_analysis()
+    assert found.temp_size_in_bytes < 2**30
 
 
 def test_half_precision_is_measured_in_float32():
