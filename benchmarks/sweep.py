@@ -108,12 +108,12 @@ def prepare_one_by_one(runs: Sequence[Settings]) -> Callable[[], float]:
     program = one_run(setups[0].task)
     first = setups[0]
     held_out = jax.tree.map(jnp.asarray, first.task.held_out)
-    compiled = compile_program(program, first.values, first.workers, held_out)
+    compiled = compile_program(program, first.values, first.workers, first.measured, held_out)
 
     def measure() -> float:
         start = time.perf_counter()
         for run, setup in zip(runs, setups, strict=True):
-            inputs = (setup.values, setup.workers, held_out)
+            inputs = (setup.values, setup.workers, setup.measured, held_out)
             for _ in train(
                 compiled,
                 *inputs,

@@ -7,7 +7,7 @@ long.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,8 @@ class Totals(NamedTuple):
 
     Attributes:
         metrics: the h honest workers' averages over their examples, by name.
-        gradients: their gradients, at one part of the coordinates.
+        gradients: their gradients at one part of the coordinates, w of them; none (w = 0) where a
+            turn takes all examples.
         squares: of the parts that are complete, ‖mean‖² and ‖median - mean‖².
         nonfinite: whose gradients have a NaN or ±∞.
         held_out: sums over held-out examples, by the name of the part and of the metric.
@@ -51,19 +52,11 @@ class Totals(NamedTuple):
 
 
 class Measuring(NamedTuple):
-    """A measurement in turns, for those who drive the loop themselves.
+    """The functions of a measurement; see `Simulation`, which has them as its own."""
 
-    Attributes:
-        turns: (state, data, held_out) to the number of turns, by the shapes alone.
-        begin: (state, data, held_out) to the totals before the first.
-        advance: (totals, state, data, held_out, first turn, number of turns, at least 1) to the
-            totals after them and the metrics, which are right after the last. Both numbers may be
-            traced.
-    """
-
-    turns: Callable[..., int]
     begin: Callable[..., Totals]
-    advance: Callable[..., tuple[Totals, Metrics]]
+    advance: Callable[..., tuple[Totals, Metrics, Int[Array, ""]]]
+    all_at_once: Callable[..., Metrics]
 
 
 def measuring(objective: Objective, always: int | None) -> Measuring:
@@ -80,12 +73,6 @@ def measuring(objective: Objective, always: int | None) -> Measuring:
         split = split_workers(state.opt_state, data, always)
         return _Turns(objective, state, data, held_out, split)
 
-    def turns(state: SimulationState, data: WorkerData, held_out: Mapping[str, PyTree]) -> int:
-        def counted(*inputs: Any) -> Array:
-            return jnp.zeros(prepared(*inputs).count)
-
-        return jax.eval_shape(counted, state, data, held_out).shape[0]
-
     def begin(state: SimulationState, data: WorkerData, held_out: Mapping[str, PyTree]) -> Totals:
         return prepared(state, data, held_out).zeros()
 
@@ -96,12 +83,19 @@ def measuring(objective: Objective, always: int | None) -> Measuring:
         held_out: Mapping[str, PyTree],
         first: int | Int[Array, ""],
         count: int | Int[Array, ""],
-    ) -> tuple[Totals, Metrics]:
-        each = prepared(state, data, held_out)
-        totals = each.take(totals, first, count)
-        return totals, each.metrics(totals)
+    ) -> tuple[Totals, Metrics, Int[Array, ""]]:
+        turns = prepared(state, data, held_out)
+        totals = turns.take(totals, first, count)
+        left = jnp.int32(turns.count) - jnp.int32(first) - jnp.int32(count)
+        return totals, turns.metrics(totals), left
 
-    return Measuring(turns, begin, advance)
+    def all_at_once(
+        state: SimulationState, data: WorkerData, held_out: Mapping[str, PyTree]
+    ) -> Metrics:
+        turns = prepared(state, data, held_out)
+        return turns.metrics(turns.take(turns.zeros(), 0, turns.count))
+
+    return Measuring(begin, advance, all_at_once)
 
 
 class _Turns:
@@ -144,6 +138,8 @@ class _Turns:
             name: jax.eval_shape(functools.partial(self._of_held_out, name), first)
             for name in self._held_out
         }
+        if self._slices.number == 1:
+            gradients = gradients.update(shape=(len(gradients), 0))
         zero = jnp.zeros([], gradients.dtype)
         metrics, gradients, held_out = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype), (metrics, gradients, held_out)
@@ -197,14 +193,15 @@ class _Turns:
         """Take some of every worker's examples, at one part of the coordinates."""
         part, k = turn // self._slices.number, turn % self._slices.number
         metrics, gradients = self._of_workers(part, k)
-        if self._slices.number > 1:
-            gradients = jnp.where(k == 0, gradients, totals.gradients + gradients)
         if self._parts > 1:  # they are the same in every part
             metrics = {name: jnp.where(part == 0, x, 0) for name, x in metrics.items()}
-        totals = totals._replace(metrics=_added(totals.metrics, metrics), gradients=gradients)
+        totals = totals._replace(metrics=_added(totals.metrics, metrics))
         if self._slices.number == 1:
-            return self._completed(totals)
-        return lax.cond(k == self._slices.number - 1, self._completed, lambda x: x, totals)
+            return _compared(totals, gradients)
+        gradients = jnp.where(k == 0, gradients, totals.gradients + gradients)
+        totals = totals._replace(gradients=gradients)
+        complete = k == self._slices.number - 1
+        return lax.cond(complete, _compared, lambda totals, _: totals, totals, gradients)
 
     def _test(self, name: str, totals: Totals, turn: Int[Array, ""]) -> Totals:
         """Take some of the held-out examples."""
@@ -231,18 +228,6 @@ class _Turns:
 
         return map_workers(columns, self._local, self._chunk)
 
-    def _completed(self, totals: Totals) -> Totals:
-        """Compare the gradients at a part of the coordinates of which all are there."""
-        true_mean = mean()(totals.gradients)
-        gap = median()(totals.gradients) - true_mean
-        return totals._replace(
-            squares=(
-                totals.squares[0] + jnp.sum(true_mean**2),
-                totals.squares[1] + jnp.sum(gap**2),
-            ),
-            nonfinite=totals.nonfinite | nonfinite_rows(totals.gradients),
-        )
-
     def _of_held_out(self, name: str, k: Int[Array, ""]) -> dict[str, Float[Array, ""]]:
         """Add up the metrics of a slice of held-out examples."""
         slices = self._held_out_slices[name]
@@ -250,6 +235,17 @@ class _Turns:
         values, _ = evaluate_examples(self._objective, self._params, batch, None, self._model_state)
         counts, _ = slices.of(k)
         return {name: jnp.sum(jnp.where(counts, x, 0)) for name, x in values.items()}
+
+
+def _compared(totals: Totals, gradients: Float[Array, "h w"]) -> Totals:
+    """Compare the workers' gradients at a part of the coordinates."""
+    true_mean = mean()(gradients)
+    gap = median()(gradients) - true_mean
+    norm, distance = totals.squares
+    return totals._replace(
+        squares=(norm + jnp.sum(true_mean**2), distance + jnp.sum(gap**2)),
+        nonfinite=totals.nonfinite | nonfinite_rows(gradients),
+    )
 
 
 def _added(a: Mapping[str, Array], b: Mapping[str, Array]) -> dict[str, Array]:

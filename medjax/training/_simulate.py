@@ -20,7 +20,7 @@ from medjax._engine.streaming import Streaming, apply_optimizer
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData
 from medjax.training._local_steps import check_local_steps
-from medjax.training._metrics import Measuring, Metrics, measuring
+from medjax.training._metrics import Metrics, Totals, measuring
 from medjax.training._step import SimulationState, worker_updates
 
 
@@ -34,13 +34,18 @@ class Simulation(NamedTuple):
             one compiled program serves chunks of every length.
         evaluate: (state, data, held_out) to the metrics there. `held_out` is a dict of batches by
             name, such as {"test": batch}, for metrics called `test_loss` and the like.
-        measuring: the same in turns, none of which takes long; see `Measuring`.
+        begin: (state, data, held_out) to the totals before a measurement in turns, none of which
+            takes long.
+        measure: (totals, state, data, held_out, the number of turns so far, how many more to take,
+            at least 1) to the totals after these; the metrics, which are right when no turn is
+            left; and how many are left. Both numbers may be traced.
     """
 
     init: Callable[..., SimulationState]
     advance: Callable[[SimulationState, WorkerData, int | Int[Array, ""]], SimulationState]
     evaluate: Callable[[SimulationState, WorkerData, Mapping[str, PyTree]], Metrics]
-    measuring: Measuring
+    begin: Callable[[SimulationState, WorkerData, Mapping[str, PyTree]], Totals]
+    measure: Callable[..., tuple[Totals, Metrics, Int[Array, ""]]]
 
 
 class Result(NamedTuple):
@@ -136,20 +141,13 @@ def simulation(
     ) -> SimulationState:
         return lax.fori_loop(0, num_steps, lambda _, s: step(s, data), state)
 
-    def evaluate(
-        state: SimulationState, data: WorkerData, held_out: Mapping[str, PyTree]
-    ) -> Metrics:
-        inputs = (state, data, held_out)
-        return parts.advance(parts.begin(*inputs), *inputs, 0, parts.turns(*inputs))[1]
-
     parts = measuring(objective, None if participants is None else always)
     return Simulation(
         on_mesh(init, mesh),
         on_mesh(advance, mesh),
-        on_mesh(evaluate, mesh),
-        Measuring(
-            on_mesh(parts.turns, mesh), on_mesh(parts.begin, mesh), on_mesh(parts.advance, mesh)
-        ),
+        on_mesh(parts.all_at_once, mesh),
+        on_mesh(parts.begin, mesh),
+        on_mesh(parts.advance, mesh),
     )
 
 

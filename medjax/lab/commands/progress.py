@@ -1,6 +1,7 @@
 """Plan, progress and summary of a run on the console."""
 
 import math
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -10,11 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from medjax.lab.machine import memory
 from medjax.lab.settings import wording
 from medjax.lab.settings.config import Settings, resolve
 from medjax.lab.settings.values import THEORY, Schedule
 from medjax.lab.task import health
-from medjax.lab.task.training import Clock
+from medjax.lab.task.program import Compiled
+from medjax.lab.task.training import Clock, Rehearsal
 from medjax.lab.task.training import Progress as RunProgress
 from medjax.lab.task.workers import Setup
 
@@ -26,6 +29,7 @@ _SHOWN = (
     ("grad_norm", "‖mean grad‖", "11.4g"),
     ("median_mean_gap", "‖median-mean‖", "13.4g"),
 )
+_SECONDS_BETWEEN_LINES = 15.0
 _STAGES = (
     *("participation", "local_steps", "local_lr", "worker_momentum", "weights", "compress"),
     *("error_feedback", "attack", "byzantine", "mix", "server"),
@@ -54,6 +58,7 @@ class Reporter:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("", total=config.steps, pace="compiling")
+        self._last_line = time.monotonic()
         for line in plan(config, setup):
             self._print(line)
         self._print(f"results    {folder}")
@@ -70,30 +75,51 @@ class Reporter:
     ) -> None:
         self._bar.stop()
 
+    def estimate(self, compiled: Compiled, rehearsal: Rehearsal, steps: int) -> None:
+        """Tell how long the run is going to take, and how much memory."""
+        measurements = 1 + math.ceil(steps / self._config.eval_every)
+        seconds = steps * rehearsal.step + measurements * rehearsal.measurement
+        self._print(f"compiled in {compiled.seconds:.1f} s")
+        self._print(
+            f"estimate   {_duration(seconds)}: {steps} steps of {_seconds(rehearsal.step)}, "
+            f"{measurements} measurements of {_seconds(rehearsal.measurement)}; "
+            f"{memory.in_words(compiled.num_bytes)} of memory\n"
+        )
+
     def update(self, progress: RunProgress) -> None:
         """Show where the run is; a line of its own for a measurement."""
-        pace = _pace(progress.clock, self._config.steps - progress.step)
+        pace = _pace(progress.clock, self._config.steps - progress.step, self._config.eval_every)
+        if progress.measuring is not None:
+            pace = f"measuring, {progress.measuring:.0%}" + (pace and f"; {pace}")
         self._bar.update(self._task, completed=progress.step, pace=pace)
         if progress.metrics is None:
+            self._now_and_then(f"{progress.step:8d}  {pace}")
             return
         if not self._headed:
             self._headed = True
-            self._print(f"compiled in {progress.clock.compile_seconds:.1f} s\n")
             self._print("    step  " + "  ".join(heading for _, heading, _ in _SHOWN))
         values = "  ".join(f"{float(progress.metrics[name]):{form}}" for name, _, form in _SHOWN)
         self._print(f"{progress.step:8d}  {values}  {pace}")
+        self._last_line = time.monotonic()
         loss = float(progress.metrics["train_loss"])
         if not self._diverged and not math.isfinite(loss):
             self._diverged = True
             self._print(f"diverged: the training loss is {loss:g} at step {progress.step}")
+
+    def _now_and_then(self, line: str) -> None:
+        """Print a line where there is no bar, if there has been none for long."""
+        due = time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
+        if due and not self._console.is_terminal:
+            self._last_line = time.monotonic()
+            self._print(line)
 
     def nonfinite(self, workers: Sequence[int], step: int) -> None:
         """Name workers who send NaN or ±∞ for the first time."""
         who = health.in_words(workers, self._config.workers)
         self._print(f"not finite: what {who} send{'s' * (len(workers) == 1)} at step {step}")
 
-    def finish(self, columns: dict[str, list[float]], clock: Clock) -> None:
-        """The short table at the end."""
+    def finish(self, columns: dict[str, list[float]], clock: Clock, done: int) -> None:
+        """The short table at the end, after so many steps."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("", "start", "end"):
             table.add_column(heading, justify="right" if heading else "left")
@@ -104,7 +130,7 @@ class Reporter:
         table.add_row("steps_per_second", "", f"{rate:.4g}" if rate else "-")
         self._print("")
         self._console.print(table)
-        done, total = columns["step"][-1], self._config.steps
+        total = self._config.steps
         how = f"{done} steps" if done == total else f"stopped after {done} of {total} steps"
         self._print(f"\n{how} in {clock.train_seconds:.1f} s; results in {self._folder}")
 
@@ -152,14 +178,23 @@ def plan(config: Settings, setup: Setup) -> list[str]:
         + (f" ({', '.join(split)})" if split else "")
         + (f", dealt out {config.copies} times" if config.copies > 1 else ""),
         f"model      {config.model}, {setup.task.num_params:,} parameters",
-        f"training   {config.steps} steps, {batch}, measured every {config.eval_every}, "
-        f"seed {config.seed}",
+        f"training   {config.steps} steps, {batch}, measured every {config.eval_every}"
+        + ("" if config.eval_examples == "all" else f" on {config.eval_examples} of each worker's")
+        + f", seed {config.seed}",
     ]
 
 
-def _pace(clock: Clock, steps_left: int) -> str:
+def _pace(clock: Clock, steps_left: int, eval_every: int) -> str:
     rate = clock.steps_per_second
     if rate is None:
         return ""
-    left = timedelta(seconds=round(clock.seconds_left(steps_left)))
+    left = _duration(clock.seconds_left(steps_left, eval_every))
     return f"{rate:6.1f} steps/s" + (f", {left} left" if steps_left else "")
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -25,7 +25,7 @@ from medjax.lab.storage.keeper import FOLDER, Keeper
 from medjax.lab.storage.locks import alone_in
 from medjax.lab.task import communication, health
 from medjax.lab.task.program import compile_program, one_run
-from medjax.lab.task.training import Clock, Stop, stop_on_signal, train
+from medjax.lab.task.training import Clock, Stop, rehearse, stop_on_signal, train
 from medjax.lab.task.workers import Setup, build
 
 _DESCRIPTION = """\
@@ -145,14 +145,14 @@ def _run(
     """Run, and write what is measured; without a folder, which only one process has, only run."""
     start, columns = checkpoints.begun(keeper, folder, config)
     seen = health.read_seen(folder, start.step) if folder is not None and start is not None else {}
-    clock = Clock()
+    clock, done = Clock(), 0
     bits = communication.per_step(setup.task, setup.values.b)
     watched = watching.watch(folder, watchers, config, columns)
     with Reporter(console, config, setup, folder) as reporter, ExitStack() as stack:
         try:
             shared = jax.tree.map(jnp.asarray, (setup.values, setup.task.held_out))
             values, held_out = sharding.place_everywhere(shared, mesh)  # no call moves them again
-            inputs = (values, setup.workers, held_out)
+            inputs = (values, setup.workers, setup.measured, held_out)
             compiled = compile_program(one_run(setup.task), *inputs, mesh=mesh)
             try:
                 needs = (compiled.num_bytes, setup.workers, mesh, LESS_MEMORY)
@@ -161,6 +161,8 @@ def _run(
             except ValueError:
                 _give_up(folder)
                 raise
+            ahead = config.steps - (0 if start is None else start.step)
+            reporter.estimate(compiled, rehearse(compiled, *inputs), ahead)
             for progress in train(
                 compiled,
                 *inputs,
@@ -170,7 +172,7 @@ def _run(
                 stop=stop,
                 start=start,
             ):
-                clock = progress.clock
+                clock, done = progress.clock, progress.step
                 reporter.update(progress)
                 columns = progress.added_to(columns)
                 if progress.metrics is not None and progress.nonfinite is not None:
@@ -200,7 +202,7 @@ def _run(
         # The last: where it is, all is.
         summary = _summary(columns, clock, setup, bits, stop, seen)
         results.write_json(folder / checkpoints.SUMMARY, summary)
-        reporter.finish(columns, clock)
+        reporter.finish(columns, clock, done)
 
 
 def _give_up(folder: Path | None) -> None:

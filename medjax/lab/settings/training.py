@@ -44,4 +44,12 @@ class Training:
         default=lambda a: max(1, a.steps // 40),
         default_text="a fortieth of the steps",
     )
+    eval_examples: int | str = setting(
+        cli.integer_or("all", 1),
+        "how many of each worker's examples are measured, drawn by the seed: training figures, the "
+        "gradient's norm and the gap are of these alone; test figures are of all test examples",
+        "N|all",
+        default="all",
+        label="{} measured",
+    )
     seed: int = setting(cli.integer(0), "", "SEED", default=0, label="seed {}", traced=True)

@@ -109,7 +109,7 @@ def _run_chunk(
     """
     program, group, chunk = work.program, work.group, work.chunks[number]
     config, new, path = group.task.config, int(chunk.new.sum()), store.part(folder, program, number)
-    values, workers, held_out = inputs.of(group, chunk)
+    arguments = inputs.of(group, chunk)
     rows: dict[str, list[Any]] = {}
     with keeping(folder / FOLDER / path.stem, checkpoint_every) as keeper:
         start, step = keeper.latest() if keeper is not None else None, 0
@@ -119,12 +119,10 @@ def _run_chunk(
             yield Progress(program, kept=step * new)
         for progress in train(
             compiled,
-            values,
-            workers,
-            held_out,
+            *arguments,
             steps=config.steps,
             eval_every=config.eval_every,
-            bits=communication.per_step(group.task, values.b),
+            bits=communication.per_step(group.task, arguments[0].b),
             stop=stop,
             start=start,
         ):

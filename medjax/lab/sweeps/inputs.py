@@ -12,7 +12,7 @@ from medjax import sharding
 from medjax.lab.machine import devices
 from medjax.lab.sweeps.plan import Chunk, Group, grid_axis
 from medjax.lab.task.interpret import Hyperparameters, hyperparameters
-from medjax.lab.task.workers import worker_data
+from medjax.lab.task.workers import to_be_measured, worker_data
 
 
 class Inputs:
@@ -30,8 +30,10 @@ class Inputs:
         self._source: Any = None
         self._held_out: Any = None
 
-    def of(self, group: Group, chunk: Chunk) -> tuple[Hyperparameters, medjax.WorkerData, Any]:
-        """Return the hyper-parameters, the workers' data and the held-out data of a chunk.
+    def of(
+        self, group: Group, chunk: Chunk
+    ) -> tuple[Hyperparameters, medjax.WorkerData, medjax.WorkerData, Any]:
+        """Return a chunk's hyper-parameters, workers' data, those measured, and held-out data.
 
         Raises:
             TooLarge: if the data don't fit the memory.
@@ -41,15 +43,23 @@ class Inputs:
         if self._mesh is not None:
             runs = (sharding.GRID,) if by == "seed" else (None, sharding.GRID)
             where = NamedSharding(self._mesh, PartitionSpec(*runs))
-        workers = self._workers_of(group, chunk.seeds, sharding.GRID if by == "seed" else None)
+        workers, measured = self._workers_of(
+            group, chunk.seeds, sharding.GRID if by == "seed" else None
+        )
         placed = jax.tree.map(lambda x: jax.device_put(x, where), values(group, chunk))
-        return placed, workers, self._held_out_of(group)
+        return placed, workers, measured, self._held_out_of(group)
 
-    def _workers_of(self, group: Group, seeds: np.ndarray, axis: str | None) -> medjax.WorkerData:
+    def _workers_of(
+        self, group: Group, seeds: np.ndarray, axis: str | None
+    ) -> tuple[medjax.WorkerData, medjax.WorkerData]:
         if self._group is not group or self._seeds != seeds.tolist():
             self._workers = None  # free the memory first
             indices = jax.tree.map(lambda x: x[seeds], group.indices)
-            self._workers = worker_data(group.task, indices, self._mesh, axis)
+            data = worker_data(group.task, indices, self._mesh, axis)
+            some = to_be_measured(group.task.config, indices, [group.seeds[k] for k in seeds])
+            all_of_it = some is indices
+            measured = data if all_of_it else worker_data(group.task, some, self._mesh, axis)
+            self._workers = (data, measured)
             self._group, self._seeds = group, seeds.tolist()
         return self._workers
 

@@ -20,6 +20,7 @@ _CACHED_NUMBERS = 1 << 23
 # Nor do more small runs than this gain anything; a sweep that is killed loses a chunk.
 _MOST_SIDE_BY_SIDE = 64
 _MOST_EXAMPLES = 8192  # of one run: medjax takes more of them in turns
+_MOST_MEASURED = 1 << 26  # activations of one run: likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,8 +148,12 @@ def _numbers_per_run(group: Group) -> int:
     held_out = max(len(labels) for _, labels in task.held_out.values())
     forward = jax.make_jaxpr(task.model.apply)(task.like, task.train[0][:1])
     each = sum(v.aval.size for eqn in forward.eqns for v in eqn.outvars)
-    examples = max(min(n * rows, max(rows, _MOST_EXAMPLES)), held_out)
-    return n * task.num_params + each * examples
+    size = task.config.batch_size
+    batch, most = rows if size == "full" else int(size), task.config.eval_examples
+    measured = rows if most == "all" else min(rows, int(most))
+    trained, measured = (min(n * x, max(x, _MOST_EXAMPLES)) for x in (batch, measured))
+    activations = max(each * trained, min(each * max(measured, held_out), _MOST_MEASURED))
+    return n * task.num_params + activations
 
 
 def _data_bytes(group: Group, num_seeds: int) -> int:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Int
 
 import medjax
 from medjax import sharding
@@ -31,26 +31,31 @@ NONFINITE = "nonfinite_workers"
 
 
 class Program(NamedTuple):
-    """Three functions, to be compiled; a run's state is of the kind that medjax has.
+    """Functions to be compiled; a run's state is of the kind that medjax has.
 
     Attributes:
         init: of hyper-parameters.
         advance: of (state, hyper-parameters, workers' data, number of steps).
-        evaluate: of (state, workers' data, held-out data).
+        begin: of (state, the workers' data to measure, held-out data) to the totals before a
+            measurement.
+        measure: of (totals, state, workers' data, held-out data, the number of turns so far, how
+            many more to take) to the totals, the metrics, and how many turns are left.
     """
 
     init: Callable[..., Any]
     advance: Callable[..., Any]
-    evaluate: Callable[..., Any]
+    begin: Callable[..., Any]
+    measure: Callable[..., Any]
 
 
 class Compiled(NamedTuple):
     """A program for arguments of certain shapes.
 
     Attributes:
-        program: its compiled functions; `advance` takes over the memory of the state.
+        program: its compiled functions; `advance` takes over the memory of the state, and
+            `measure` that of the totals.
         seconds: what compiling took.
-        num_bytes: the most memory that any of the three takes, its arguments included.
+        num_bytes: the most memory that any of them takes, its arguments included.
     """
 
     program: Program
@@ -101,16 +106,16 @@ def one_run(task: Task) -> Program:
     ) -> medjax.SimulationState:
         return simulation(values, workers).advance(state, workers, num_steps)
 
-    def evaluate(
-        state: medjax.SimulationState, workers: medjax.WorkerData, held_out: Any
-    ) -> dict[str, Float[Array, ""] | Bool[Array, " n"]]:
-        # What is measured doesn't depend on how the parameters move, nor on who only pretends.
-        metrics = medjax.simulation(objective, optax.identity()).evaluate(state, workers, held_out)
-        if backdoor.PART in held_out:
-            metrics[backdoor.SUCCESS] = metrics.pop(f"{backdoor.PART}_accuracy")
-        return metrics
+    # What is measured doesn't depend on how the parameters move, nor on who only pretends.
+    parts = medjax.simulation(objective, optax.identity())
 
-    return Program(init, advance, evaluate)
+    def measure(*inputs: Any) -> tuple[Any, dict[str, Array], Int[Array, ""]]:
+        totals, metrics, left = parts.measure(*inputs)
+        if backdoor.PART in task.held_out:
+            metrics[backdoor.SUCCESS] = metrics.pop(f"{backdoor.PART}_accuracy")
+        return totals, metrics, left
+
+    return Program(init, advance, parts.begin, measure)
 
 
 def many_runs(
@@ -159,7 +164,10 @@ def many_runs(
     return Program(
         init=each(over_both(one.init, 2), runs),
         advance=each(over_both(one.advance, 2, 2, 1, 0), runs, runs, data, every),
-        evaluate=each(over_both(one.evaluate, 2, 1, 0), runs, data, every),
+        begin=each(over_both(one.begin, 2, 1, 0), runs, data, every),
+        measure=each(
+            over_both(one.measure, 2, 2, 1, 0, 0, 0), runs, runs, data, every, every, every
+        ),
     )
 
 
@@ -167,6 +175,7 @@ def compile_program(
     program: Program,
     values: Hyperparameters,
     workers: medjax.WorkerData,
+    measured: medjax.WorkerData,
     held_out: Any,
     done: dict[Hashable, Any] | None = None,
     mesh: Mesh | None = None,
@@ -177,9 +186,10 @@ def compile_program(
         program: what to compile.
         values: hyper-parameters.
         workers: the workers' data.
+        measured: those of them that are measured.
         held_out: the held-out data.
         done: what other programs were compiled to, to which this one's is added. Those that differ
-            only in the rule or the attack often have the same `init` and `evaluate`; those that
+            only in the rule or the attack often have the same `init` and `measure`; those that
             differ only in who has which data are the same.
         mesh: the devices that the workers are spread over; None for one.
     """
@@ -208,9 +218,17 @@ def compile_program(
         advance = pool.submit(compile_once, advance.lower(state, values, workers, jnp.int32(0)))
         # Where each of several processes has it.
         everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-        evaluate = jax.jit(program.evaluate, out_shardings=everywhere)
-        evaluate = pool.submit(compile_once, evaluate.lower(state, workers, held_out))
-        compiled = Program(init.result(), advance.result(), evaluate.result())
+        begin = jax.jit(program.begin, out_shardings=everywhere)
+        begin = pool.submit(compile_once, begin.lower(state, measured, held_out))
+        totals = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+            jax.eval_shape(program.begin, state, measured, held_out),
+        )
+        zero = jnp.int32(0)
+        measure = jax.jit(program.measure, donate_argnums=0, out_shardings=everywhere)
+        measure = measure.lower(totals, state, measured, held_out, zero, zero)
+        measure = pool.submit(compile_once, measure)
+        compiled = Program(*(each.result() for each in (init, advance, begin, measure)))
     return Compiled(compiled, time.perf_counter() - start, max(map(_num_bytes, compiled)))
 
 

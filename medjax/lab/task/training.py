@@ -1,12 +1,13 @@
-"""Driving a simulation from the host: chunks of steps, measurements, and a clean stop."""
+"""Driving a simulation from the host: chunks of steps, measurements in turns, a clean stop."""
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,6 +22,8 @@ from medjax.lab.task.program import NONFINITE, Compiled
 
 # The longest that the host leaves the device alone: how often progress moves and Ctrl-C is heard.
 _SECONDS_PER_CHUNK = 0.3
+# A run that is stopped is measured once more, unless that takes longer.
+_SECONDS_AFTER_STOP = 8.0
 
 
 @dataclass
@@ -57,30 +60,37 @@ def stop_on_signal() -> Iterator[Stop]:
 
 @dataclass
 class Clock:
-    """The time that a run has taken so far."""
+    """The time that a run has taken so far.
+
+    Attributes:
+        compile_seconds: for compiling.
+        train_seconds: for the steps alone, `steps_timed` of them.
+        seconds_per_measurement: what the last took, or will take; None before it has begun.
+    """
 
     compile_seconds: float = 0.0
     train_seconds: float = 0.0
     steps_timed: int = 0
-    begun: float = field(default_factory=time.perf_counter)
+    seconds_per_measurement: float | None = None
 
     @property
     def steps_per_second(self) -> float | None:
         """The speed of the training steps alone; None before the first chunk."""
         return self.steps_timed / self.train_seconds if self.train_seconds else None
 
-    def seconds_left(self, steps: int) -> float:
-        """For more steps like those so far, the measurements between them included."""
-        return (time.perf_counter() - self.begun) * steps / self.steps_timed
+    def seconds_left(self, steps: int, eval_every: int) -> float:
+        """For more steps like those so far, and the measurements between them."""
+        rate, each = self.steps_per_second, self.seconds_per_measurement or 0.0
+        return (steps / rate if rate else 0.0) + each * math.ceil(steps / eval_every)
 
 
 @dataclass
 class Progress:
-    """The state of a run after a chunk of steps, with a measurement if there has just been one.
+    """The state of a run after a chunk of steps, with a measurement if one has just ended.
 
-    `nonfinite` tells of each worker whether it sends NaN or ±∞, and `last` whether this is where
-    the run ends, on which its processes have agreed. The state is the next chunk's to
-    overwrite: who keeps it makes a copy.
+    `measuring` is the share of a measurement under way that is done, and `nonfinite` tells of each
+    worker whether it sends NaN or ±∞; `last` says whether this is where the run ends, on which its
+    processes have agreed. The state is the next chunk's to overwrite: who keeps it makes a copy.
     """
 
     step: int
@@ -88,6 +98,7 @@ class Progress:
     state: PyTree
     metrics: dict[str, np.ndarray] | None = None
     nonfinite: np.ndarray | None = None
+    measuring: float | None = None
     last: bool = False
 
     def added_to(self, rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
@@ -102,10 +113,38 @@ class Progress:
         return {name: [*rows.get(name, []), value] for name, value in row.items()}
 
 
+class Rehearsal(NamedTuple):
+    """The seconds that a step takes, and a measurement."""
+
+    step: float
+    measurement: float
+
+
+def rehearse(
+    compiled: Compiled,
+    values: Hyperparameters,
+    workers: medjax.WorkerData,
+    measured: medjax.WorkerData,
+    held_out: Any,
+) -> Rehearsal:
+    """Time a step and a turn of a measurement, whose results nobody keeps."""
+    program = compiled.program
+    state = program.init(values)
+    begin = time.perf_counter()
+    state = jax.block_until_ready(program.advance(state, values, workers, np.int32(1)))
+    step = time.perf_counter() - begin
+    totals = program.begin(state, measured, held_out)
+    begin = time.perf_counter()
+    *_, left = program.measure(totals, state, measured, held_out, np.int32(0), np.int32(1))
+    turns = 1 + int(np.ravel(left)[0])
+    return Rehearsal(step, turns * (time.perf_counter() - begin))
+
+
 def train(
     compiled: Compiled,
     values: Hyperparameters,
     workers: medjax.WorkerData,
+    measured: medjax.WorkerData,
     held_out: Any,
     *,
     steps: int,
@@ -117,34 +156,56 @@ def train(
     """Run and measure in turns, until the last step or until `stop` is requested.
 
     The first measurement is before the first step, or, of a run that goes on from a checkpoint, the
-    first after that. The last is always at the step where the run ends. If the program is that of
-    several runs, then all of them run side by side, and metrics are arrays. To what the program
-    measures are added `bits_up` and `bits_down`, those sent until then if each step takes so many.
+    first after that. The last is at the step where the run ends, unless the run is stopped and
+    measuring takes long. If the program is that of several runs, then all of them run side by side,
+    and metrics are arrays. To what the program measures are added `bits_up` and `bits_down`, those
+    sent until then if each step takes so many.
     """
     program, clock = compiled.program, Clock(compiled.seconds)
     state = program.init(values)
 
-    def measure() -> Progress:
-        # All in one go: a GPU would be waited for as many times as there are metrics.
-        found = dict(jax.device_get(program.evaluate(state, workers, held_out)))
-        nonfinite = found[NONFINITE]
-        found[NONFINITE] = nonfinite.sum(axis=-1)
-        for name, each in bits._asdict().items():
-            found[f"bits_{name}"] = np.full(
-                found["train_loss"].shape, step * np.asarray(each, float)
+    def measure() -> Iterator[Progress]:
+        """Measure; the metrics come with the last, unless stopped."""
+        begun = time.perf_counter()
+        totals = program.begin(state, measured, held_out)
+        done, count = 0, 1
+        while True:
+            inputs = (state, measured, held_out, np.int32(done), np.int32(count))
+            totals, *found = program.measure(totals, *inputs)
+            # All in one go: a GPU would be waited for as many times as there are metrics.
+            metrics, left = jax.device_get(found)
+            done, left = done + count, int(np.ravel(left)[0])
+            if not left and done == 1:
+                clock.seconds_per_measurement = time.perf_counter() - begun
+                break
+            # Agreed, so that the processes of a run take equally many turns.
+            seconds, stopped = processes.agreed(time.perf_counter() - begun, stop.requested)
+            each = seconds / done
+            clock.seconds_per_measurement = each * (done + left)
+            if not left:
+                break
+            if stopped and each * left > _SECONDS_AFTER_STOP:
+                return
+            count = min(left, max(1, int(_SECONDS_PER_CHUNK / each)))
+            yield Progress(step, clock, state, measuring=done / (done + left))
+        nonfinite = metrics[NONFINITE]
+        metrics = metrics | {NONFINITE: nonfinite.sum(axis=-1)}
+        for name, sent in bits._asdict().items():
+            metrics[f"bits_{name}"] = np.full(
+                metrics["train_loss"].shape, step * np.asarray(sent, float)
             )
-        return Progress(step, clock, state, found, nonfinite)
+        yield Progress(step, clock, state, metrics, nonfinite)
 
-    step = measured = 0
+    step = measured_at = 0
     if start is None:
-        yield measure()
+        yield from measure()
     else:
         step, state = start.step, restored(state, start)
-        measured = step - step % eval_every
+        measured_at = step - step % eval_every
     ending = False
     while step < steps and not ending:
         rate = clock.steps_per_second or 1 / _SECONDS_PER_CHUNK
-        next_measurement = min(measured + eval_every, steps)
+        next_measurement = min(measured_at + eval_every, steps)
         length = min(max(1, int(rate * _SECONDS_PER_CHUNK)), next_measurement - step)
         begin = time.perf_counter()
         state = jax.block_until_ready(program.advance(state, values, workers, np.int32(length)))
@@ -155,8 +216,15 @@ def train(
         clock.train_seconds += seconds
         clock.steps_timed += length
         step += length
-        if step == next_measurement or ending:
-            measured = step
-            yield replace(measure(), last=ending or step == steps)
-        else:
+        last = ending or step == steps
+        if step < next_measurement and not ending:
             yield Progress(step, clock, state)
+            continue
+        measured_at, found = step, False
+        if not ending or (clock.seconds_per_measurement or 0) <= _SECONDS_AFTER_STOP:
+            for progress in measure():
+                found = progress.metrics is not None
+                yield replace(progress, last=last and found)
+        if not found:  # the state may be kept
+            ending = True
+            yield Progress(step, clock, state, last=True)

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -78,6 +78,34 @@ def _seat(parts: list[np.ndarray], config: Settings, seed: int) -> list[np.ndarr
     return [parts[i] for i in np.random.default_rng([seed, 1]).permutation(len(parts))]
 
 
+def to_be_measured(
+    config: Settings, indices: medjax.WorkerData, seeds: Sequence[int]
+) -> medjax.WorkerData:
+    """Choose the examples that are measured: of each worker all, or so many, drawn by the seed.
+
+    Args:
+        config: says how many.
+        indices: of all examples, (S, n, m), and sizes (S, n).
+        seeds: S of them.
+
+    Returns:
+        Indices (S, n, N), in the same form; those of a worker with fewer are padded as before.
+    """
+    most = config.eval_examples
+    if most == "all" or int(most) >= indices.examples.shape[-1]:
+        return indices
+    count = int(most)
+    chosen = np.empty((*indices.sizes.shape, count), indices.examples.dtype)
+    for k, seed in enumerate(seeds):
+        rng = np.random.default_rng([seed, 2])
+        for worker, size in enumerate(indices.sizes[k]):
+            rows = np.arange(count)  # of few examples all, and what pads them
+            if size > count:
+                rows = np.sort(rng.choice(size, count, replace=False))
+            chosen[k, worker] = indices.examples[k, worker, rows]
+    return replace(indices, examples=chosen, sizes=np.minimum(indices.sizes, count))
+
+
 def worker_data(
     task: Task,
     indices: medjax.WorkerData,
@@ -139,12 +167,14 @@ class Setup:
         task: the task.
         values: the run's hyper-parameters.
         workers: each worker's training examples.
+        measured: those of them that are measured.
         sizes: those of the data set and of the workers, for the record.
     """
 
     task: Task
     values: Hyperparameters
     workers: medjax.WorkerData
+    measured: medjax.WorkerData
     sizes: dict[str, Any]
 
 
@@ -157,11 +187,16 @@ def build(config: Settings, mesh: Mesh | None = None) -> Setup:
     """
     check(config)
     task = prepare(config, load_data(config.dataset))
-    indices = jax.tree.map(lambda x: x[0], share_out(task, [config.seed]))
+    shares = share_out(task, [config.seed])
+    some = to_be_measured(config, shares, [config.seed])
+    indices = jax.tree.map(lambda x: x[0], shares)
+    to_measure = indices if some is shares else jax.tree.map(lambda x: x[0], some)
     sizes = indices.sizes.tolist()
+    workers = worker_data(task, indices, mesh)
     return Setup(
         task,
         hyperparameters(config, task.num_params),
-        worker_data(task, indices, mesh),
+        workers,
+        workers if to_measure is indices else worker_data(task, to_measure, mesh),
         task.sizes | {"smallest_worker": min(sizes), "largest_worker": max(sizes)},
     )

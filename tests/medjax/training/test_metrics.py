@@ -55,13 +55,13 @@ def in_turns(data: Any, mesh: Any = None, at_a_time: int = 2) -> tuple[int, Any]
     """Return the number of turns, and the metrics by a host that takes some at a time."""
     parts = medjax.simulation(objective, medjax.mean_sgd(0.1), mesh=mesh)
     inputs = (parts.init(PARAMS, 0), data, {"test": TEST, "validation": TEST})
-    turns = parts.measuring.turns(*inputs)
-    totals, metrics = parts.measuring.begin(*inputs), {}
-    advance = jax.jit(parts.measuring.advance)
-    for first in range(0, turns, at_a_time):
-        count = min(at_a_time, turns - first)
-        totals, metrics = advance(totals, *inputs, first, count)
-    return turns, metrics
+    measure, totals, done = jax.jit(parts.measure), parts.begin(*inputs), 1
+    totals, metrics, left = measure(totals, *inputs, 0, 1)
+    while left:
+        count = min(at_a_time, int(left))
+        totals, metrics, left = measure(totals, *inputs, done, count)
+        done += count
+    return done, metrics
 
 
 # All at once; 3 of at most 7 rows and of 5 test examples; one after the other, for 8 columns each.
@@ -96,7 +96,6 @@ def test_the_memory_of_measuring_does_not_grow_with_the_data():
     data = medjax.stack_workers(examples, np.split(np.arange(20_000), 2))
     parts = medjax.simulation(network, medjax.mean_sgd(0.1))
     inputs = (jax.eval_shape(parts.init, params, jax.random.key(0)), data, {"test": examples})
-    assert parts.measuring.turns(*inputs) > 2
     found = jax.jit(parts.evaluate).lower(*inputs).compile().memory_analysis()
     assert found.temp_size_in_bytes < 2**30
 
