@@ -154,9 +154,13 @@ class _Turns:
         kinds = [self._train]
         kinds += [functools.partial(self._test, name) for name in self._held_out]
         if self._at_once:
-            for kind in kinds:
-                totals = kind(totals, jnp.int32(0))
-            return totals
+
+            def every(totals: Totals) -> Totals:
+                for kind in kinds:
+                    totals = kind(totals, jnp.int32(0))
+                return totals
+
+            return jax.jit(every)(totals)  # a map over devices can't close over what is batched
         starts = [0, *self._ends[:-1]]
 
         def one(turn: Array, totals: Totals) -> Totals:

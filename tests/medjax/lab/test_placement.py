@@ -19,15 +19,17 @@ def leaves(tree):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The arguments of all calls, each made while nothing may be copied but their steps' number."""
+    """The arguments of all calls, each made while only numbers of steps and turns are copied."""
     made = []
 
     def guarded(name, function):
         wanted, _ = function.input_shardings
 
         def call(*arguments):
-            if name == "advance":
-                arguments = (*arguments[:-1], jax.device_put(arguments[-1], wanted[-1]))
+            counts = {"advance": 1, "measure": 2}.get(name, 0)
+            for k in range(len(arguments) - counts, len(arguments)):
+                placed = jax.device_put(arguments[k], wanted[k])
+                arguments = (*arguments[:k], placed, *arguments[k + 1 :])
             for x, where in zip(leaves(arguments), leaves(wanted), strict=True):
                 # None if there is none, or if the program doesn't use it.
                 assert where is None or x.sharding.is_equivalent_to(where, x.ndim)
@@ -59,7 +61,7 @@ def calls(monkeypatch):
 def test_nothing_moves_in_a_run(flags, calls, tmp_path, no_picture):
     flags = (*flags, "--byzantine", "2") if "--attack" in flags else flags
     assert run.main([*QUICK, *flags, "--out", str(tmp_path / "run")]) == 0
-    assert {name for name, _ in calls} == {"init", "advance", "evaluate"}
+    assert {name for name, _ in calls} == {"init", "advance", "begin", "measure"}
 
 
 @pytest.mark.slow
@@ -77,11 +79,11 @@ def test_nothing_moves_in_a_run(flags, calls, tmp_path, no_picture):
 @pytest.mark.usefixtures("no_sweep_pictures")
 def test_nothing_moves_in_a_sweep(flags, workers, calls, tmp_path):
     assert sweep.main([*QUICK, *flags, "--out", str(tmp_path / "sweep")]) == 0
-    (_, evaluated), *_ = [call for call in calls if call[0] == "evaluate"]
-    x = evaluated[1].examples[0]
+    (_, measured), *_ = [call for call in calls if call[0] == "measure"]
+    x = measured[2].examples[0]
     # A device has its part alone, from the beginning.
     assert x.sharding.is_equivalent_to(NamedSharding(x.sharding.mesh, workers), x.ndim)
     parts = x.sharding.mesh.shape[sharding.WORKERS]
     assert x.shape[1] == -(-10 // parts) * parts
-    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(evaluated[2]))
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(measured[3]))
     assert np.isfinite(np.asarray(x)).all()

@@ -219,7 +219,7 @@ def test_sweep_over_attacks(tmp_path, monkeypatch, capsys):
         [c.program for c in compiled[k : k + 2]] for k in (0, 2)
     )
     assert mean.init is median.init
-    assert mean.evaluate is median.evaluate
-    assert mean_attacked.evaluate is median_attacked.evaluate
-    assert mean.evaluate is not mean_attacked.evaluate  # of 10 honest workers, or of 9
+    assert mean.measure is median.measure
+    assert mean_attacked.measure is median_attacked.measure
+    assert mean.measure is not mean_attacked.measure  # of 10 honest workers, or of 9
     assert len({id(c.program.advance) for c in compiled}) == 4

@@ -231,13 +231,13 @@ def test_examples_and_held_out_data_are_placed_once(group):
     inputs, chunks = Inputs(), make_chunks(group, 4)
     made = [inputs.of(group, chunk) for chunk in chunks]
     assert len({tuple(chunk.seeds) for chunk in chunks}) == 2
-    assert len({id(workers) for _, workers, _ in made}) == 2
-    assert len({id(held_out) for _, _, held_out in made}) == 1
+    assert len({id(workers) for _, workers, *_ in made}) == 2
+    assert len({id(held_out) for *_, held_out in made}) == 1
     # Another program's are those of this one if they are equal.
     axes = {"rule": ["mean"], "validation": [0.1, 0]}
     same, other = make_groups(grid.expand(DIGITS | axes), {"digits": load("digits")})
-    _, workers, held_out = inputs.of(same, make_chunks(same, 1)[0])
-    assert held_out is made[0][2]
+    _, workers, _, held_out = inputs.of(same, make_chunks(same, 1)[0])
+    assert held_out is made[0][-1]
     assert workers is not made[-1][1]
     np.testing.assert_array_equal(held_out["test"][1], same.task.held_out["test"][1])
-    assert inputs.of(other, make_chunks(other, 1)[0])[2].keys() == {"test"}
+    assert inputs.of(other, make_chunks(other, 1)[0])[-1].keys() == {"test"}

@@ -62,7 +62,7 @@ def test_every_name_is_a_value_of_an_axis(axis):
     for group in groups:
         assert group.runs.shape == (2, 2)
         (chunk,) = make_chunks(group, 4)
-        values, data, _ = Inputs().of(group, chunk)
+        values, data, *_ = Inputs().of(group, chunk)
         program = many_runs(group.task)
         state = jax.eval_shape(program.init, values)
         after = jax.eval_shape(program.advance, state, values, data, jnp.int32(1))
