@@ -72,7 +72,8 @@ def test_runs_are_those_of_a_cpu(chain: str, request: pytest.FixtureRequest):
     expected = final(chain)
     request.getfixturevalue("accelerated")
     assert_close(final(chain), expected)
-    assert_close(final(chain, worker_chunk=4), expected)
+    if chain in ("noisy_sign", "random votes", "qsgd"):  # which draw in chunks
+        assert_close(final(chain, worker_chunk=4), expected)
 
 
 def test_chunks_are_bounded_by_memory(monkeypatch: pytest.MonkeyPatch):

@@ -31,9 +31,12 @@ def quadratic(x: Any, a: Any) -> Any:
 
 
 def run(optimizer: Any, num_steps: int = 3, data: Any = DATA, **settings: Any) -> Any:
-    return medjax.simulate(
-        quadratic, START, data, optimizer, num_steps=num_steps, eval_every=1, key=4, **settings
+    train = jax.jit(
+        lambda data: medjax.simulate(
+            quadratic, START, data, optimizer, num_steps=num_steps, eval_every=1, key=4, **settings
+        )
     )
+    return train(data)
 
 
 def norms(g: np.ndarray) -> dict[str, float]:

@@ -50,9 +50,12 @@ def run(optimizer: Any, num_steps: int = 3, start: Any = START, **settings: Any)
     dtype = jnp.result_type(float)
     data = medjax.stack_workers((INPUTS.astype(dtype), TARGETS.astype(dtype)), PARTS)
     params = jax.tree.map(lambda x: jnp.asarray(x, dtype), start)
-    return medjax.simulate(
-        least_squares, params, data, optimizer, num_steps=num_steps, key=5, **settings
+    train = jax.jit(
+        lambda params, data: medjax.simulate(
+            least_squares, params, data, optimizer, num_steps=num_steps, key=5, **settings
+        )
     )
+    return train(params, data)
 
 
 @pytest.mark.parametrize("num_local", [1, 2, 5])
