@@ -1,4 +1,4 @@
-"""How much to compute at a time: of how many workers, and of how many of their examples."""
+"""The amount to compute at a time: of how many workers, and of how many of their examples."""
 
 import math
 from typing import NamedTuple

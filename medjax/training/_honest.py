@@ -1,4 +1,4 @@
-"""Who of the workers is honest, as far as a run's state tells."""
+"""The honest workers, as far as a run's state tells them."""
 
 from typing import Any, NamedTuple
 

@@ -33,7 +33,7 @@ _MEDIAN_NUMBERS = 1 << 26
 
 
 class Totals(NamedTuple):
-    """What the turns have added up so far.
+    """The sums of the turns so far.
 
     Attributes:
         metrics: the h honest workers' averages over their examples, by name.
