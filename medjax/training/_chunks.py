@@ -14,8 +14,14 @@ from medjax.objectives import Objective
 from medjax.training._local import Local, count, evaluate_examples, num_rows
 
 # On a CPU, a vmap over more examples than this runs in chunks of workers, down to one worker:
-# beyond it activations fall out of cache. (The activations of one worker's examples have to fit.)
+# beyond it activations fall out of cache.
 _EXAMPLES_PER_CHUNK = 8192
+
+# Where an example has more activations than the first of these, as in convolutional networks, the
+# second is how many a CPU computes at a time, one worker after another: 8 MiB of float32, of a
+# cache of some MiB. A CNN takes a third to 0.4 of the time of a vmap.
+_MANY_PER_EXAMPLE = 1 << 13
+_CACHED_NUMBERS = 1 << 21
 
 # So many numbers of gradients, 64 MiB of float32, exist at a time on a CPU where the rule doesn't
 # need all. Smaller chunks are slower, as the matrix products of a few workers are small.
@@ -65,7 +71,7 @@ def training_slices(objective: Objective, params: PyTree, local: Local) -> Slice
     """Cut each worker's examples, so that measuring all workers' slices is a turn."""
     rows = num_rows(local.examples)
     each = max(1, _num_activations(objective, params, local) // rows)
-    return _slices(rows, min(_NUMBERS_IN_TURN // (each * count(local)), _NUMBERS_MEASURED // each))
+    return cut_rows(rows, min(_NUMBERS_IN_TURN // (each * count(local)), _NUMBERS_MEASURED // each))
 
 
 def held_out_slices(objective: Objective, params: PyTree, batch: PyTree, state: PyTree) -> Slices:
@@ -74,10 +80,11 @@ def held_out_slices(objective: Objective, params: PyTree, batch: PyTree, state: 
     local = Local(batch, jnp.int32(rows), None, state)
     one = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[None], tree), local)
     each = max(1, _num_activations(objective, params, one) // rows)
-    return _slices(rows, _NUMBERS_MEASURED // each)
+    return cut_rows(rows, _NUMBERS_MEASURED // each)
 
 
-def _slices(rows: int, most: int) -> Slices:
+def cut_rows(rows: int, most: int) -> Slices:
+    """Cut rows into even slices of at most so many."""
     number = -(-rows // max(1, most))
     return Slices(number, -(-rows // number), rows)
 
@@ -98,18 +105,39 @@ def activation_chunk(objective: Objective, params: PyTree, local: Local) -> Chun
     """Return how many workers' activations may exist at a time, where all gradients are kept."""
     each = _num_activations(objective, params, local)
     return Chunk(
-        max(1, _EXAMPLES_PER_CHUNK // num_rows(local.examples)),
+        _workers_in_cache(each, num_rows(local.examples)),
         max(1, _NUMBERS_ON_ACCELERATOR // each),
     )
+
+
+def _workers_in_cache(each: int, rows: int) -> int:
+    """Return how many workers of so many activations and examples a CPU takes at a time."""
+    many = each > _MANY_PER_EXAMPLE * rows and each > _CACHED_NUMBERS
+    return 1 if many else max(1, _EXAMPLES_PER_CHUNK // rows)
+
+
+def rows_at_a_time(objective: Objective, params: PyTree, local: Local) -> Chunk:
+    """Return how many of each worker's examples may have activations at a time."""
+    rows = num_rows(local.examples)
+    each = max(1, _num_activations(objective, params, local) // rows)
+    cpu = _examples_in_cache(each, params) if each > _MANY_PER_EXAMPLE else rows
+    return Chunk(cpu, max(1, _NUMBERS_ON_ACCELERATOR // each)).up_to(rows)
+
+
+def _examples_in_cache(each: int, params: PyTree) -> int:
+    """Return how many examples of many activations each a CPU takes at a time."""
+    # Adding up gradients must not take longer than computing them.
+    enough = max(_CACHED_NUMBERS, 2 * sum(leaf.size for leaf in jax.tree.leaves(params)))
+    return max(1, enough // each)
 
 
 def gradient_chunk(objective: Objective, params: PyTree, local: Local) -> Chunk:
     """Return how many workers' gradients may exist at a time, with their activations."""
     size = max(1, sum(leaf.size for leaf in jax.tree.leaves(params)))
     each = size + _num_activations(objective, params, local)
-    examples = num_rows(local.examples)
+    most = _workers_in_cache(each - size, num_rows(local.examples))
     return Chunk(
-        max(1, min(_EXAMPLES_PER_CHUNK // examples, _NUMBERS_PER_CHUNK // size)),
+        max(1, min(most, _NUMBERS_PER_CHUNK // size)),
         max(1, _NUMBERS_ON_ACCELERATOR // each),
     )
 
@@ -122,8 +150,10 @@ def fastest_chunk(objective: Objective, params: PyTree, local: Local) -> Chunk:
 
 def example_chunk(objective: Objective, params: PyTree, local: Local) -> Chunk:
     """Return how many examples of all workers' to take at a time, for one gradient of them all."""
-    each = _num_activations(objective, params, local) // num_rows(local.examples)
-    return Chunk(_EXAMPLES_PER_CHUNK, max(1, _NUMBERS_ON_ACCELERATOR // max(1, each)))
+    each = max(1, _num_activations(objective, params, local) // num_rows(local.examples))
+    many = each > _MANY_PER_EXAMPLE
+    cpu = _examples_in_cache(each, params) if many else _EXAMPLES_PER_CHUNK
+    return Chunk(cpu, max(1, _NUMBERS_ON_ACCELERATOR // each))
 
 
 def _even_part(n: int, limit: int) -> int:

@@ -1,5 +1,6 @@
 """The workers' gradients: all of them, some of them, or only their weighted sum."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from medjax._engine.mesh import over_shards
 from medjax._engine.precision import at_least_float32
 from medjax._engine.stacked import PyTree, Updates
 from medjax.objectives import Objective
-from medjax.training._chunks import activation_chunk, example_chunk
+from medjax.training._chunks import activation_chunk, cut_rows, example_chunk, rows_at_a_time
 from medjax.training._local import Local, count, evaluate_examples, num_rows
 
 
@@ -93,10 +94,41 @@ def worker_gradient(
         counts: which rows count; None for the first `local.sizes`. Whichever do, their sum is
             divided by `local.sizes`: averages over parts of a batch add up to that over all of it.
     """
+    rows = num_rows(local.examples, axis=0)
     if counts is None:
-        rows = jnp.arange(num_rows(local.examples, axis=0), dtype=local.sizes.dtype)
-        counts = rows < local.sizes
+        counts = jnp.arange(rows, dtype=local.sizes.dtype) < local.sizes
+    # What is drawn, or what a state becomes, belongs to the batch as a whole.
+    if local.keys is not None or local.states is not None:
+        return _gradient(objective, params, local, counts)
+    stacked = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[None], tree), local)
+    chunk = rows_at_a_time(objective, params, stacked)
+    in_slices = functools.partial(_gradient_in_slices, objective)
+    return by_chunk(in_slices, chunk, params, local, counts)
 
+
+def _gradient_in_slices(
+    objective: Objective, size: int, params: PyTree, local: Local, counts: Bool[Array, " m"]
+) -> LocalGradients:
+    """Add up the gradients of slices of the batch, in float32 at least."""
+    slices = cut_rows(len(counts), size)
+    if slices.number == 1:
+        return _gradient(objective, params, local, counts)
+    like = jax.eval_shape(functools.partial(_gradient, objective), params, local, counts)
+
+    def add(k: Array, total: LocalGradients) -> LocalGradients:
+        examples = jax.tree.map(lambda x: slices.cut(x, k), local.examples)
+        some = slices.of(k)[0] & slices.cut(counts, k)
+        part = _gradient(objective, params, local._replace(examples=examples), some)
+        return jax.tree.map(lambda x, y: x + y.astype(x.dtype), total, part)
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, at_least_float32(x.dtype)), like)
+    total = lax.fori_loop(0, slices.number, add, zeros)
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), total, like)
+
+
+def _gradient(
+    objective: Objective, params: PyTree, local: Local, counts: Bool[Array, " m"]
+) -> LocalGradients:
     def average(values: Array) -> Array:
         total = jnp.sum(jnp.where(counts, values, 0))
         return total / jnp.maximum(local.sizes, 1).astype(total.dtype)

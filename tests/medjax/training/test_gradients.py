@@ -68,6 +68,37 @@ def test_the_gradient_of_the_mean(examples_per_chunk: int, monkeypatch: pytest.M
         assert_close(gradient(LOCAL, weights), expected(weights))
 
 
+# All examples of a worker at once; one, three or five of the seven at a time.
+@pytest.mark.parametrize("rows", [7, 1, 3, 5])
+def test_a_large_networks_gradients_are_added_up(rows: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_chunks, "_MANY_PER_EXAMPLE", 0)
+    each = _chunks._num_activations(objective, PARAMS, LOCAL) // 7
+    monkeypatch.setattr(_chunks, "_CACHED_NUMBERS", rows * each)
+    monkeypatch.setattr(_chunks, "_examples_in_cache", lambda each, params: rows)
+    found = jax.jit(lambda local: local_gradients(objective, PARAMS, local))(LOCAL)
+    for i, part in enumerate(PARTS):
+        assert_close(jax.tree.map(lambda x, i=i: x[i], found.updates), worker_gradient(part))
+    losses = objective(PARAMS, (INPUTS.astype(np.float32), LABELS))[0]
+    wanted = [np.asarray(losses)[part].mean() for part in PARTS]
+    np.testing.assert_allclose(found.metrics["loss"], wanted, rtol=1e-6)
+    mean = jax.jit(lambda local: weighted_gradient(objective, PARAMS, local, WEIGHTS))(LOCAL)
+    assert_close(mean, expected(WEIGHTS))
+
+
+def test_a_batch_is_not_cut_where_it_is_drawn_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_chunks, "_MANY_PER_EXAMPLE", 0)
+    monkeypatch.setattr(_chunks, "_examples_in_cache", lambda each, params: 1)
+    seen = []
+
+    def drawn(params: Any, batch: Any, key: Any) -> Any:
+        seen.append(len(batch[1]))
+        return objective(params, batch)
+
+    local = LOCAL._replace(keys=jax.random.split(jax.random.key(0), N))
+    jax.eval_shape(lambda local: local_gradients(drawn, PARAMS, local), local)
+    assert set(seen) == {7}
+
+
 def test_half_precision_gradients_are_rounded_once(monkeypatch: pytest.MonkeyPatch):
     # 600 chunks of 8 equal examples, each with 1/600 of the whole gradient. In bfloat16, with its
     # 8 bits, their sum would stop growing where 1/600 is below half a unit in the last place.
