@@ -61,7 +61,7 @@ KINDS: Mapping[str, Kind] = {
     "partitions": Kind("partition", "--partition", PARTITIONS),
     "noises": Kind("noise", "--noise", NOISES),
     "models": Kind("model", "--model", MODELS),
-    "datasets": Kind("dataset", "--dataset", SOURCES),
+    "datasets": Kind("data set", "--dataset", SOURCES),
     "augmentations": Kind("augmentation", "--augment", AUGMENTATIONS),
 }
 """Every kind of names by what `--kind` takes."""

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from medjax.lab.data.cache import Arrays, cached, fingerprint
-from medjax.lab.data.tfds_find import FORMAT, find, quiet, readable
+from medjax.lab.data.outside import quiet
+from medjax.lab.data.tfds_find import FORMAT, find, readable
 
-_CLIENTS = tuple(
+CLIENTS = tuple(
     f"{who}{suffix}" for who in ("writer", "client", "user", "author") for suffix in ("_id", "")
 )
 """Names of a feature that says whose an example is; the first that a set has is taken."""
@@ -137,7 +138,7 @@ def _keys(info: Any, shown: str) -> dict[str, str]:
             "image (Image of uint8) and one label (ClassLabel)"
         )
     keys = {"images": image, "labels": label}
-    client = next((name for name in _CLIENTS if name in has and has[name].shape == ()), None)
+    client = next((name for name in CLIENTS if name in has and has[name].shape == ()), None)
     return keys | ({"clients": client} if client else {})
 
 

@@ -81,15 +81,19 @@ def _explained(config: Settings) -> AbstractContextManager[None]:
     return own.explained({part.name: part.factory for part in own_parts(config)})
 
 
-def load_data(dataset: str | Part) -> Dataset:
+def load_data(dataset: str | Part, clients: str | None = None) -> Dataset:
     """Load a data set by its name, or make one's own.
+
+    Args:
+        dataset: the name, or what makes it.
+        clients: the column that says whose an example is; None for the usual.
 
     Raises:
         ValueError: if it isn't one.
         FileNotFoundError, ImportError: if it can't be had.
     """
     if isinstance(dataset, str):
-        return load(dataset)
+        return load(dataset, clients=clients)
     with own.explained({dataset.name: dataset.factory}):
         return checked(dataset.build(), str(dataset))
 

@@ -156,7 +156,7 @@ def build(config: Settings, mesh: Mesh | None = None) -> Setup:
         FileNotFoundError, ImportError: if the data can't be had.
     """
     check(config)
-    task = prepare(config, load_data(config.dataset))
+    task = prepare(config, load_data(config.dataset, config.clients))
     indices = jax.tree.map(lambda x: x[0], share_out(task, [config.seed]))
     sizes = indices.sizes.tolist()
     return Setup(
