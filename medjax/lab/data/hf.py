@@ -110,7 +110,7 @@ def _columns(found: Found, clients: str | None) -> _Columns:
     strings = [k for k, x in features.items() if _dtype(x) in ("string", "large_string")]
     numbers = [k for k, x in features.items() if _dtype(x).lstrip("u").startswith("int")]
     classes = [k for k, x in features.items() if isinstance(x, datasets.ClassLabel)]
-    pictures = [k for k, x in features.items() if isinstance(x, datasets.Image)]
+    pictures = [k for k, x in features.items() if _is_image(x)]
     scalars = [k for k in features if k in {*strings, *numbers, *classes}]
     if clients is not None and clients not in scalars:
         near = difflib.get_close_matches(clients, scalars, n=1)
@@ -159,6 +159,14 @@ def _dtype(feature: Any) -> str:
     return feature.dtype if isinstance(feature, datasets.Value) else ""
 
 
+def _is_image(feature: Any) -> bool:
+    """Tell images, also as files have them that other libraries wrote: their bytes and a path."""
+    import datasets
+
+    is_struct = isinstance(feature, dict) and _dtype(feature.get("bytes")) == "binary"
+    return is_struct or isinstance(feature, datasets.Image)
+
+
 def _kind(feature: Any) -> str:
     return _dtype(feature) or type(feature).__name__
 
@@ -195,6 +203,12 @@ def _decoded(found: Found, split: str, columns: _Columns) -> dict[str, np.ndarra
     Raises:
         ValueError: if it is empty, or its images aren't of 8 bits and one size.
     """
+    import datasets
+
+    with readable(found.shown, found.where):
+        images: Any = found.splits[split]
+        decoded = images.cast_column(columns.images, datasets.Image())
+    found = found._replace(splits={**found.splits, split: decoded})
     values: list[list[Any]] = [[] for _ in _present(columns)]
     for picture, *others in _rows(found, split, _present(columns)):
         image = _pixels(picture, found.shown)

@@ -1,9 +1,12 @@
 """Sets of Hugging Face: what is read of their images, texts, labels and clients."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Value
 from PIL import Image
@@ -53,6 +56,21 @@ def test_whole_numbers_are_labels_and_others_columns_too(write, made):
     features = {"id": Value("string"), "image": made.images["image"], "label": Value("int16")}
     data = load(write(features, {"train": values, "test": values}))
     assert data.train_y.tolist() == [k % 3 for k in range(12)]
+
+
+def test_files_that_pyarrow_writes(folder, made):
+    def png(k):
+        file = io.BytesIO()
+        Image.fromarray(made.pixels[k]).save(file, "PNG")
+        return {"bytes": file.getvalue(), "path": None}
+
+    (folder / "images").mkdir(parents=True)
+    for name, rows in made.splits.items():
+        table = pa.table({"img": [png(k) for k in rows], "labels": [k % 3 for k in rows]})
+        pq.write_table(table, folder / "images" / f"{name}.parquet")
+    data = load(f"hf:x@{folder / 'images'}")
+    assert made.numbers(data.train_x).tolist() == list(made.splits["train"])
+    assert made.numbers(data.test_x).tolist() == list(made.splits["test"])
 
 
 def test_grey_images_among_coloured_ones_get_three_channels(write, made):
