@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     common = {k: getattr(arguments, k) for k in ("workers", "steps", "batch_size", "dataset")}
     try:
         runs = grid.expand(AXES | {name: (value,) for name, value in common.items()})
-        groups = make_groups(runs, {arguments.dataset: load(arguments.dataset)})
+        groups = make_groups(runs, {(arguments.dataset, None): load(arguments.dataset)})
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     time_one_by_one = prepare_one_by_one(runs)

@@ -16,10 +16,10 @@ from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from medjax._engine.plain import accepts_key
-from medjax._engine.random import MaybeKey
+from medjax._engine.random import MaybeKey, stage_key
 from medjax._engine.stacked import PyTree
 
 Losses: TypeAlias = tuple[Float[Array, " B"], dict[str, Float[Array, " B"]]]
@@ -97,6 +97,49 @@ def language_modelling(
     [0.693 0.693] [0.5 1. ]
     """
     return _of_logits(apply, state, lambda x: x.mean(axis=-1))
+
+
+def augmented(objective: Objective, augment: Callable[[Any, Key[Array, ""]], Any]) -> Objective:
+    """Change the inputs of an objective at random in training; measuring sees them unchanged.
+
+    Args:
+        objective: an objective whose batch is a pair (inputs, labels).
+        augment: (inputs (B, ...), key) to inputs of the same shape. The key is the worker's and
+            the step's own.
+
+    Returns:
+        An objective of the same kind, which draws.
+
+    >>> import jax, jax.numpy as jnp
+    >>> plain = classification(lambda w, x: x @ w)
+    >>> objective = augmented(plain, lambda x, key: x + jax.random.normal(key, x.shape))
+    >>> batch = jnp.ones((2, 3)), jnp.array([0, 1])
+    >>> measured, _ = objective(jnp.eye(3), batch)
+    >>> trained, _ = objective(jnp.eye(3), batch, key=jax.random.key(0))
+    >>> print(measured.round(3), (trained != measured).all())
+    [1.099... 1.099...] True
+    """
+
+    def changed(batch: PyTree, key: MaybeKey) -> PyTree:
+        if key is None:
+            return batch
+        inputs, labels = batch
+        return augment(inputs, stage_key(key, "augment")), labels
+
+    if isinstance(objective, Stateful):
+        function = objective.function
+
+        def with_state(params: PyTree, state: PyTree, batch: PyTree, key: MaybeKey) -> Any:
+            return function(params, state, changed(batch, key), key)
+
+        return Stateful(with_state, objective.state)
+    draws = accepts_key(objective)
+
+    def with_key(params: PyTree, batch: PyTree, key: MaybeKey = None) -> Losses:
+        given = {"key": key} if draws else {}
+        return objective(params, changed(batch, key), **given)
+
+    return with_key
 
 
 def _of_logits(

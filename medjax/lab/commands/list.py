@@ -19,6 +19,7 @@ from rich.text import Text
 from medjax.attacks import ATTACKS
 from medjax.compressors import COMPRESSORS
 from medjax.lab.data import SOURCES
+from medjax.lab.models.augmentations import AUGMENTATIONS
 from medjax.lab.models.catalogue import MODELS
 from medjax.lab.settings import cli, parts, wording
 from medjax.lab.settings.config import GROUPS, SETTINGS
@@ -60,7 +61,8 @@ KINDS: Mapping[str, Kind] = {
     "partitions": Kind("partition", "--partition", PARTITIONS),
     "noises": Kind("noise", "--noise", NOISES),
     "models": Kind("model", "--model", MODELS),
-    "datasets": Kind("dataset", "--dataset", SOURCES),
+    "datasets": Kind("data set", "--dataset", SOURCES),
+    "augmentations": Kind("augmentation", "--augment", AUGMENTATIONS),
 }
 """Every kind of names by what `--kind` takes."""
 
@@ -129,10 +131,11 @@ def all_settings() -> Table:
 
 
 def table(kind: Kind) -> Table:
-    """Return all names of a kind, without columns in which all are alike."""
+    """Return all names of a kind, without columns in which all are alike, or the one is empty."""
     rows = [row(kind, name) for name in kind.table]
     made = Table(box=None, pad_edge=False, header_style="bold")
-    kept = [k for k in range(len(HEADINGS)) if len({r[k] for r in rows}) > 1]
+    told = rows if len(rows) > 1 else [*rows, ("",) * len(HEADINGS)]
+    kept = [k for k in range(len(HEADINGS)) if len({r[k] for r in told}) > 1]
     for k in kept:
         made.add_column(HEADINGS[k], no_wrap=k == 0)
     for cells in rows:

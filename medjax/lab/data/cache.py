@@ -1,7 +1,8 @@
 """Keep arrays that are slow to make in a file of the user's cache directory."""
 
+import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -20,6 +21,8 @@ def cached(
     stem: str,
     make: Callable[[], Arrays],
     is_valid: Callable[[Arrays], bool],
+    *,
+    compress: bool = True,
 ) -> Arrays:
     """Read arrays from the cache; make and keep them if they aren't there.
 
@@ -29,6 +32,7 @@ def cached(
         stem: the name of their file, without its ending.
         make: makes them.
         is_valid: tells whether kept arrays have the names, shapes and types that they should have.
+        compress: whether to deflate them.
 
     Returns:
         The arrays by name.
@@ -36,8 +40,24 @@ def cached(
     arrays = _read(cache_dir, stem)
     if arrays is None or not is_valid(arrays):
         arrays = make()
-        _write(cache_dir, stem, arrays)
+        _write(cache_dir, stem, arrays, np.savez_compressed if compress else np.savez)
     return arrays
+
+
+def fingerprint(folder: Path, names: Iterable[str] | None = None) -> str:
+    """Hash the names, sizes and times of files, by which the cache tells sets apart.
+
+    Args:
+        folder: where they are.
+        names: which of its files, which are there; None for all.
+    """
+    if names is None:
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    lines = [str(folder.resolve())]
+    for name in names:
+        status = (folder / name).stat()
+        lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _file(cache_dir: Path | None, stem: str) -> Path:
@@ -61,9 +81,6 @@ def _read(cache_dir: Path | None, stem: str) -> Arrays | None:
     return None
 
 
-def _write(cache_dir: Path | None, stem: str, arrays: Arrays) -> None:
+def _write(cache_dir: Path | None, stem: str, arrays: Arrays, save: Callable[..., None]) -> None:
     with suppress(OSError, RuntimeError):
-        write_whole(
-            _file(cache_dir, stem),
-            lambda file: np.savez_compressed(file, **arrays),  # pyright: ignore[reportArgumentType]
-        )
+        write_whole(_file(cache_dir, stem), lambda file: save(file, **arrays))

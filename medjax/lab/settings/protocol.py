@@ -1,8 +1,6 @@
 """Settings of what stands between the gradients and the rule, and of the server's optimizer."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from medjax.attacks import ATTACKS
 from medjax.compressors import COMPRESSORS
@@ -13,14 +11,7 @@ from medjax.lab.settings.values import Undamped
 from medjax.mixing import MIXINGS
 from medjax.servers import SERVERS
 
-T = TypeVar("T")
-
 _server = parts.one_of("server", SERVERS)
-
-
-def _or_none(parse: Callable[[str], T]) -> Callable[[str], T | None]:
-    """Make a parser that takes none too, which a sweep may have among others."""
-    return lambda text: None if text == "none" else parse(text)
 
 
 def _usual_byzantine(a: Given) -> int:
@@ -72,7 +63,7 @@ class Protocol:
         traced=True,
     )
     compress: Part | None = setting(
-        _or_none(parts.one_of("compressor", COMPRESSORS)),
+        parts.or_none(parts.one_of("compressor", COMPRESSORS)),
         f"what the workers send of their vectors: {', '.join(COMPRESSORS)}; or none, all of them",
         "NAME",
         label="{}",
@@ -87,7 +78,7 @@ class Protocol:
         label="error feedback: {}",
     )
     attack: Chain | None = setting(
-        _or_none(parts.chain_of("attack", ATTACKS)),
+        parts.or_none(parts.chain_of("attack", ATTACKS)),
         f"what the Byzantine workers do: {', '.join(ATTACKS)}, several joined by +, or none",
         "NAME+...",
         label="attack {}",
@@ -103,7 +94,7 @@ class Protocol:
         label="{} Byzantine",
     )
     mix: Chain | None = setting(
-        _or_none(parts.chain_of("mixing", MIXINGS)),
+        parts.or_none(parts.chain_of("mixing", MIXINGS)),
         f"what the server does to the vectors before the rule: {', '.join(MIXINGS)}, several "
         "joined by +, or none",
         "NAME+...",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from medjax.lab.models.augmentations import AUGMENTATIONS
 from medjax.lab.models.catalogue import MODELS
 from medjax.lab.settings import cli, parts, rules
 from medjax.lab.settings.field import setting
@@ -26,6 +27,14 @@ class Training:
         "N|full",
         default="full",
         label="batch {}",
+    )
+    augment: Part | None = setting(
+        parts.or_none(parts.one_of("augmentation", AUGMENTATIONS)),
+        "what an image goes through each time that it is trained on: "
+        f"{', '.join(AUGMENTATIONS)}, a random crop after padding by 4 with zeros and, of every "
+        "other one, its mirror image; or none",
+        "NAME",
+        label="{}",
     )
     worker_chunk: int | str | None = setting(
         cli.integer_or("auto", 1),

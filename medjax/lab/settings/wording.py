@@ -6,7 +6,7 @@ from typing import Any
 
 from medjax.lab.settings.config import SETTINGS
 
-_TELLING_IF_NONE = ("b", "mix", "compress", "attack")
+_TELLING_IF_NONE = ("b", "mix", "compress", "attack", "augment")
 
 
 def telling(configs: Sequence[Mapping[str, Any]]) -> list[str]:

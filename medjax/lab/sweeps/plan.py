@@ -57,8 +57,14 @@ class Chunk:
     new: np.ndarray
 
 
-def make_groups(runs: Sequence[Settings], datasets: Mapping[str | Part, Dataset]) -> list[Group]:
+def make_groups(
+    runs: Sequence[Settings], datasets: Mapping[tuple[str | Part, str | None], Dataset]
+) -> list[Group]:
     """Group the runs by program.
+
+    Args:
+        runs: their settings.
+        datasets: the data of each data set and column of clients that runs name.
 
     Raises:
         ValueError: if a run's settings don't fit each other or the data.
@@ -71,7 +77,7 @@ def make_groups(runs: Sequence[Settings], datasets: Mapping[str | Part, Dataset]
         programs.setdefault((static(setting), tuple(places)), []).append(setting)
     groups = []
     for (_, group_seeds), settings in programs.items():
-        task = prepare(settings[0], datasets[settings[0].dataset])
+        task = prepare(settings[0], datasets[settings[0].dataset, settings[0].clients])
         places = [[seeds[setting][seed] for setting in settings] for seed in group_seeds]
         groups.append(
             Group(task, list(group_seeds), settings, np.array(places), share_out(task, group_seeds))

@@ -65,7 +65,8 @@ def run_grid(
     with console.status("loading the data"):
         for config in dict.fromkeys(map(static, runs)):
             check(config)
-        datasets = {d: load_data(d) for d in sorted({run.dataset for run in runs}, key=str)}
+        wanted = sorted({(run.dataset, run.clients) for run in runs}, key=str)
+        datasets = {each: load_data(*each) for each in wanted}
         groups = make_groups(runs, datasets)
     with alone_in(folder):
         remove_partial(folder / store.PARTS)

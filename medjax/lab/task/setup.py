@@ -22,7 +22,7 @@ from medjax.lab.settings.parts import Part
 from medjax.lab.task import backdoor
 from medjax.lab.task.interpret import noise_distribution, server
 from medjax.lab.task.protocol import Protocol, build_protocol
-from medjax.objectives import Objective, classification, language_modelling
+from medjax.objectives import Objective, augmented, classification, language_modelling
 from medjax.partition import PARTITIONS
 
 _BYTES_DEALT = 32  # of an example: its label and its index, in two orders
@@ -72,6 +72,8 @@ def check(config: Settings) -> None:
         noise = noise_distribution(config)
         if noise is not None:
             jax.eval_shape(lambda key: noise.sample(key, (2,)), jax.random.key(0))
+        if config.augment is not None:
+            config.augment.build()
 
 
 def _explained(config: Settings) -> AbstractContextManager[None]:
@@ -79,15 +81,19 @@ def _explained(config: Settings) -> AbstractContextManager[None]:
     return own.explained({part.name: part.factory for part in own_parts(config)})
 
 
-def load_data(dataset: str | Part) -> Dataset:
+def load_data(dataset: str | Part, clients: str | None = None) -> Dataset:
     """Load a data set by its name, or make one's own.
+
+    Args:
+        dataset: the name, or what makes it.
+        clients: the column that says whose an example is; None for the usual.
 
     Raises:
         ValueError: if it isn't one.
         FileNotFoundError, ImportError: if it can't be had.
     """
     if isinstance(dataset, str):
-        return load(dataset)
+        return load(dataset, clients=clients)
     with own.explained({dataset.name: dataset.factory}):
         return checked(dataset.build(), str(dataset))
 
@@ -124,7 +130,7 @@ def _prepare(config: Settings, dataset: Dataset) -> Task:
         config,
         protocol,
         model,
-        _OBJECTIVES[dataset.inputs](model.apply),  # pyright: ignore[reportArgumentType]
+        _objective(config, dataset, model),
         train,
         classes,
         held_out,
@@ -173,6 +179,32 @@ def _model(config: Settings, dataset: Dataset) -> nn.Module:
             f"--model {config.model} makes {type(made).__name__}; valid: a flax.linen module"
         )
     return made
+
+
+def _objective(config: Settings, dataset: Dataset, model: nn.Module) -> Objective:
+    """Make what is minimised, of images that are perhaps augmented.
+
+    Raises:
+        ValueError: if the data aren't images, or the augmentation gives something else.
+    """
+    made: Any = _OBJECTIVES[dataset.inputs](model.apply)  # pyright: ignore[reportArgumentType]
+    if config.augment is None:
+        return made
+    if dataset.inputs != "images":
+        raise ValueError(
+            f"--augment {config.augment} is of images, and dataset {dataset.name!r} is of "
+            f"{dataset.inputs}; valid: none"
+        )
+    augment = config.augment.build()
+    images = jax.ShapeDtypeStruct((2, *dataset.train_x.shape[1:]), jnp.float32)
+    found = jax.eval_shape(augment, images, jax.random.key(0))
+    shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
+    if (shape, dtype) != (images.shape, images.dtype):
+        raise ValueError(
+            f"--augment {config.augment} makes an array of shape {shape} and dtype {dtype}; valid: "
+            f"{images.shape} and {images.dtype}, as it is given"
+        )
+    return augmented(made, augment)
 
 
 def _classes(config: Settings, dataset: Dataset) -> np.ndarray:

@@ -186,7 +186,7 @@ def build(config: Settings, mesh: Mesh | None = None) -> Setup:
         FileNotFoundError, ImportError: if the data can't be had.
     """
     check(config)
-    task = prepare(config, load_data(config.dataset))
+    task = prepare(config, load_data(config.dataset, config.clients))
     shares = share_out(task, [config.seed])
     some = to_be_measured(config, shares, [config.seed])
     indices = jax.tree.map(lambda x: x[0], shares)

@@ -1,12 +1,16 @@
-"""CIFAR-10's binary files, made by hand: what is read of them, and what is refused."""
+"""CIFAR-10's files, made by hand: what is read of them, and what is refused."""
 
 import json
+import random
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medjax.lab.commands.run import main
-from medjax.lab.data import load
+from medjax.lab.data import cifar_png, load
 
 TRAIN = [f"data_batch_{k}.bin" for k in range(1, 6)]
 
@@ -81,3 +85,63 @@ def test_no_directory(tmp_path, error_of):
     assert "no such directory" in error_of(main, "--dataset", f"cifar:{tmp_path / 'x'}")
     (tmp_path / "file").touch()
     assert "not a directory" in error_of(main, "--dataset", f"cifar:{tmp_path / 'file'}")
+
+
+PNG_TRAIN = [f"data_batch_{k}.png" for k in range(1, 6)]
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """Random images as PNG, of the npm package's layout: two in each file, in four classes."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "npm" / "package"
+    path.mkdir(parents=True)
+    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    for k, name in enumerate((*PNG_TRAIN, "test_batch.png")):
+        rows = images[2 * k : 2 * k + 2].reshape(2, 1024, 3)
+        Image.fromarray(rows).save(path / name)
+    labels = [0, 1, 2, 3, 0, 1, 2, 3, 3, 3]
+    (path / "train_lables.json").write_text(json.dumps(labels))
+    (path / "test_lables.json").write_text("[3, 2]")
+    return SimpleNamespace(path=path, images=images, labels=labels)
+
+
+@pytest.mark.parametrize("folder", ["npm", "npm/package"])
+def test_pictures_have_an_image_in_each_row(pictures, folder, tmp_path):
+    data = load(f"cifar:{tmp_path / folder}")
+    assert (data.num_classes, data.train_x.dtype) == (4, np.float32)
+    assert data.train_y.tolist() == pictures.labels
+    assert data.test_y.tolist() == [3, 2]
+    np.testing.assert_array_equal(data.train_x, np.float32(pictures.images[:10]) / np.float32(255))
+    np.testing.assert_array_equal(data.test_x, np.float32(pictures.images[10:]) / np.float32(255))
+
+
+def test_pictures_are_decoded_once_for_each_state_of_the_files(pictures, monkeypatch, assert_same):
+    name = f"cifar:{pictures.path}"
+    first = load(name)
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", None)
+        assert_same(load(name), first)
+    (pictures.path / "test_lables.json").write_text("[2, 2]\n")
+    assert load(name).test_y.tolist() == [2, 2]
+
+
+def test_pictures_need_pillow(pictures, monkeypatch, error_of):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    error = error_of(main, "--dataset", f"cifar:{pictures.path}")
+    assert f"dataset 'cifar:{pictures.path}' needs pillow: pip install \"medjax[lab]\"" in error
+
+
+def test_any_byte_changed_or_cut_off_gets_an_error(pictures):
+    # A byte of a picture that isn't noticed changes nothing in the images.
+    rng, path, refused = random.Random(0), pictures.path / "test_batch.png", 0
+    whole, images = path.read_bytes(), cifar_png._images(path)
+    for trial in range(200):
+        place = rng.choice([rng.randrange(len(whole)), rng.randrange(60)])
+        rest = rng.randbytes(1) + whole[place + 1 :] if trial % 3 else b""
+        path.write_bytes(whole[:place] + rest)
+        try:
+            np.testing.assert_array_equal(cifar_png._images(path), images)
+        except ValueError:
+            refused += 1
+    assert refused > 180

@@ -51,7 +51,7 @@ def test_every_name_of_the_command_line_is_there():
     assert set(KINDS["rules"].table) == set(RULE_TABLE)
     assert set(KINDS) == {
         *("rules", "mixings", "attacks", "compressors", "servers", "partitions"),
-        *("noises", "models", "datasets"),
+        *("noises", "models", "datasets", "augmentations"),
     }
 
 

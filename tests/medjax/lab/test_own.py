@@ -58,6 +58,10 @@ def coin(key, shape, dtype):
     return jax.random.rademacher(key, shape, dtype)
 
 
+def unchanged(images, key):
+    return images
+
+
 def descent(learning_rate):
     return optax.sgd(learning_rate)
 
@@ -121,6 +125,7 @@ SAME = [
     ("--rule mean --mix ./mine.py:identity", "--rule mean"),
     ("--rule mean --compress ./mine.py:whole", "--rule mean"),
     ("--rule ./mine.py:told --declared-byzantine 2", "--rule mean"),
+    ("--rule mean --augment ./mine.py:unchanged", "--rule mean"),
     (
         "--rule mean --attack ./mine.py:flip --byzantine 2",
         "--rule mean --attack ipm:tau=1 --byzantine 2",

@@ -9,7 +9,7 @@ import pytest
 
 from medjax.lab.data import SOURCES, load
 
-VALID = "digits, mnist5k, idx:DIR, cifar:DIR, tfds:NAME, text, text:FILE"
+VALID = "digits, mnist5k, idx:DIR, cifar:DIR, tfds:NAME, hf:NAME, text, text:FILE"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,8 @@ def test_load_unknown_name(name, message):
 
 
 @pytest.mark.parametrize(
-    ("kind", "argument"), [("idx", "DIR"), ("cifar", "DIR"), ("tfds", "NAME"), ("text", "FILE")]
+    ("kind", "argument"),
+    [("idx", "DIR"), ("cifar", "DIR"), ("tfds", "NAME"), ("hf", "NAME"), ("text", "FILE")],
 )
 def test_load_without_the_argument(kind, argument):
     message = f"dataset '{kind}:' names no {argument}: write {kind}:{argument}"

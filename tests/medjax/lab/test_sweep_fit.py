@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("no_sweep_pictures")
 @pytest.fixture(scope="module")
 def group():
     axes = {"rule": ["sign"], "lr": [*range(1, 9)], "seed": [0, 1]}
-    (group,) = make_groups(grid.expand(DIGITS | axes), {"digits": load("digits")})
+    (group,) = make_groups(grid.expand(DIGITS | axes), {("digits", None): load("digits")})
     return group
 
 
@@ -235,7 +235,7 @@ def test_examples_and_held_out_data_are_placed_once(group):
     assert len({id(held_out) for *_, held_out in made}) == 1
     # Another program's are those of this one if they are equal.
     axes = {"rule": ["mean"], "validation": [0.1, 0]}
-    same, other = make_groups(grid.expand(DIGITS | axes), {"digits": load("digits")})
+    same, other = make_groups(grid.expand(DIGITS | axes), {("digits", None): load("digits")})
     _, workers, _, held_out = inputs.of(same, make_chunks(same, 1)[0])
     assert held_out is made[0][-1]
     assert workers is not made[-1][1]

@@ -15,7 +15,7 @@ from medjax.lab.sweeps.plan import make_chunks, make_groups
 from medjax.lab.task.program import many_runs
 from medjax.mixing import MIXINGS
 
-DATASETS = {"digits": load("digits")}
+DATASETS = {("digits", None): load("digits")}
 BASE = {"dataset": ["digits"], "model": ["logistic"], "workers": [8], "partition": ["iid"]}
 # What has no default; and a fraction, for compressors that need it or another number.
 VALUES = {

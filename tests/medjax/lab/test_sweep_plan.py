@@ -20,7 +20,7 @@ from medjax.lab.task.program import compile_program, many_runs
 # What is foreseen is the memory of the programs that users have.
 pytestmark = pytest.mark.optimized
 
-DATASETS = {"digits": load("digits")}
+DATASETS = {("digits", None): load("digits")}
 BASE = {"dataset": ["digits"], "model": ["logistic"]}
 
 

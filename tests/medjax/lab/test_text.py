@@ -180,7 +180,7 @@ def test_partitions_are_by_author(dataset, partition, authors_of_a_worker):
 
 def test_a_sweep_counts_the_bytes_of_its_windows(dataset):
     run = configure(dataset="text", model="transformer")
-    (group,) = make_groups([run], {"text": dataset})
+    (group,) = make_groups([run], {("text", None): dataset})
     # T characters and T labels in 32 bits, of 1600 windows for each seed, and of 400 to test on.
     assert [_data_bytes(group, seeds) for seeds in (1, 3)] == [
         (seeds * 1600 + 400) * 2 * T * 4 for seeds in (1, 3)

@@ -8,7 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from medjax.lab.data.tfds_find import FORMAT, quiet
+from medjax.lab.data.outside import quiet
+from medjax.lab.data.tfds_find import FORMAT
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 6, 5), dtype=np.uint8)
 WRITERS = np.array([f"f{k * k % 7}" for k in range(60)])  # of four, unequally many

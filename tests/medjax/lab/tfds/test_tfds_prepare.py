@@ -17,7 +17,7 @@ from tensorflow_datasets.core.shuffle import DuplicatedKeysError
 
 from medjax.lab.commands.run import main
 from medjax.lab.commands.sweep import main as sweep
-from medjax.lab.data import load, tfds_find
+from medjax.lab.data import load, outside, tfds_find
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_set_whose_preparation_fails(folder, monkeypatch, error, message, erro
 
 
 def test_quiet_is_over_afterwards():
-    with tfds_find.quiet():
+    with outside.quiet():
         logging.getLogger("others").warning("not seen")
         warnings.warn("nor this", stacklevel=1)
         assert not logging.getLogger("others").isEnabledFor(logging.WARNING)

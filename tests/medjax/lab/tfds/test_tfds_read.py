@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from medjax.lab.commands.run import main
-from medjax.lab.data import load, tfds_find
+from medjax.lab.data import load, outside
 from medjax.lab.settings.config import configure
 from medjax.lab.task.setup import prepare
 from medjax.lab.task.workers import share_out
@@ -176,8 +176,8 @@ def _environment(**others):
 
 
 @pytest.mark.slow
-def test_importing_the_data_does_not_import_tfds():
-    found = "[m for m in sys.modules if m.startswith('tensorflow')]"
+def test_importing_the_data_imports_neither_tfds_nor_that_of_hugging_face():
+    found = "[m for m in sys.modules if m.startswith(('tensorflow', 'datasets'))]"
     script = f"import medjax.lab.commands.run, sys; print({found})"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=_environment()
@@ -188,7 +188,7 @@ def test_importing_the_data_does_not_import_tfds():
 @pytest.fixture
 def mnist(folder):
     """The real description of MNIST in TFDS, with its splits, without its files."""
-    with tfds_find.quiet():
+    with outside.quiet():
         builder = tfds.builder("mnist", data_dir=folder, file_format="array_record")
         template = tfds.core.naming.ShardedFileTemplate
         infos = [
