@@ -141,11 +141,10 @@ def test_a_choice_of_rules_needs_all_gradients():
 def local_gradients(params: Any) -> Any:
     """Compute the gradients by their definition, one worker's after another."""
 
-    def gradient(part: np.ndarray) -> Any:
-        batch = jax.tree.map(lambda x: jnp.asarray(x[part]), EXAMPLES)
+    def gradient(batch: Any) -> Any:
         return jax.grad(lambda p: objective(p, batch)[0].mean())(params)
 
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(gradient, EVEN))
+    return jax.lax.map(gradient, jax.tree.map(lambda x: x[EVEN], EXAMPLES))
 
 
 TRACE = per_worker(optax.trace(0.9), N)
@@ -166,11 +165,15 @@ def test_any_chain_equals_the_loop_by_hand(optimizer: optax.GradientTransformati
     run = medjax.simulation(objective, optimizer, worker_chunk=CHUNK)
     data = medjax.stack_workers(EXAMPLES, EVEN)
     actual = jax.jit(run.advance)(run.init(PARAMS, 0), data, 3).params
-    gradients, update = jax.jit(local_gradients), jax.jit(optimizer.update)
+
+    @jax.jit
+    def step(params: Any, state: Any) -> Any:
+        updates, state = optimizer.update(local_gradients(params), state, params)
+        return optax.apply_updates(params, updates), state
+
     params, state = PARAMS, optimizer.init(PARAMS)
     for _ in range(3):
-        updates, state = update(gradients(params), state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = step(params, state)
     for name in SHAPES:
         np.testing.assert_allclose(actual[name], params[name], rtol=1e-5, atol=2e-6)
         assert np.any(params[name] != PARAMS[name])
