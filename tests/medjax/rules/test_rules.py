@@ -258,19 +258,6 @@ def test_random_votes_are_a_function_of_the_key_where_they_are_needed():
         rule(x)
 
 
-@pytest.mark.parametrize("weights", [[1, 2, 3, 0], [0.1, 0.1, 0.1, 0.7], [5, 0, 0, 0]])
-def test_weighted_mean(weights: list[float]):
-    x = normals(4, 5)
-    expected = np.average(x.astype(np.float64), axis=0, weights=weights)
-    means = [rules.mean(weights), rules.mean(np.array(weights) * 1000)]
-    for actual in jax.jit(lambda x: [mean(x) for mean in means])(x):
-        assert_close(actual, expected, x)
-
-
-def test_mean_of_weights_whose_sum_overflows():
-    assert_close(rules.mean([1e308, 1e308])(np.array([1, 2], np.float32)), 1.5, 1.5)
-
-
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
