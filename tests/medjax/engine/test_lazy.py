@@ -39,16 +39,16 @@ BEFORE: dict[str, list[optax.GradientTransformation]] = {
     "both": [perturb(0.5, noise.uniform(), key=1), noisy_sign(0.5, noise.uniform(), key=2)],
 }
 # n and the size of a chunk: 1, even and odd, dividing n and not, all.
-CUTS = [(1, 1), (5, 2), (5, 3), (8, 4), (13, 12), (13, 13)]
+CUTS = [(1, 1), (5, 2), (5, 3), (8, 4), (13, 13)]
 
 
 def gradients(n: int) -> dict[str, Any]:
     """Leaves of several shapes and precisions, with zeros and ties."""
     rng = np.random.default_rng(n)
     return {
-        "w": jnp.asarray(rng.normal(size=(n, 3, 2)), jnp.float32),
-        "b": [jnp.asarray(rng.integers(-1, 2, (n, 5)), jnp.bfloat16), jnp.zeros((n, 0))],
-        "c": jnp.asarray(rng.integers(-1, 2, n), jnp.float32),
+        "w": rng.normal(size=(n, 3, 2)).astype(np.float32),
+        "b": [rng.integers(-1, 2, (n, 5)).astype(jnp.bfloat16), np.zeros((n, 0), np.float32)],
+        "c": rng.integers(-1, 2, n).astype(np.float32),
     }
 
 
@@ -110,9 +110,8 @@ def test_streamed_equals_stacked(n: int, chunk_size: int):
 @pytest.mark.parametrize(
     ("before", "rule", "n", "chunk_size"),
     [
-        ("perturb", "vote(random)", 5, 3),
-        ("noisy_sign", "vote(random)", 5, 2),
-        ("noisy_sign", "mean", 8, 3),
+        ("nothing", "vote(random)", 5, 3),
+        ("noisy_sign", "vote(random)", 8, 3),
         ("noisy_sign", "mean", 8, 4),
         ("both", "vote", 5, 3),
     ],
@@ -134,8 +133,7 @@ def test_a_mean_of_noisy_numbers_streamed_is_that_stacked_to_rounding():
         np.testing.assert_allclose(actual["b"][0], expected["b"][0], atol=4 * 2**-8)
 
 
-@pytest.mark.parametrize("rule", COORDINATE_WISE)
-@pytest.mark.parametrize("before", ["nothing", "both"])
+@pytest.mark.parametrize(("rule", "before"), [("median", "both"), ("trimmed_mean", "nothing")])
 def test_coordinate_wise_rules_get_the_stacked_updates(rule: str, before: str):
     tx = optax.chain(*BEFORE[before], aggregate(COORDINATE_WISE[rule](5)))
     state = tx.init(None)
@@ -148,15 +146,23 @@ def test_coordinate_wise_rules_get_the_stacked_updates(rule: str, before: str):
     jax.tree.map(np.testing.assert_array_equal, *as_float32((actual, jax.jit(update)(g))))
 
 
-@pytest.mark.parametrize("rule", ["mean", "vote"])
-def test_streamed_in_float64(rule: str):
+def test_streamed_in_float64():
+    built = {name: ADDITIVE[name](13) for name in ("mean", "vote")}
+
+    @jax.jit
+    def apply(x: jax.Array) -> Any:
+        whole = {name: rule(x) for name, rule in built.items()}
+        return whole, {
+            (name, size): apply_optimizer(rule, lazy(x, size), "require")
+            for name, rule in built.items()
+            for size in (1, 4, 13)
+        }
+
     with jax.enable_x64(True):
-        x = np.random.default_rng(0).normal(size=(13, 7))
-        for chunk_size in (1, 4, 13):
-            updates = lazy(jnp.asarray(x), chunk_size)
-            streamed = apply_optimizer(ADDITIVE[rule](13), updates, "require")
-            assert streamed.dtype == np.float64
-            np.testing.assert_array_equal(streamed, ADDITIVE[rule](13)(x))
+        whole, streamed = apply(np.random.default_rng(0).normal(size=(13, 7)))
+        for (name, size), actual in streamed.items():
+            assert actual.dtype == np.float64
+            np.testing.assert_array_equal(actual, whole[name], f"{name} in chunks of {size}")
 
 
 def select(row: Row, worker: Worker) -> Row:
@@ -164,26 +170,37 @@ def select(row: Row, worker: Worker) -> Row:
     return [jnp.where(jnp.arange(5)[:, None] == worker.index, x, 0) for x in row]
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5])
-def test_sum_gives_each_worker_its_own_row(chunk_size: int):
+SIZES = (1, 2, 3, 5)
+
+
+def test_sum_gives_each_worker_its_own_row():
     # The sum puts the rows side by side again.
     g = gradients(5)
     rows = [np.asarray(x, np.float32).reshape(5, -1) for x in jax.tree.leaves(g)]
-    blocks = lazy(g, chunk_size).sum(select)
-    jax.tree.map(lambda a, e: np.testing.assert_array_equal(a.astype(e.dtype), e), blocks, rows)
+    blocks = jax.jit(lambda g: {size: lazy(g, size).sum(select) for size in SIZES})(g)
+    for size, found in blocks.items():
+        for block, expected in zip(found, rows, strict=True):
+            np.testing.assert_array_equal(
+                np.asarray(block, np.float32), expected, f"chunks of {size}"
+            )
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5])
-def test_a_sum_of_votes_is_decided_by_coins_where_it_is_tied(chunk_size: int):
-    votes = jnp.asarray(np.random.default_rng(0).integers(-1, 2, (5, 40)), jnp.float32)
-    totals = np.asarray(votes).sum(axis=0)
+def test_a_sum_of_votes_is_decided_by_coins_where_it_is_tied():
+    votes = np.random.default_rng(0).integers(-1, 2, (5, 40)).astype(np.float32)
+    totals = votes.sum(axis=0)
     coins = np.where(np.arange(40) % 3 == 0, 1, -1).astype(np.float32)
     assert np.sum(totals == 0) > 3
-    updates = lazy(votes, chunk_size)
-    (tied,) = updates.sum(lambda row, worker: row, votes=True)
-    np.testing.assert_array_equal(np.sign(tied), np.sign(totals))
-    (decided,) = updates.sum(lambda row, worker: row, votes=True, coins=lambda: [coins])
-    np.testing.assert_array_equal(np.sign(decided), np.where(totals == 0, coins, np.sign(totals)))
+
+    def count(updates: LazyUpdates) -> list[jax.Array]:
+        (tied,) = updates.sum(lambda row, worker: row, votes=True)
+        (decided,) = updates.sum(lambda row, worker: row, votes=True, coins=lambda: [coins])
+        return [tied, decided]
+
+    counts = jax.jit(lambda votes: {size: count(lazy(votes, size)) for size in SIZES})(votes)
+    expected = np.where(totals == 0, coins, np.sign(totals))
+    for size, (tied, decided) in counts.items():
+        np.testing.assert_array_equal(np.sign(tied), np.sign(totals), f"chunks of {size}")
+        np.testing.assert_array_equal(np.sign(decided), expected, f"chunks of {size}")
 
 
 def double(row: Row, worker: Worker) -> Row:
@@ -200,31 +217,38 @@ def reverse(row: Row, worker: Worker) -> Row:
     return [x[::-1] - (3 * worker.index).astype(x.dtype) for x in row]
 
 
-def by_hand(x: jax.Array, *, in_turn: bool) -> np.ndarray:
+def by_hand(x: np.ndarray, *, in_turn: bool) -> np.ndarray:
     flat = np.asarray(x, np.float32).reshape(5, -1)
     index = np.arange(5, dtype=np.float32)[:, None]
     stages: list[Callable[[np.ndarray], np.ndarray]] = [lambda y: 2 * y]
     stages += [lambda y: y[:, ::-1] - 3 * index] if in_turn else []
     for stage in [*stages, lambda y: y + index]:
-        flat = np.asarray(jnp.asarray(stage(flat), x.dtype), np.float32)
+        flat = stage(flat).astype(x.dtype).astype(np.float32)
     return flat.reshape(x.shape)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 5])
 @pytest.mark.parametrize("in_turn", [False, True])
-def test_stages_are_applied_in_order(in_turn: bool, chunk_size: int):
+def test_stages_are_applied_in_order(in_turn: bool):
+    @jax.jit
+    def both(g: Any) -> Any:
+        found = {}
+        for size in (1, 2, 5):
+            updates = lazy(g, size).then(double)
+            updates = (updates.then_in_turn(reverse) if in_turn else updates).then(add_index)
+            found[size] = updates.stacked(), updates.sum(select)
+        return found
+
     g = gradients(5)
-    updates = lazy(g, chunk_size).then(double)
-    updates = (updates.then_in_turn(reverse) if in_turn else updates).then(add_index)
-    actual, blocks = updates.stacked(), updates.sum(select)
-    assert jax.tree.structure(actual) == jax.tree.structure(g)
-    for one, block, x in zip(jax.tree.leaves(actual), blocks, jax.tree.leaves(g), strict=True):
-        assert (one.shape, one.dtype) == (x.shape, x.dtype)
-        expected = by_hand(x, in_turn=in_turn)
-        np.testing.assert_array_equal(one.astype(np.float32), expected)
-        # XLA may leave out the rounding to bfloat16 between two stages, but it doesn't change the
-        # small integers there.
-        np.testing.assert_allclose(block, expected.reshape(5, -1), rtol=2e-7)
+    for size, (actual, blocks) in both(g).items():
+        name = f"chunks of {size}"
+        assert jax.tree.structure(actual) == jax.tree.structure(g)
+        for one, block, x in zip(jax.tree.leaves(actual), blocks, jax.tree.leaves(g), strict=True):
+            assert (one.shape, one.dtype) == (x.shape, x.dtype)
+            expected = by_hand(x, in_turn=in_turn)
+            np.testing.assert_array_equal(np.asarray(one, np.float32), expected, name)
+            # XLA may leave out the rounding to bfloat16 between two stages, but it doesn't change
+            # the small integers there.
+            np.testing.assert_allclose(block, expected.reshape(5, -1), rtol=2e-7, err_msg=name)
 
 
 def test_a_weighted_sum_takes_the_shortcut_unless_a_stage_stands_before_it():

@@ -1,6 +1,5 @@
 """Mixing: n vectors to m combinations of them, before a rule or as a stage of a chain."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -27,11 +26,10 @@ def normals(n: int, d: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(1, 1, size=(n, d)).astype(np.float32)
 
 
-@functools.cache
-def mixed(stage: mixing.Mixing) -> Callable[..., Any]:
-    """The stage as a transform: stacked updates to mixed ones."""
+def mix(stage: mixing.Mixing, x: Any) -> Any:
+    """What the stage as a transform makes of stacked updates."""
     tx = medjax.mix(stage, key=3 if stage.needs_key else None)
-    return jax.jit(lambda x: tx.update(x, tx.init(None))[0])
+    return tx.update(x, tx.init(None))[0]
 
 
 def nnm(x: np.ndarray, f: int) -> np.ndarray:
@@ -53,37 +51,54 @@ REFERENCES = {
     mixing.clip(2.0): lambda x: clip(x, 2.0),
     mixing.arc(2): lambda x: arc(x, 2),
 }
-each_stage = pytest.mark.parametrize("stage", REFERENCES, ids=lambda stage: stage.name)
 
 
-@each_stage
+@jax.jit
+def mix_by_each(x: Any) -> dict[str, Any]:
+    """All stages in one program."""
+    return {stage.name: mix(stage, x) for stage in REFERENCES}
+
+
+def mixed(x: Any) -> dict[str, Any]:
+    return jax.device_get(mix_by_each(x))  # slices of NumPy's arrays aren't programs
+
+
 @pytest.mark.parametrize("n", [5, 8, 9])
-def test_equals_reference(stage: mixing.Mixing, n: int):
+def test_equals_reference(n: int):
     for seed in range(4):
         x = normals(n, 3, seed)
         x[0] *= 5
-        expected = REFERENCES[stage](x.astype(np.float64))
-        np.testing.assert_allclose(mixed(stage)(x), expected, rtol=1e-5, atol=1e-5)
+        actual = mixed(x)
+        for stage, reference in REFERENCES.items():
+            expected = reference(x.astype(np.float64))
+            np.testing.assert_allclose(
+                actual[stage.name], expected, rtol=1e-5, atol=1e-5, err_msg=stage.name
+            )
 
 
-@pytest.mark.parametrize(
-    ("stage", "x", "expected"),
-    [
-        # 2 is as near to 1 as to 3: the lower index.
-        (mixing.nnm(1), column(1, 2, 3), [1.5, 1.5, 2.5]),
-        # One that isn't finite stays so, and has no part in others.
-        (mixing.nnm(1), column(1, 2, NAN, 4), [7 / 3, 7 / 3, NAN, 7 / 3]),
-        (mixing.nnm(1), column(INF, 1, 3), [NAN, 2, 2]),
-        (mixing.clip(2.0), column(1, -4, 0, NAN, INF), [1, -2, 0, 0, 0]),
-        # k = ⌊2 · 1 · 4/5⌋ = 1 is clipped to the second length; ⌊2 · 2 · 3/5⌋ = 2 to the third.
-        (mixing.arc(1), column(1, -9, 2, 5, 3), [1, -5, 2, 5, 3]),
-        (mixing.arc(2), column(1, -9, 2, 5, 3), [1, -3, 2, 3, 3]),
-        (mixing.arc(1), column(1, NAN, 2, 5, 3), [1, 0, 2, 5, 3]),
-        (mixing.arc(0), column(1, 9), [1, 9]),
-    ],
-)
-def test_by_hand(stage: mixing.Mixing, x: np.ndarray, expected: list[float]):
-    np.testing.assert_allclose(mixed(stage)(x)[:, 0], expected, rtol=1e-6)
+BY_HAND: list[tuple[mixing.Mixing, np.ndarray, list[float]]] = [
+    # 2 is as near to 1 as to 3: the lower index.
+    (mixing.nnm(1), column(1, 2, 3), [1.5, 1.5, 2.5]),
+    # One that isn't finite stays so, and has no part in others.
+    (mixing.nnm(1), column(1, 2, NAN, 4), [7 / 3, 7 / 3, NAN, 7 / 3]),
+    (mixing.nnm(1), column(INF, 1, 3), [NAN, 2, 2]),
+    (mixing.clip(2.0), column(1, -4, 0, NAN, INF), [1, -2, 0, 0, 0]),
+    # k = ⌊2 · 1 · 4/5⌋ = 1 is clipped to the second length; ⌊2 · 2 · 3/5⌋ = 2 to the third.
+    (mixing.arc(1), column(1, -9, 2, 5, 3), [1, -5, 2, 5, 3]),
+    (mixing.arc(2), column(1, -9, 2, 5, 3), [1, -3, 2, 3, 3]),
+    (mixing.arc(1), column(1, NAN, 2, 5, 3), [1, 0, 2, 5, 3]),
+    (mixing.arc(0), column(1, 9), [1, 9]),
+]
+
+
+def test_by_hand():
+    stages, xs, expected = zip(*BY_HAND, strict=True)
+    mix_all = jax.jit(lambda xs: [mix(stage, x) for stage, x in zip(stages, xs, strict=True)])
+    for stage, x, actual, rows in zip(
+        stages, xs, jax.device_get(mix_all(xs)), expected, strict=True
+    ):
+        name = f"{stage.name} of {x[:, 0]}"
+        np.testing.assert_allclose(actual[:, 0], rows, rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize(("n", "s"), [(7, 3), (6, 2), (4, 1), (5, 5)])
@@ -114,41 +129,42 @@ def test_bucketing_equals_reference_given_its_order(n: int, s: int):
 def test_a_stage_that_draws_does_so_anew_at_each_step():
     x = normals(6, 2)
     tx = medjax.mix(mixing.bucketing(2), key=5)
-    state, outs = tx.init(None), []
+    update, state, outs = jax.jit(tx.update), tx.init(None), []
     for _ in range(8):
-        out, state = jax.jit(tx.update)(x, state)
+        out, state = update(x, state)
         outs.append(np.asarray(out))
-        np.testing.assert_allclose(out.mean(axis=0), x.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(outs[-1].mean(axis=0), x.mean(axis=0), rtol=1e-5)
     assert len({out.tobytes() for out in outs}) > 1
-    again, _ = tx.update(x, medjax.mix(mixing.bucketing(2), key=5).init(None))
+    again, _ = update(x, medjax.mix(mixing.bucketing(2), key=5).init(None))
     np.testing.assert_allclose(again, outs[0], rtol=1e-6)
 
 
-@each_stage
-def test_pytree_counts_as_one_vector(stage: mixing.Mixing):
+def test_pytree_counts_as_one_vector():
     x = normals(8, 5)
-    half = jnp.asarray(x[:, 4], jnp.bfloat16)
+    half = x[:, 4].astype(jnp.bfloat16)
     x[:, 4] = half
-    out = mixed(stage)({"a": x[:, :4].reshape(8, 2, 2), "b": half, "none": np.ones((8, 0))})
-    expected = mixed(stage)(x)
-    np.testing.assert_allclose(out["a"].reshape(8, 4), expected[:, :4], rtol=1e-5, atol=1e-6)
-    assert out["b"].dtype == jnp.bfloat16
-    np.testing.assert_allclose(
-        np.asarray(out["b"], np.float32), expected[:, 4], rtol=2**-8, atol=1e-6
-    )
+    none = np.ones((8, 0), np.float32)
+    expected = mixed(x)
+    for name, out in mixed({"a": x[:, :4].reshape(8, 2, 2), "b": half, "none": none}).items():
+        a, b = out["a"].reshape(8, 4), np.asarray(out["b"], np.float32)
+        np.testing.assert_allclose(a, expected[name][:, :4], rtol=1e-5, atol=1e-6, err_msg=name)
+        assert out["b"].dtype == jnp.bfloat16, name
+        np.testing.assert_allclose(b, expected[name][:, 4], rtol=2**-8, atol=1e-6, err_msg=name)
 
 
-@each_stage
-def test_order_of_workers_is_kept(stage: mixing.Mixing):
+def test_order_of_workers_is_kept():
     x, order = normals(8, 3), np.random.default_rng(1).permutation(8)
-    np.testing.assert_allclose(mixed(stage)(x[order]), mixed(stage)(x)[order], rtol=1e-5, atol=1e-6)
+    permuted = mixed(x[order])
+    for name, rows in mixed(x).items():
+        np.testing.assert_allclose(permuted[name], rows[order], 1e-5, 1e-6, err_msg=name)
 
 
-@each_stage
-def test_vmap_agrees_with_jit(stage: mixing.Mixing):
+def test_vmap_agrees_with_jit():
     many = np.stack([normals(8, 3, seed) for seed in range(3)])
-    one_by_one = np.stack([mixed(stage)(x) for x in many])
-    np.testing.assert_allclose(jax.vmap(mixed(stage))(many), one_by_one, rtol=1e-5, atol=1e-6)
+    each = [mixed(x) for x in many]
+    for name, batched in jax.vmap(mix_by_each)(many).items():
+        one_by_one = np.stack([one[name] for one in each])
+        np.testing.assert_allclose(batched, one_by_one, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_the_norm_to_clip_to_may_be_traced():
@@ -167,18 +183,28 @@ def test_premixed_is_mixing_and_then_the_rule():
     x[3] = 100
     stages = (mixing.arc(1), mixing.nnm(2))
     by_hand = nnm(arc(x.astype(np.float64), 1), 2)
-    for rule, expected in (
-        (rules.mean(), by_hand.mean(axis=0)),
-        (rules.median(), np.median(by_hand, axis=0)),
-        (rules.cge(4), by_hand[np.argsort(np.linalg.norm(by_hand, axis=1))[:5]].mean(axis=0)),
-    ):
-        both = mixing.premixed(rule, *stages)
-        assert isinstance(both, rules.Rule)
-        assert both.name == f"arc(num_byzantine=1), nnm(num_byzantine=2), {rule.name}"
-        np.testing.assert_allclose(jax.jit(both)(x), expected, rtol=1e-4)
-        chain = optax.chain(*(medjax.mix(stage) for stage in stages), aggregate(rule))
-        out = jax.jit(lambda x, chain=chain: chain.update(x, chain.init(x[0]))[0])(x)
-        np.testing.assert_allclose(out, expected, rtol=1e-4)
+    expected = {
+        rules.mean(): by_hand.mean(axis=0),
+        rules.median(): np.median(by_hand, axis=0),
+        rules.cge(4): by_hand[np.argsort(np.linalg.norm(by_hand, axis=1))[:5]].mean(axis=0),
+    }
+
+    @jax.jit
+    def apply(x: np.ndarray) -> list[Any]:
+        both = [mixing.premixed(rule, *stages) for rule in expected]
+        for rule, one in zip(expected, both, strict=True):
+            assert isinstance(one, rules.Rule)
+            assert one.name == f"arc(num_byzantine=1), nnm(num_byzantine=2), {rule.name}"
+        mixes = [medjax.mix(stage) for stage in stages]
+        chains = [optax.chain(*mixes, aggregate(rule)) for rule in expected]
+        return [
+            (rule(x), chain.update(x, chain.init(x[0]))[0])
+            for rule, chain in zip(both, chains, strict=True)
+        ]
+
+    for (rule, value), results in zip(expected.items(), apply(x), strict=True):
+        for result in results:
+            np.testing.assert_allclose(result, value, rtol=1e-4, err_msg=rule.name)
     assert mixing.premixed(rules.median()).name == "median"
 
 

@@ -1,5 +1,6 @@
 """Geometric rules by hand: ties, what is drawn, broken workers, and every error."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -22,80 +23,92 @@ def column(*values: float) -> np.ndarray:
     return np.array(values, np.float32)[:, None]
 
 
-@pytest.mark.parametrize(
-    ("rule", "x", "expected"),
-    [
-        # k = 5 - 1 - 2 = 2: scores 1 + 9, 1 + 4, 4 + 9, 49 + 36, ...
-        (rules.krum(1), column(0, 1, 3, 9, 30), 1),
-        # The neighbours of 0 and 1 are each other: the lower index wins.
-        (rules.krum(1, num_neighbors=1), column(7, 0, 1, 4), 0),
-        # All but one: 9 + 1, 4 + 9 and 1 + 4 (of -3, 0 and -1 to the others) for n - f - 1 = 2.
-        (rules.krum(0, num_neighbors=2), column(-3, 0, -1), -1),
-        # One neighbour at least, by whom 0 and 1 are equal; 1 would be the nearest to both others.
-        (rules.krum(1), column(0, 1, 5), 0),
-        (rules.multi_krum(1, num_selected=2), column(0, 1, 3, 9, 30), 0.5),
-        (rules.multi_krum(1), column(NAN, 1, 2, 6), 3),
-        # {0, 1, 2} and {3, 1, 2} have diameter 2: of the indices, 0 2 3 stands before 1 2 3.
-        (rules.mda(2), column(0, 3, 1, 2, 9), 1),
-        (rules.smea(1), column(0, 6, 2, -30), 8 / 3),
-        # Any three vary as much.
-        (rules.smea(1), column(0.1, 0.1, 0.7, 0.7), 0.3),
-        (rules.mda(1), column(0.1, 0.1, 0.7, 0.7), 0.3),
-        # Exactly equal ones.
-        (rules.smea(1), column(9, 1, 1, 1), 1),
-        (rules.mda(1), column(9, 1, 1, 1), 1),
-        (rules.monna(2), column(3, 9, 2, 5, -9), 10 / 3),
-        (rules.monna(2, reference=1), column(3, 9, 2, 5, 10), 8),
-        # Near as the next ones are, the reference has a part.
-        (rules.monna(2), column(0, 0.1, 0.1, 0.1, 9), 0.2 / 3),
-        # A reference that isn't finite: the first three of those that are.
-        (rules.monna(2), column(NAN, 1, 2, 30, 40), 11),
-        (rules.cge(1), column(1, -1), 1),
-        (rules.cge(2), column(3, -5, 1, math.inf), 2),
-        # 1-d: mean 2, p² = 4, 4, 4, 4, 64; the 10 is dropped and nothing varies any more.
-        (rules.caf(1), column(0, 0, 0, 0, 10), 0),
-        (rules.caf(0), column(0, 4), 2),
-        # The 9 has the largest of ±1 ±1 ±5 ±7 ... from the mean 2.
-        (rules.dnc(1), column(1, 1, -3, 9), -1 / 3),
-        (rules.dnc(1), column(1, 0, 0), 0),
-        (rules.caf(1), column(1, 0, 0), 0),
-        (rules.dnc(1, filter_fraction=1.5), column(1, 3, 2, 2, 2), 2),  # ⌈1.5⌉ = 2 are dropped
-        # β = 1/5, 1/5, 1/10, so that it comes to 2.4; then 1/5, 1/5, 1/7.6.
-        (rules.geometric_median(5.0, 2), column(0, 1, 10), 2.851485),
-        (rules.geometric_median(5e25, 2), column(0, 1e25, 1e26), 2.851485e25),
-        (rules.geometric_median(num_steps=1), [[3.0, 4.0], [0.0, 1.0]], [0.5, 1.5]),  # β = 1/5, 1
-        # v = (2 - 1)/2, then v + (2 - 1.5)/2.
-        (rules.centered_clipping(2.0), column(4, -1), 0.5),
-        (rules.centered_clipping(2.0, num_steps=2), column(4, -1), 0.75),
-        (rules.centered_clipping(2.0, num_steps=9), column(0, NAN), 0),
-        # From 5: the differences -1 and -6, clipped to 2, and from 3.5 on 0.5 and -4.5.
-        (rules.centered_clipping(2.0, start=np.float32([5])), column(4, -1), 3.5),
-        (rules.centered_clipping(2.0, 2, np.float32([5])), column(4, -1), 2.75),
-        # The pairs 0 1 and 2 3: equally large; M = 2.5.
-        (rules.clipped_clustering(), [[4, 0], [1, 0], [0, 1], [0, 4.0]], [1.75, 0]),
-        (rules.clipped_clustering(), [[2, 0], [0, 6.0]], [2, 0]),
-        # 0 has cosine 0 with all, and the opposite ones -1: it goes with the first of the nearest.
-        (rules.clipped_clustering(), column(0, 2, -2), 1),
-        # It is nearer to the first than that is to the second, at 100 degrees, but not at 80. The
-        # squares of long ones overflow.
-        (rules.clipped_clustering(), [[1.5e25, 0], [-0.2605e25, 1.4772e25], [0, 0]], [0.75e25, 0]),
-        (rules.clipped_clustering(), [[1.5, 0], [-0.2605, 1.4772], [0, 0]], [0.75, 0]),
-        (rules.clipped_clustering(), [[1.5, 0], [0.2605, 1.4772], [0, 0]], [0.88025, 0.7386]),
-        (rules.clipped_clustering(), column(NAN, 2, 2, -2, -math.inf), 2),
-        # Two that are 0 are as far apart as from the pair, to which the first of them goes.
-        (
-            rules.clipped_clustering(),
-            [[1, 0], [0.5, 0.75**0.5], [0, 0], [0, 0]],
-            [1 / 4, 3**0.5 / 12],
-        ),
-        # M = 2: 1 is just long enough, 4 just short enough, and clipped.
-        (rules.signguard(lower=0.5, upper=2.0, fraction=1.0), column(1, 2, 4), 5 / 3),
-        # Of 6 and 1, with equal scores, the lower index is selected; then 3 around the median of 5.
-        (rules.bulyan(1), column(99, 2, 3, 4, 5, 6, 1), 4),
-    ],
-)
-def test_by_hand(rule: rules.Rule, x: Any, expected: Any):
-    result = jax.jit(rule)(np.asarray(x, np.float32), 0 if rule.needs_key else None)
+BY_HAND: list[tuple[rules.Rule, Any, Any]] = [
+    # k = 5 - 1 - 2 = 2: scores 1 + 9, 1 + 4, 4 + 9, 49 + 36, ...
+    (rules.krum(1), column(0, 1, 3, 9, 30), 1),
+    # The neighbours of 0 and 1 are each other: the lower index wins.
+    (rules.krum(1, num_neighbors=1), column(7, 0, 1, 4), 0),
+    # All but one: 9 + 1, 4 + 9 and 1 + 4 (of -3, 0 and -1 to the others) for n - f - 1 = 2.
+    (rules.krum(0, num_neighbors=2), column(-3, 0, -1), -1),
+    # One neighbour at least, by whom 0 and 1 are equal; 1 would be the nearest to both others.
+    (rules.krum(1), column(0, 1, 5), 0),
+    (rules.multi_krum(1, num_selected=2), column(0, 1, 3, 9, 30), 0.5),
+    (rules.multi_krum(1), column(NAN, 1, 2, 6), 3),
+    # {0, 1, 2} and {3, 1, 2} have diameter 2: of the indices, 0 2 3 stands before 1 2 3.
+    (rules.mda(2), column(0, 3, 1, 2, 9), 1),
+    (rules.smea(1), column(0, 6, 2, -30), 8 / 3),
+    # Any three vary as much.
+    (rules.smea(1), column(0.1, 0.1, 0.7, 0.7), 0.3),
+    (rules.mda(1), column(0.1, 0.1, 0.7, 0.7), 0.3),
+    # Exactly equal ones.
+    (rules.smea(1), column(9, 1, 1, 1), 1),
+    (rules.mda(1), column(9, 1, 1, 1), 1),
+    (rules.monna(2), column(3, 9, 2, 5, -9), 10 / 3),
+    (rules.monna(2, reference=1), column(3, 9, 2, 5, 10), 8),
+    # Near as the next ones are, the reference has a part.
+    (rules.monna(2), column(0, 0.1, 0.1, 0.1, 9), 0.2 / 3),
+    # A reference that isn't finite: the first three of those that are.
+    (rules.monna(2), column(NAN, 1, 2, 30, 40), 11),
+    (rules.cge(1), column(1, -1), 1),
+    (rules.cge(2), column(3, -5, 1, math.inf), 2),
+    # 1-d: mean 2, p² = 4, 4, 4, 4, 64; the 10 is dropped and nothing varies any more.
+    (rules.caf(1), column(0, 0, 0, 0, 10), 0),
+    (rules.caf(0), column(0, 4), 2),
+    # The 9 has the largest of ±1 ±1 ±5 ±7 ... from the mean 2.
+    (rules.dnc(1), column(1, 1, -3, 9), -1 / 3),
+    (rules.dnc(1), column(1, 0, 0), 0),
+    (rules.caf(1), column(1, 0, 0), 0),
+    (rules.dnc(1, filter_fraction=1.5), column(1, 3, 2, 2, 2), 2),  # ⌈1.5⌉ = 2 are dropped
+    # β = 1/5, 1/5, 1/10, so that it comes to 2.4; then 1/5, 1/5, 1/7.6.
+    (rules.geometric_median(5.0, 2), column(0, 1, 10), 2.851485),
+    (rules.geometric_median(5e25, 2), column(0, 1e25, 1e26), 2.851485e25),
+    (rules.geometric_median(num_steps=1), [[3.0, 4.0], [0.0, 1.0]], [0.5, 1.5]),  # β = 1/5, 1
+    # v = (2 - 1)/2, then v + (2 - 1.5)/2.
+    (rules.centered_clipping(2.0), column(4, -1), 0.5),
+    (rules.centered_clipping(2.0, num_steps=2), column(4, -1), 0.75),
+    (rules.centered_clipping(2.0, num_steps=9), column(0, NAN), 0),
+    # From 5: the differences -1 and -6, clipped to 2, and from 3.5 on 0.5 and -4.5.
+    (rules.centered_clipping(2.0, start=np.float32([5])), column(4, -1), 3.5),
+    (rules.centered_clipping(2.0, 2, np.float32([5])), column(4, -1), 2.75),
+    # The pairs 0 1 and 2 3: equally large; M = 2.5.
+    (rules.clipped_clustering(), [[4, 0], [1, 0], [0, 1], [0, 4.0]], [1.75, 0]),
+    (rules.clipped_clustering(), [[2, 0], [0, 6.0]], [2, 0]),
+    # 0 has cosine 0 with all, and the opposite ones -1: it goes with the first of the nearest.
+    (rules.clipped_clustering(), column(0, 2, -2), 1),
+    # It is nearer to the first than that is to the second, at 100 degrees, but not at 80. The
+    # squares of long ones overflow.
+    (rules.clipped_clustering(), [[1.5e25, 0], [-0.2605e25, 1.4772e25], [0, 0]], [0.75e25, 0]),
+    (rules.clipped_clustering(), [[1.5, 0], [-0.2605, 1.4772], [0, 0]], [0.75, 0]),
+    (rules.clipped_clustering(), [[1.5, 0], [0.2605, 1.4772], [0, 0]], [0.88025, 0.7386]),
+    (rules.clipped_clustering(), column(NAN, 2, 2, -2, -math.inf), 2),
+    # Two that are 0 are as far apart as from the pair, to which the first of them goes.
+    (
+        rules.clipped_clustering(),
+        [[1, 0], [0.5, 0.75**0.5], [0, 0], [0, 0]],
+        [1 / 4, 3**0.5 / 12],
+    ),
+    # M = 2: 1 is just long enough, 4 just short enough, and clipped.
+    (rules.signguard(lower=0.5, upper=2.0, fraction=1.0), column(1, 2, 4), 5 / 3),
+    # Of 6 and 1, with equal scores, the lower index is selected; then 3 around the median of 5.
+    (rules.bulyan(1), column(99, 2, 3, 4, 5, 6, 1), 4),
+]
+
+
+@functools.cache
+def by_hand() -> list[jax.Array]:
+    """What comes out, of all in one program."""
+
+    def apply(xs: list[jax.Array]) -> list[jax.Array]:
+        keys = [0 if rule.needs_key else None for rule, _, _ in BY_HAND]
+        cases = zip(BY_HAND, xs, keys, strict=True)
+        return [rule(x, key) for (rule, _, _), x, key in cases]
+
+    return jax.jit(apply)([np.asarray(x, np.float32) for _, x, _ in BY_HAND])
+
+
+@pytest.mark.parametrize("i", range(len(BY_HAND)), ids=lambda i: f"{i}-{BY_HAND[i][0].name}")
+def test_by_hand(i: int):
+    result, expected = by_hand()[i], BY_HAND[i][2]
     np.testing.assert_allclose(result, np.broadcast_to(expected, result.shape), 1e-5, 1e-6)
 
 

@@ -1,4 +1,4 @@
-import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -70,50 +70,50 @@ def test_equals_the_nearest_window(n: int, method: str):
     ).astype(np.float32)
     center = np.concatenate([rng.normal(size=6), rng.integers(-6, 7, 12) / 2, rng.normal(size=6)])
     center = center.astype(np.float32)
-    for keep in {1, max(1, n // 3), max(1, n - 2), n} if n < 100 else {n // 3, n - 2}:
-        actual = np.asarray(jitted(keep)(x, center))
+    keeps = {1, max(1, n // 3), max(1, n - 2), n} if n < 100 else {n // 3, n - 2}
+    results = jax.jit(lambda *x: {keep: mean_nearest(*x, keep) for keep in keeps})(x, center)
+    for keep, actual in jax.device_get(results).items():
         expected = reference(x, center, keep)
-        np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(expected))
+        name = f"keep {keep}"
+        np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(expected), name)
         finite = np.isfinite(expected)
-        np.testing.assert_allclose(actual[finite], expected[finite], rtol=0, atol=4e-6)
+        np.testing.assert_allclose(
+            actual[finite], expected[finite], rtol=0, atol=4e-6, err_msg=name
+        )
 
 
-def test_by_hand(method: str):
-    # Distances from the centre in brackets; x is a row of the table to each column.
-    # 1: 0 (4), 3 (1), 5 (1), 9 (5), 10 (6) from 4, keep 3: 0, 3, 5.
-    # 2: -1 (1), 1 (1), 1 (1), 0 (0), 7 (7) from 0, keep 3: 0 and two of the three at 1, -1 + 1 or
-    #    1 + 1: midway between (0 - 1 + 1)/3 and (0 + 1 + 1)/3.
-    # 3: two of five aren't finite, the others are kept.
-    # 4: three of five aren't finite.
-    nan, inf = np.nan, np.inf
-    x = np.float32(
-        [[0, -1, nan, nan], [9, 1, 1, inf], [3, 1, 2, 1], [10, 0, inf, 2], [5, 7, 6, -inf]]
-    )
-    actual = np.asarray(jitted(3)(x, np.float32([4, 0, 100, 1])))
-    np.testing.assert_allclose(actual[:3], [8 / 3, 1 / 3, 3], rtol=1e-6)
-    assert not np.isfinite(actual[3])
+NAN, INF, BIG = np.nan, np.inf, float(np.finfo(np.float32).max)
+TENTH = float(np.float32(0.1))
+# Five values, the centre, and the mean of the three nearest to it; NaN for what isn't finite.
+BY_HAND = [
+    ([0, 9, 3, 10, 5], 4, 8 / 3),  # at distances 4 5 1 6 1: 0, 3, 5
+    # 0, and two of the three at 1, -1 + 1 or 1 + 1: midway between (0 - 1 + 1)/3 and (0 + 1 + 1)/3.
+    ([-1, 1, 1, 0, 7], 0, 1 / 3),
+    ([NAN, 1, 2, INF, 6], 100, 3),  # all that are finite
+    ([NAN, INF, 1, 2, -INF], 1, NAN),
+    # A centre that isn't finite gives nothing finite.
+    *(([0, 2, 4, 6, 8], bad, NAN) for bad in (NAN, INF, -INF)),
+    ([1, 3, 5, 7, 9], 4, 4),  # 3, 5 and either 1 or 7, midway between 3 and 5
+    # Equal values are their own mean, to the bit.
+    ([TENTH, TENTH, TENTH, NAN, 3e38], TENTH, TENTH),
+    # Neither sums nor differences overflow. From 0, of four all equally far: midway between
+    # -, -, + and +, +, -.
+    ([BIG, BIG, BIG, INF, -BIG], BIG, BIG),
+    ([BIG, -BIG, -BIG, BIG, NAN], 0, 0),
+]
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_centre_that_is_not_finite_gives_nothing_finite(bad: float, method: str):
-    x = np.arange(10, dtype=np.float32).reshape(5, 2)
-    actual = np.asarray(jitted(3)(x, np.float32([bad, 4])))
-    assert not np.isfinite(actual[0])
-    assert actual[1] == 4  # of 1, 3, 5, 7, 9: 3, 5 and either 1 or 7, midway between 3 and 5
-
-
-def test_equal_values_are_their_own_mean(method: str):
-    x = np.full((7, 3), 0.1, np.float32)
-    x[5:] = [[np.nan], [3e38]]
-    np.testing.assert_array_equal(jitted(5)(x, x[0]), x[0])
-
-
-def test_neither_sums_nor_differences_overflow(method: str):
-    big = np.finfo(np.float32).max
-    x = np.array([[big, big], [big, -big], [big, -big], [np.inf, big], [-big, np.nan]])
-    x = x.astype(np.float32)
-    # From big: big, big, big. From 0, of four all equally far: midway between -, -, + and +, +, -.
-    np.testing.assert_allclose(jitted(3)(x, np.float32([big, 0])), [big, 0], rtol=1e-6)
+@pytest.mark.usefixtures("method")
+def test_by_hand():
+    x, center, expected = (np.float32(part) for part in zip(*BY_HAND, strict=True))
+    actual = np.asarray(jitted(3)(x.T, center))
+    for row, one, value in zip(BY_HAND, actual, expected, strict=True):
+        if math.isnan(value):
+            assert not np.isfinite(one), row
+        elif value == np.float32(TENTH):
+            assert one == value, row
+        else:
+            np.testing.assert_allclose(one, value, rtol=1e-6, err_msg=str(row))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -126,13 +126,13 @@ def test_precision_is_kept(dtype: type, method: str):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=4 * np.finfo(dtype).eps)
 
 
-def test_vmap_equals_each_and_no_columns_are_none(method: str):
+@pytest.mark.usefixtures("method")
+def test_vmap_equals_each_and_no_columns_are_none():
     x = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
-    f = functools.partial(mean_nearest, keep=3)
-    batched = jax.jit(jax.vmap(f, in_axes=(0, None)))(x, jnp.zeros(4))
-    for one, result in zip(x, batched, strict=True):
-        np.testing.assert_allclose(result, f(jnp.asarray(one), jnp.zeros(4)), atol=1e-6)
-    assert f(jnp.zeros((5, 0)), jnp.zeros(0)).shape == (0,)
+    batched = jax.jit(jax.vmap(lambda x: mean_nearest(x, jnp.zeros(4), 3)))(x)
+    expected = np.stack([reference(one, np.zeros(4), 3) for one in x])
+    np.testing.assert_allclose(batched, expected, rtol=0, atol=1e-6)
+    assert mean_nearest(jnp.zeros((5, 0)), jnp.zeros(0), keep=3).shape == (0,)
 
 
 CENTERS: dict[str, Callable[[np.ndarray], Any]] = {

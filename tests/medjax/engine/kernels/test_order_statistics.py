@@ -119,9 +119,8 @@ def test_radix_equals_sort(n: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [4, 255])
-def test_unrolled_radix_equals_sort(n: int):
-    check_selection(awkward(n), SELECT["unrolled radix"])
+def test_unrolled_radix_equals_sort():
+    check_selection(awkward(255), SELECT["unrolled radix"])
 
 
 def test_radix_of_more_rows_than_16_bits_count():
@@ -137,54 +136,12 @@ def test_float64_equals_sort(n: int):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("method", ["bisection", "radix"])
-@pytest.mark.parametrize("n", [2, 11])
-def test_float64_selection_equals_sort(n: int, method: str):
-    check_selection(awkward(n, np.float64), SELECT[method])
+def test_float64_selection_equals_sort(method: str):
+    check_selection(awkward(11, np.float64), SELECT[method])
 
 
 def test_every_rank_at_once():
     check_network(awkward(9), list(range(9)))
-
-
-def check_network_on_zeros_and_ones(inputs: np.ndarray, ranks: tuple[int, ...]) -> None:
-    # What is marked as not needed is overwritten with 7, so that its use would show.
-    rows, zeros = inputs.copy(), np.sum(inputs == 0, axis=0)
-    for i, j, min_needed, max_needed in network.comparators(len(rows), ranks):
-        low, high = np.minimum(rows[i], rows[j]), np.maximum(rows[i], rows[j])
-        rows[i] = low if min_needed else 7
-        rows[j] = high if max_needed else 7
-    for r in ranks:  # the number of rank r is 0 if there are more than r zeros, else 1
-        np.testing.assert_array_equal(rows[r], np.where(r < zeros, 0, 1))
-
-
-@pytest.mark.parametrize("n", range(1, 11))
-def test_pruned_network_by_the_0_1_principle(n: int):
-    # A comparator network that puts rank r right for all 2^n inputs of 0 and 1 does so for all
-    # inputs (Knuth, volume 3, 5.3.4).
-    inputs = (np.arange(2**n) >> np.arange(n)[:, None]) & 1
-    wanted = {(r,) for r in range(n)} | {tuple(range(n)), ((n - 1) // 2, n // 2), (0, n - 1)}
-    for ranks in wanted:
-        check_network_on_zeros_and_ones(inputs, ranks)
-
-
-@pytest.mark.parametrize("n", [33, 64, 100, 127, 128])
-def test_large_network_on_random_zeros_and_ones(n: int):
-    # With a random number of zeros each, so that every rank's turn comes.
-    rng = np.random.default_rng(n)
-    inputs = rng.permuted(np.arange(n)[:, None] >= rng.integers(0, n + 1, 300), axis=0)
-    for ranks in (tuple(range(n)), (n // 2 - 1, n // 2), (n // 4,), tuple(range(9, n - 9))):
-        check_network_on_zeros_and_ones(inputs.astype(int), ranks)
-
-
-@pytest.mark.parametrize(("log2", "comparators"), [(1, 1), (2, 5), (3, 19), (4, 63)])
-def test_network_is_batchers(log2: int, comparators: int):
-    # (p² - p + 4) 2^(p-2) - 1 comparators sort 2^p numbers (Batcher, 1968).
-    assert len(network.comparators(2**log2, tuple(range(2**log2)))) == comparators
-
-
-def test_network_is_pruned():
-    # The least of 2^p numbers needs one knock-out tournament, 2^p - 1 comparisons.
-    assert len(network.comparators(16, (0,))) == 15
 
 
 @pytest.mark.parametrize("d", [0, 1, 7, 8, 17])
@@ -257,7 +214,7 @@ def test_even_median_of_subnormals_stays_between_the_middle_two():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "trim"), [(1, 0), (5, 2), (8, 1), (20, 8)])
+@pytest.mark.parametrize(("n", "trim"), [(1, 0), (5, 2), (8, 1)])
 @pytest.mark.usefixtures("design")
 def test_trimmed_mean(n: int, trim: int):
     rng = np.random.default_rng(n)
@@ -273,32 +230,24 @@ def test_trimmed_mean(n: int, trim: int):
 
 
 @pytest.mark.parametrize("n", [7, 131])
-def test_trimmed_mean_forgets_what_it_trims(n: int):
+def test_trimmed_mean_forgets_what_it_trims_and_does_not_overflow(n: int):
+    trimmed_mean = jax.jit(lambda x: kernel.trimmed_mean(x, 3))
     # f = 3 rows are extreme; the others are 0.25, whose sum is exact, so that the mean must be 0.25
     # to the bit, where the sum of all, less what is trimmed, would keep nothing of it.
     x = np.full((n, 4), 0.25, np.float32)
     x[:3] = np.array([[np.inf], [np.nan], [1e38]]) * np.array([[1, -1, 1, -1]])
-    actual = jax.jit(lambda x: kernel.trimmed_mean(x, 3))(x)
-    assert_same_bits(actual, np.full(4, 0.25, np.float32))
-
-
-@pytest.mark.parametrize("n", [4, 130])
-def test_trimmed_mean_of_the_largest_numbers_stays_in_range(n: int):
-    big = np.finfo(np.float32).max
-    x = np.full((n, 2), big, np.float32) * np.array([1, -1], np.float32)
-    actual = jax.jit(lambda x: kernel.trimmed_mean(x, 1))(x)
-    assert_same_bits(actual, np.array([big, -big], np.float32))
+    assert_same_bits(trimmed_mean(x), np.full(4, 0.25, np.float32))
+    # The sum of the largest numbers isn't one.
+    largest = np.finfo(np.float32).max * np.array([1, -1, 1, -1], np.float32)
+    assert_same_bits(trimmed_mean(np.tile(largest, (n, 1))), largest)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("design")
-@pytest.mark.parametrize("n", [12])
-def test_vmap_equals_each(n: int):
-    x = np.random.default_rng(0).normal(size=(3, n, 5)).astype(np.float32)
+def test_vmap_equals_each():
+    x = np.random.default_rng(0).normal(size=(3, 11, 5)).astype(np.float32)
     batched = jax.jit(jax.vmap(lambda x: kernel.median(x)))(x)
-    median = jax.jit(lambda x: kernel.median(x))
-    for one, result in zip(x, batched, strict=True):
-        assert_same_bits(result, np.asarray(median(one)))
+    assert_same_bits(batched, np.sort(x, axis=1)[:, 5])
 
 
 def test_what_is_selected_counts_as_constant():
