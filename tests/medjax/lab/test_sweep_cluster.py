@@ -1,6 +1,8 @@
 """Sweeps on a cluster: the table of one machine bit for bit, whatever is lost on the way."""
 
 import json
+import shutil
+import signal
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,19 +11,36 @@ from medjax.lab.commands.sweep import main
 from medjax.lab.sweeps import plan
 from medjax.lab.sweeps.cluster import dispatch
 
-QUICK = ("--dataset", "digits", "--model", "logistic", "--steps", "400", "--eval-every", "100")
 MINE = """
 import jax.numpy as jnp
 
 def my_mean(updates):
     return jnp.mean(updates, axis=0)
 """
+# Eight runs of one program, with noise before a rule of one's own.
+GRID = (
+    *("--dataset", "digits", "--model", "logistic", "--steps", "200", "--eval-every", "50"),
+    *("--rule", "noisy_./mine.py:my_mean", "--b", "0.1", "--lr", "0.01", "0.1", "--seeds", "4"),
+)
 
-pytestmark = pytest.mark.usefixtures("no_sweep_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_sweep_pictures")]
 
 
 def table(folder):
     return pq.read_table(folder / "results.parquet")
+
+
+@pytest.fixture(autouse=True)
+def chunks_of_two(monkeypatch):
+    monkeypatch.setattr(plan, "_MOST_SIDE_BY_SIDE", 2)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the file."""
+    folder = tmp_path_factory.mktemp("cluster")
+    (folder / "mine.py").write_text(MINE)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -29,47 +48,61 @@ def cluster():
     """Two nodes of a core each, on this machine."""
     from ray.cluster_utils import Cluster
 
-    small = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-    found = Cluster(initialize_head=True, head_node_args=small)
-    found.add_node(num_cpus=1, object_store_memory=80 << 20)
+    small = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    found = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    found.add_node(**small)
     yield found
     found.shutdown()
 
 
-@pytest.mark.slow
-def test_a_node_is_lost_and_the_table_is_that_of_one_machine(
-    cluster, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(MINE)
-    monkeypatch.setattr(plan, "_MOST_SIDE_BY_SIDE", 2)  # four chunks of each program
-    grid = (
-        *QUICK,
-        "--rule",
-        "noisy_sign",
-        "./mine.py:my_mean",
-        "--lr",
-        "0.01",
-        "0.1",
-        "--seeds",
-        "4",
-    )
-    assert main([*grid, "--out", "alone"]) == 0
-    (second,) = cluster.worker_nodes
-    news, killed = dispatch._news, []
+def interrupted_by(monkeypatch, interrupt):
+    """Call a function with each of a worker's jobs that has begun."""
+    news = dispatch._news
 
-    def killing(connected, folder, job):
+    def watched(connected, folder, job):
         yield from news(connected, folder, job)
+        interrupt(folder, job)
+
+    monkeypatch.setattr(dispatch, "_news", watched)
+
+
+def test_a_stopped_sweep_goes_on_on_any_machines_and_nodes_may_be_lost(
+    cluster, place, monkeypatch, capsys
+):
+    monkeypatch.chdir(place)
+    assert main([*GRID, "--out", "alone"]) == 0
+    capsys.readouterr()
+
+    def stop(folder, job):
+        if list(folder.glob("parts/*.parquet")):
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        interrupted_by(patch, stop)
+        on_cluster = ("--ray", cluster.address)
+        assert main([*GRID, "--out", "stopped", *on_cluster]) == 130
+    assert capsys.readouterr().err == "stopped; the same command goes on where this was\n"
+    assert len(list((place / "stopped/parts").iterdir())) == 1
+    shutil.copytree(place / "stopped", place / "alone-again")
+    assert main([*GRID, "--out", "alone-again"]) == 0
+    assert table(place / "alone-again").equals(table(place / "alone"))
+
+    (second,) = cluster.worker_nodes
+    killed = []
+
+    def kill(folder, job):
         if job.worker.node == second.node_id and job.steps and not killed:
             killed.append(job.chunk)
             cluster.remove_node(second, allow_graceful=False)
 
-    monkeypatch.setattr(dispatch, "_news", killing)
+    interrupted_by(monkeypatch, kill)
     capsys.readouterr()
-    assert main([*grid, "--out", "cluster", "--ray", cluster.address]) == 0
+    assert main([*GRID, "--out", "stopped", *on_cluster]) == 0
     printed = capsys.readouterr()
-    assert "is lost: its chunk is run again" in printed.out
     assert printed.err == ""
-    assert table(tmp_path / "cluster").equals(table(tmp_path / "alone"))
-    (session,) = json.loads((tmp_path / "cluster/config.json").read_text())["sessions"]
-    assert [node["platform"] for node in session["cluster"]] == ["cpu"] * 2
+    assert "2 runs of them, 6 to do" in printed.out
+    assert "is lost: its chunk is run again" in printed.out
+    assert table(place / "stopped").equals(table(place / "alone"))
+    sessions = json.loads((place / "stopped/config.json").read_text())["sessions"]
+    assert [len(session["cluster"]) for session in sessions] == [2, 2]
+    assert sessions[0]["device"]["platform"] == "cpu"

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -96,12 +97,14 @@ def _connected(address: str) -> Any:
     main = threading.current_thread() is threading.main_thread()
     previous = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(
-            address or None,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Ray says of its future
+            ray.init(
+                address or None,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
     # All that it raises on the way, as for another version of Ray or Python.
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(f"--ray {address}: {_told(error)}") from None

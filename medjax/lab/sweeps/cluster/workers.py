@@ -2,12 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from medjax.lab.sweeps.cluster.node import Description, Node
 from medjax.lab.sweeps.cluster.parcel import Conditions
+from medjax.lab.sweeps.cluster.places import Place, places
 
 _SECONDS_BETWEEN_LOOKS = 5.0  # for nodes that are new, or free again
 _SECONDS_TO_GATHER = 30.0  # after which the first workers don't wait for the others
@@ -26,18 +27,18 @@ class Worker:
     Attributes:
         node: the node's identity at Ray.
         host: its address.
+        gpu: whether it has been given a GPU.
         actor: Ray's handle of the `Node` there.
-        joining: the answer to come; None once it has come.
-        description: the answer.
+        joining: its description to come; None once it has come.
         stream: the news of the chunk that it is running; None if it is idle.
         program: the program that it has compiled last.
     """
 
     node: str
     host: str
+    gpu: bool
     actor: Any
     joining: Any
-    description: Description | None = None
     stream: Any = None
     program: int | None = None
 
@@ -98,8 +99,8 @@ class Cluster:
             if waiting:
                 self.ray.wait(waiting, timeout=0.2)
                 self.welcome()
-            else:
-                time.sleep(0.0 if self.workers else 0.2)
+            elif not self.workers:
+                time.sleep(0.2)
             seconds = time.monotonic() - begun
             ready = sum(worker.idle for worker in self.workers)
             if ready and (ready == len(self.workers) or seconds > _SECONDS_TO_GATHER):
@@ -124,32 +125,20 @@ class Cluster:
         if time.monotonic() - self._looked < _SECONDS_BETWEEN_LOOKS:
             return
         self._looked = time.monotonic()
-        nodes = [node for node in self.ray.nodes() if node["Alive"]]
         there = Counter(worker.node for worker in self.workers)
-        for node, number, resources in self._places(nodes):
-            for _ in range(number - there[node["NodeID"]]):
-                self._ask(node["NodeID"], node["NodeManagerAddress"], resources)
+        on_cpus = (self._conditions.flags["jax_platforms"] or "").partition(",")[0] == "cpu"
+        for place in places(self.ray.nodes(), on_cpus=on_cpus):
+            for _ in range(place.number - there[place.node]):
+                self._ask(place)
 
-    def _places(
-        self, nodes: list[dict[str, Any]]
-    ) -> Iterator[tuple[dict[str, Any], int, dict[str, float]]]:
-        """Yield nodes, their numbers of workers, and what each takes: a GPU, or all the cores."""
-        gpus = {node["NodeID"]: int(node["Resources"].get("GPU", 0)) for node in nodes}
-        platforms = self._conditions.flags["jax_platforms"] or ""
-        if any(gpus.values()) and platforms.partition(",")[0] != "cpu":
-            for node in nodes:
-                yield node, gpus[node["NodeID"]], {"num_gpus": 1, "num_cpus": 0}
-            return
-        for node in nodes:
-            cores = node["Resources"].get("CPU", 0)  # XLA uses all of them
-            yield node, min(1, int(cores)), {"num_cpus": cores}
-
-    def _ask(self, node: str, host: str, resources: dict[str, float]) -> None:
+    def _ask(self, place: Place) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        there = NodeAffinitySchedulingStrategy(node, soft=False)
-        actor = self.ray.remote(Node).options(scheduling_strategy=there, **resources).remote()
-        self.workers.append(Worker(node, host, actor, actor.join.remote(self._conditions)))
+        there = NodeAffinitySchedulingStrategy(place.node, soft=False)
+        options = {"scheduling_strategy": there, "num_gpus": place.gpus, "num_cpus": place.cpus}
+        actor = self.ray.remote(Node).options(**options).remote()
+        joining = actor.join.remote(self._conditions)
+        self.workers.append(Worker(place.node, place.host, place.gpus > 0, actor, joining))
 
     def welcome(self) -> None:
         """Take in the workers that have joined.
@@ -172,16 +161,17 @@ class Cluster:
                     raise ValueError(f"node {worker.host}: {reason(error)}") from None
                 continue
             self._check(worker, found)
-            worker.joining, worker.description = None, found
+            worker.joining = None
             self._descriptions.append((worker.host, found))
 
     def _check(self, worker: Worker, found: Description) -> None:
         if found.other:
             raise ValueError(f"node {worker.host} has {found.other}: install the same on both")
-        first = self._first if self._descriptions else found
-        platforms = first.device["platform"], found.device["platform"]
-        if platforms[0] != platforms[1]:
-            raise ValueError(f"the nodes' devices are {platforms[0]} and {platforms[1]}")
+        if worker.gpu and found.device["platform"] == "cpu":
+            raise ValueError(
+                f"node {worker.host} has GPUs that JAX doesn't find there; JAX_PLATFORMS=cpu, set "
+                "for this command, does without them"
+            )
 
     def lose(self, worker: Worker) -> None:
         """Part with a worker that is lost; its node gets another one if it is still there."""
