@@ -178,6 +178,6 @@ def _lost(job: _Job, error: Exception) -> str:
     times = job.program.losses[job.chunk] = job.program.losses.get(job.chunk, 0) + 1
     what = f"a worker on node {job.worker.host} is lost"
     if times == _MOST_LOSSES:
-        raise Lost(f"{what}, the {times}th with the same chunk: {reason(error)}")
+        raise Lost(f"{what}, as {times - 1} others were with the same chunk: {reason(error)}")
     job.program.waiting.insert(0, job.chunk)
     return f"{what}: its chunk is run again"
