@@ -8,10 +8,11 @@ import pytest
 from medjax.lab.data import load
 from medjax.lab.machine.memory import TooLarge
 from medjax.lab.storage import results
+from medjax.lab.sweeps import execute as execution
 from medjax.lab.sweeps import grid, store
 from medjax.lab.sweeps.cluster import parcel
 from medjax.lab.sweeps.cluster.dispatch import execute
-from medjax.lab.sweeps.cluster.node import Fitted
+from medjax.lab.sweeps.cluster.node import Fitted, Node, Order
 from medjax.lab.sweeps.cluster.places import places
 from medjax.lab.sweeps.cluster.workers import Cluster, Lost, Worker
 from medjax.lab.sweeps.execute import Cost, unfinished
@@ -217,6 +218,24 @@ def test_a_node_makes_the_same_runs(tmp_path, monkeypatch):
         assert np.array_equal(again.indices.examples, group.indices.examples)
         for one, other in zip(group.settings, again.settings, strict=True):
             assert {**vars(one), "rule": ""} == {**vars(other), "rule": ""}
+
+
+def test_a_node_runs_a_chunk_as_one_machine_does(tmp_path, group):
+    work = unfinished(tmp_path, [group], [4])
+    for _ in execution.execute(tmp_path, work, Stop()):
+        pass
+    node, conditions = Node(), parcel.conditions()
+    assert node.join(conditions).device["platform"] == "cpu"
+    problem, data = parcel.packed(group), DATASETS["digits"]
+    first, *news = node.run(Order(0, 4, False, 0, None), problem, data)
+    assert first.runs_side_by_side == 4
+    assert sum(news[:-1]) == 4
+    again = [*node.run(Order(0, 4, True, 0, None), problem, data)]
+    assert all(isinstance(each, int) for each in again[:-1])  # without compiling
+    for rows in (news[-1], again[-1]):
+        execution.write(tmp_path / "node", work[0], 0, rows)
+        there, here = (store.part(x, 0, 0) for x in (tmp_path / "node", tmp_path))
+        assert results.read_table(there).equals(results.read_table(here))
 
 
 def test_a_file_that_has_changed_is_not_sent(tmp_path, monkeypatch):

@@ -3,14 +3,17 @@
 import argparse
 import logging
 import os
+import re
 import signal
 import socket
+import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import IO, Any
 
 import jax
 
@@ -78,10 +81,10 @@ def joined(address: str, tell: Callable[[str], None]) -> Iterator[Cluster]:
     if where and where not in _WORDS:
         _check_answers(where)
     conditions = parcel.conditions()
-    jax.config.update("jax_platforms", "cpu")
     ray = _connected(address)
     cluster = Cluster(ray, conditions)
     try:
+        jax.config.update("jax_platforms", "cpu")
         cluster.gather(tell)
         yield cluster
     finally:
@@ -96,26 +99,47 @@ def _connected(address: str) -> Any:
 
     main = threading.current_thread() is threading.main_thread()
     previous = signal.getsignal(signal.SIGTERM)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Ray says of its future
+    with warnings.catch_warnings(), _kept_quiet() as log:
+        warnings.simplefilter("ignore")  # what Ray says of its future
+        try:
             ray.init(
                 address or None,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
             )
-    # All that it raises on the way, as for another version of Ray or Python.
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:
-        raise ValueError(f"--ray {address}: {_told(error)}") from None
-    finally:
-        if main and previous is not None:  # Ray has put its own there
-            signal.signal(signal.SIGTERM, previous)
+        # All that it raises on the way, as for another version of Ray or Python.
+        except (OSError, ValueError, RuntimeError, AssertionError) as error:
+            words = " ".join(str(error).split())
+            raise ValueError(f"--ray {address}: {words[:300]}{_last_line(log)}") from None
+        except SystemExit:  # of its own handler for SIGTERM
+            raise KeyboardInterrupt from None
+        finally:
+            if main and previous is not None:  # not the one that Ray has put there
+                signal.signal(signal.SIGTERM, previous)
     return ray
 
 
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+@contextmanager
+def _kept_quiet() -> Iterator[IO[bytes]]:
+    """Keep what libraries write to the standard error in a file, C++ code included."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield log
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _last_line(log: IO[bytes]) -> str:
+    """Return the last thing that Ray has logged, without when and where, after a colon."""
+    log.seek(0)
+    lines = log.read().decode(errors="replace").splitlines()
+    found = [re.sub(r"^\[[^]]*\] \S+: ", "", line).strip() for line in lines if line.strip()]
+    return f": {found[-1][:300]}" if found else ""
 
 
 def _check_answers(address: str) -> None:
