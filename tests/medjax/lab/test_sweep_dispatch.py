@@ -131,6 +131,7 @@ def test_the_others_wait_for_the_first_and_take_as_many_as_fit(tmp_path, group):
     def play(order):
         if not order.begun:
             yield fitted(2)
+            yield RayError("lost when nobody waits for it")
             return
         assert order.runs_side_by_side == 2
         yield measured(group, order)
@@ -157,6 +158,18 @@ def test_a_lost_chunk_is_run_again(tmp_path, group):
         "a worker on node 10.0.0.1 is lost: its chunk is run again"
     ]
     assert sum(each.run_steps for each in news) == 4 * 4
+    table(tmp_path, group)
+
+
+def test_nothing_is_run_again_if_a_worker_is_lost_after_its_chunk(tmp_path, group):
+    def play(order):
+        yield from [] if order.begun else [fitted(4)]
+        yield measured(group, order)
+        yield RayError("lost when nobody waits for it")
+
+    news, (orders,), _ = run(tmp_path, group, 4, play)
+    assert [x.note for x in news if x.note] == []
+    assert len(orders) == 1
     table(tmp_path, group)
 
 

@@ -1,5 +1,6 @@
 """Give a sweep's chunks to the workers of a cluster, and write what comes back."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +98,11 @@ def execute(
             jobs += _given(cluster, programs, limit)
             awaited = [job.worker.stream for job in jobs]
             awaited += [x.joining for x in cluster.workers if x.joining is not None]
-            ready, _ = cluster.ray.wait(awaited, timeout=_SECONDS) if awaited else ([], [])
+            ready = []
+            if awaited:
+                ready, _ = cluster.ray.wait(awaited, timeout=_SECONDS)
+            else:  # all nodes are lost, or taken
+                time.sleep(_SECONDS)
             if stop.requested:
                 return
             for job in [job for job in jobs if job.worker.stream in ready]:
@@ -126,14 +131,11 @@ def _given(cluster: Cluster, programs: Sequence[_Program], limit: int | None) ->
 
 
 def _news(cluster: Cluster, folder: Path, job: _Job) -> Iterator[Progress]:
-    """Take a worker's news; its stream is None after the last."""
+    """Take a worker's news; its stream is None after the last that matters."""
     errors, worker, program = cluster.ray.exceptions, job.worker, job.program
     number = program.work.program
     try:
         news = cluster.ray.get(next(worker.stream))
-    except StopIteration:
-        worker.stream = None
-        return
     except errors.RayTaskError as error:
         if isinstance(error.cause, (ValueError, ImportError, OSError)):
             raise ValueError(f"node {worker.host}: {error.cause}") from None
@@ -150,6 +152,7 @@ def _news(cluster: Cluster, folder: Path, job: _Job) -> Iterator[Progress]:
         job.steps += done
         yield Progress(number, run_steps=done)
     else:
+        worker.stream = None
         execution.write(folder, program.work, job.chunk, news)
         yield Progress(number, finished=int(program.work.chunks[job.chunk].new.sum()))
 
@@ -160,7 +163,8 @@ def _fitted(job: _Job, news: Fitted) -> Iterator[Progress]:
     if work.begun:  # another worker has compiled it before
         return
     chunks = work.chunks
-    if news.runs_side_by_side != work.runs_side_by_side:  # the worker leaves its chunk
+    if news.runs_side_by_side != work.runs_side_by_side:
+        job.worker.stream = None  # it leaves the chunk
         chunks = dict(enumerate(make_chunks(work.group, news.runs_side_by_side)))
         job.program.waiting = [*chunks]
     job.program.work = work._replace(
