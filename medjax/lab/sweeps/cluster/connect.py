@@ -94,6 +94,8 @@ def joined(address: str, tell: Callable[[str], None]) -> Iterator[Cluster]:
 
 
 def _connected(address: str) -> Any:
+    # Read when it is imported: nothing of its own is printed between our lines.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
