@@ -227,6 +227,8 @@ def test_sweeps_are_those_that_they_seem(own_files):
     assert sizes("how-to/field.md") == [2 * 2 * 3 * 2]
     # Five seeds and two step sizes, of sign and of noisy_sign with three values of b.
     assert sizes("how-to/sweeps.md") == 2 * [5 * 2 * (1 + 3)]
+    # Twenty seeds of three values of b, twice, and those of the grid above.
+    assert sizes("how-to/cluster.md") == [20 * 3, 20 * 3, 5 * 2 * (1 + 3)]
     # Five seeds, with and without a mixing, of three strengths of an attack.
     assert sizes("studies/robustness.md") == [5 * 2 * 3]
     # Four seeds of three values of b.

@@ -186,7 +186,7 @@ def _run(
                     if folder is not None and new:
                         health.write_seen(folder, seen)
                     add_row({name: values[-1] for name, values in columns.items()})
-                if keeper is not None:
+                if keeper is not None and progress.measuring is None:
                     keeper.update(progress.step, progress.state, columns, now=progress.last)
         except KeyboardInterrupt:  # a second Ctrl-C
             pass

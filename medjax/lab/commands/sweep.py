@@ -14,6 +14,8 @@ from medjax.lab.settings.config import Settings
 from medjax.lab.settings.flags import add_out
 from medjax.lab.storage import checkpoints, results, watching
 from medjax.lab.sweeps import grid, pictures, report, select, store
+from medjax.lab.sweeps.cluster import connect
+from medjax.lab.sweeps.cluster.workers import Cluster
 from medjax.lab.sweeps.outcome import outcome, title
 from medjax.lab.sweeps.session import run_grid
 from medjax.lab.task.training import stop_on_signal
@@ -36,14 +38,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments, axes = grid.read_axes(parser, argv)
         runs = grid.expand(axes, yes=arguments.yes)
-        mesh = devices.make_mesh(arguments, default="grid")
+        on_cluster = arguments.ray is not None
+        if on_cluster:
+            connect.check_alone(arguments)
+        mesh = None if on_cluster else devices.make_mesh(arguments, default="grid")
     except ValueError as error:
         parser.error(str(error))
     folder = Path(arguments.out) if arguments.out else default_folder(runs)
 
     def work() -> int:
         every, watchers = arguments.checkpoint_every, watching.chosen(arguments)
-        execute(folder, runs, console, mesh, every, watchers)
+        if not on_cluster:
+            execute(folder, runs, console, mesh, every, watchers)
+            return 0
+        with connect.joined(arguments.ray, console.print) as cluster:
+            execute(folder, runs, console, watchers=watchers, cluster=cluster)
         return 0
 
     return cli.carry_out(parser, folder, work)
@@ -55,6 +64,7 @@ def make_parser() -> cli.Parser:
     grid.add_grid_options(parser)
     devices.add_machine(parser)
     checkpoints.add_checkpoint_every(parser)
+    connect.add_ray(parser)
     watching.add_watching(parser)
     add_out(parser)
     return parser
@@ -67,6 +77,7 @@ def execute(
     mesh: Mesh | None = None,
     checkpoint_every: int | None = None,
     watchers: Mapping[str, str] | None = None,
+    cluster: Cluster | None = None,
 ) -> None:
     """Run what isn't finished of a grid, and write what comes of it.
 
@@ -76,7 +87,7 @@ def execute(
     """
     with (
         stop_on_signal() as stop,
-        run_grid(console, folder, runs, stop, mesh, checkpoint_every, watchers) as columns,
+        run_grid(console, folder, runs, stop, mesh, checkpoint_every, watchers, cluster) as columns,
     ):
         stop.finishing = True
         show(console, folder, runs, columns)

@@ -40,7 +40,7 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
         "found by JAX under Slurm, MPI, Kubernetes and on TPU pods, else named by the next three",
     )
     group.add_argument(
-        "--coordinator", metavar="HOST:PORT", type=_address, help="where process 0 listens"
+        "--coordinator", metavar="HOST:PORT", type=address, help="where process 0 listens"
     )
     group.add_argument("--processes", metavar="N", type=cli.integer(1), help="how many there are")
     group.add_argument(
@@ -252,7 +252,8 @@ def _gathered(text: str) -> list[str]:
     return [bytes(row[:n]).decode() for row, n in zip(every, lengths, strict=True)]
 
 
-def _address(text: str) -> str:
+def address(text: str) -> str:
+    """Parse a host and a port, for argparse."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise argparse.ArgumentTypeError(f"{text!r} is not a host and a port, as in 10.0.0.1:1234")

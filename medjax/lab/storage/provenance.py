@@ -17,20 +17,24 @@ _PACKAGES = ("medjax", "jax", "jaxlib", "optax", "flax", "numpy", "pyarrow", "ma
 
 def provenance() -> dict[str, Any]:
     """Return, as JSON has it, what explains a result together with its settings."""
-    device = jax.devices()[0]
     return {
         "command": shlex.join([*_program(), *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in _PACKAGES},
-        "device": {
-            "platform": device.platform,
-            "kind": device.device_kind,
-            "count": jax.device_count(),
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-        },
+        "versions": versions(),
+        "device": device(),
+    }
+
+
+def device() -> dict[str, Any]:
+    """Describe the devices of this machine, as JSON has it."""
+    first = jax.devices()[0]
+    return {
+        "platform": first.platform,
+        "kind": first.device_kind,
+        "count": jax.device_count(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
     }
 
 
@@ -61,6 +65,11 @@ def _git(*command: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of the packages that matter; None for what isn't there."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
 
 
 def _version(package: str) -> str | None:

@@ -10,14 +10,26 @@ from jax.sharding import Mesh
 
 from medjax.lab.storage import results
 from medjax.lab.storage.checkpoints import keeping
-from medjax.lab.storage.keeper import FOLDER
+from medjax.lab.storage.keeper import FOLDER, Start
 from medjax.lab.sweeps import store
 from medjax.lab.sweeps.fit import Work, fit
 from medjax.lab.sweeps.inputs import Inputs
 from medjax.lab.sweeps.plan import Chunk, Group, make_chunks
-from medjax.lab.task import communication
+from medjax.lab.task import communication, training
 from medjax.lab.task.program import Compiled
 from medjax.lab.task.training import Stop, train
+
+
+class Cost(NamedTuple):
+    """Cost of a compiled program.
+
+    Attributes:
+        seconds: what compiling took.
+        num_bytes: the memory that it takes.
+    """
+
+    seconds: float
+    num_bytes: int
 
 
 class Progress(NamedTuple):
@@ -28,17 +40,19 @@ class Progress(NamedTuple):
         run_steps: the steps done since the last news, times the runs that did them.
         finished: the number of runs that have just been finished and written.
         kept: the steps, times runs, that an earlier session did of a chunk that is gone on with.
-        compiled: the program, if it has just been compiled.
+        compiled: what the program costs, if it has just been compiled.
         runs_side_by_side: the number that it was compiled for, if it was. It may differ from the
             plan, and has to stay: write it down before going on.
+        note: a line for the user.
     """
 
     program: int
     run_steps: int = 0
     finished: int = 0
     kept: int = 0
-    compiled: Compiled | None = None
+    compiled: Cost | None = None
     runs_side_by_side: int | None = None
+    note: str = ""
 
 
 def unfinished(
@@ -87,7 +101,8 @@ def execute(
     inputs = Inputs(mesh)
     for planned in work:
         item, compiled = fit(planned, inputs, mesh, limit, done)
-        yield Progress(item.program, compiled=compiled, runs_side_by_side=item.runs_side_by_side)
+        cost = Cost(compiled.seconds, compiled.num_bytes)
+        yield Progress(item.program, compiled=cost, runs_side_by_side=item.runs_side_by_side)
         for number in item.chunks:
             yield from _run_chunk(folder, item, number, compiled, inputs, stop, checkpoint_every)
             if stop.requested:
@@ -109,7 +124,6 @@ def _run_chunk(
     """
     program, group, chunk = work.program, work.group, work.chunks[number]
     config, new, path = group.task.config, int(chunk.new.sum()), store.part(folder, program, number)
-    arguments = inputs.of(group, chunk)
     rows: dict[str, list[Any]] = {}
     with keeping(folder / FOLDER / path.stem, checkpoint_every) as keeper:
         start, step = keeper.latest() if keeper is not None else None, 0
@@ -117,24 +131,54 @@ def _run_chunk(
             kept, step = start.regular(config.steps, config.eval_every), start.step
             rows = {name: list(values) for name, values in kept.items()}
             yield Progress(program, kept=step * new)
-        for progress in train(
-            compiled,
-            *arguments,
-            steps=config.steps,
-            eval_every=config.eval_every,
-            bits=communication.per_step(group.task, arguments[0].b),
-            stop=stop,
-            start=start,
-        ):
+        for progress in train_chunk(group, chunk, compiled, inputs, stop, start):
             rows = progress.added_to(rows)
+            if progress.measuring is not None:
+                yield Progress(program)
+                continue
             if keeper is not None and progress.step < config.steps:
                 keeper.update(progress.step, progress.state, rows, now=stop.requested)
             yield Progress(program, (progress.step - step) * new)
             step = progress.step
-    if step == config.steps:
-        results.write_table(path, _columns(group, chunk, rows))
+    if rows and rows["step"][-1] == config.steps:
+        write(folder, work, number, rows)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
         yield Progress(program, finished=new)
+
+
+def train_chunk(
+    group: Group,
+    chunk: Chunk,
+    compiled: Compiled,
+    inputs: Inputs,
+    stop: Stop,
+    start: Start | None = None,
+) -> Iterator[training.Progress]:
+    """Run a chunk's runs side by side; see `train`."""
+    arguments = inputs.of(group, chunk)
+    config = group.task.config
+    yield from train(
+        compiled,
+        *arguments,
+        steps=config.steps,
+        eval_every=config.eval_every,
+        bits=communication.per_step(group.task, arguments[0].b),
+        stop=stop,
+        start=start,
+    )
+
+
+def write(folder: Path, work: Work, number: int, rows: Mapping[str, Sequence[Any]]) -> None:
+    """Write what a finished chunk measured.
+
+    Args:
+        folder: the sweep's.
+        work: the chunk's program.
+        number: the chunk's.
+        rows: a column for each metric, whose entries have a number for each of the chunk's runs.
+    """
+    path = store.part(folder, work.program, number)
+    results.write_table(path, _columns(work.group, work.chunks[number], rows))
 
 
 def _columns(

@@ -128,16 +128,17 @@ def _even_parts(count: int, most: int, multiple: int = 1) -> list[tuple[np.ndarr
     return [(np.minimum(part, count - 1), part < count) for part in numbers]
 
 
-def runs_side_by_side(group: Group, budget: int) -> int:
+def runs_side_by_side(group: Group, budget: int, platform: str | None = None) -> int:
     """Return how many of the group's runs each device takes: as many as are fast, and fit.
 
     Args:
         group: the runs.
         budget: a device's free memory, in bytes.
+        platform: the device's; None for this process's.
     """
     one = _numbers_per_run(group)
     fit = max(1, (budget - _data_bytes(group, 1)) // (4 * one))
-    if jax.default_backend() == "cpu":
+    if (platform or jax.default_backend()) == "cpu":
         fit = min(fit, max(1, _CACHED_NUMBERS // one), _MOST_SIDE_BY_SIDE)
     return min(fit, group.runs.size)
 

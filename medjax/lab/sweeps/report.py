@@ -25,8 +25,17 @@ _MOST_DIVERGED = 5  # that are named
 _TOLD = ("rule", "mix", "attack", "byzantine", "workers", "dataset", "partition", "alpha", "model")
 
 
-def plan(runs: Sequence[Settings], num_programs: int, work: Sequence[Work]) -> list[str]:
-    """Return lines that say what a session is about to do."""
+def plan(
+    runs: Sequence[Settings], num_programs: int, work: Sequence[Work], free_bytes: int
+) -> list[str]:
+    """Return lines that say what a session is about to do.
+
+    Args:
+        runs: the grid.
+        num_programs: how many programs it is.
+        work: what isn't finished.
+        free_bytes: the memory that a device has for it.
+    """
     steps = sum(run.steps for run in runs)
     lines = [f"grid       {_count(len(runs), 'run')}, {steps:,} steps in all"]
     chunks = [(item.group, chunk) for item in work for chunk in item.chunks.values()]
@@ -39,7 +48,7 @@ def plan(runs: Sequence[Settings], num_programs: int, work: Sequence[Work]) -> l
         f"{_count(len(chunks), 'chunk')} of up to {_count(most, 'run')} side by side"
     )
     needed = max((estimate_bytes(group, chunk) for group, chunk in chunks), default=0)
-    free = memory.in_words(memory.free_bytes())
+    free = memory.in_words(free_bytes)
     lines.append(f"memory     about {memory.in_words(needed)} at a time, of {free}")
     return lines
 
@@ -87,6 +96,8 @@ class Reporter:
         self._bar.update(
             self._task, completed=self._done, total=self._total, pace=self._pace(), runs=runs
         )
+        if progress.note:
+            self._console.print(progress.note, soft_wrap=True, markup=False)
         if progress.compiled is not None:
             self._console.print(self._program(progress), soft_wrap=True, markup=False)
         due = time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES

@@ -19,6 +19,8 @@ from medjax.lab.storage.files import remove_partial
 from medjax.lab.storage.keeper import FOLDER
 from medjax.lab.storage.locks import alone_in
 from medjax.lab.sweeps import execute, grid, report, select, store
+from medjax.lab.sweeps.cluster import dispatch
+from medjax.lab.sweeps.cluster.workers import Cluster
 from medjax.lab.sweeps.fit import LESS_MEMORY
 from medjax.lab.sweeps.plan import Group, make_groups, runs_side_by_side
 from medjax.lab.sweeps.watched import Watching
@@ -35,6 +37,7 @@ def run_grid(
     mesh: Mesh | None = None,
     checkpoint_every: int | None = None,
     watchers: Mapping[str, str] | None = None,
+    cluster: Cluster | None = None,
 ) -> Iterator[select.Columns]:
     """Run what isn't finished of a grid.
 
@@ -47,6 +50,8 @@ def run_grid(
         checkpoint_every: steps between checkpoints of the chunk under way; None for what an earlier
             session had, or none.
         watchers: programs that show the runs; see `watching.chosen`.
+        cluster: the nodes that run the chunks, in the place of this process; see
+            `cluster.connect.joined`. They keep no checkpoints.
 
     Yields:
         The table's columns, to a block in which no other process works in the folder.
@@ -71,13 +76,18 @@ def run_grid(
     with alone_in(folder):
         remove_partial(folder / store.PARTS)
         parts = devices.parts(mesh)
+        if cluster is None:
+            platform, free = jax.default_backend(), free_bytes()
+        else:
+            platform, free = cluster.platform, cluster.free_bytes
         record = results.read_config(folder)
         if not record:
-            record = {"folder": str(folder), **purpose, **_described(runs), **_plan(groups, parts)}
+            plan = _plan(groups, parts, platform, free)
+            record = {"folder": str(folder), **purpose, **_described(runs), **plan}
         _check_record(folder, record, len(groups), parts)
         sizes, limit = record["runs_side_by_side"], record.get("memory_limit")
         work = execute.unfinished(folder, groups, sizes, parts)
-        for line in report.plan(runs, len(groups), work):
+        for line in report.plan(runs, len(groups), work, free):
             tell(line)
         tell(f"results    {folder}\n")
         watching = Watching(folder, runs, watchers or {}, tell)
@@ -85,11 +95,16 @@ def run_grid(
         if work:
             every = checkpoint_every or record.get("checkpoint_every")
             record["checkpoint_every"] = every
-            record["sessions"].append(results.provenance() | devices.described(mesh))
+            where = devices.described(mesh) if cluster is None else cluster.described()
+            record["sessions"].append(results.provenance() | where)
             results.write_json(folder / results.CONFIG, record)
             store.write_runs(folder, runs)
             with report.Reporter(console, work) as reporter, exhaustion(LESS_MEMORY):
-                for progress in execute.execute(folder, work, stop, mesh, every, limit):
+                if cluster is None:
+                    done = execute.execute(folder, work, stop, mesh, every, limit)
+                else:
+                    done = dispatch.execute(cluster, folder, work, datasets, stop, limit)
+                for progress in done:
                     fitting = progress.runs_side_by_side
                     if fitting is not None and fitting != sizes[progress.program]:
                         sizes[progress.program] = fitting
@@ -103,14 +118,14 @@ def run_grid(
         yield store.write_table(folder, runs)
 
 
-def _plan(groups: Sequence[Group], parts: int) -> dict[str, Any]:
+def _plan(groups: Sequence[Group], parts: int, platform: str, budget: int) -> dict[str, Any]:
     """Decide how a grid is cut, once: later sessions cut it likewise, for the same numbers."""
-    budget = free_bytes()
+    sizes = [parts * runs_side_by_side(group, budget, platform) for group in groups]
     return {
-        "runs_side_by_side": [parts * runs_side_by_side(group, budget) for group in groups],
+        "runs_side_by_side": sizes,
         "devices_of_grid": parts,
         # On a CPU, that the runs are side by side in the cache counts more than the memory.
-        "memory_limit": None if jax.default_backend() == "cpu" else budget,
+        "memory_limit": None if platform == "cpu" else budget,
         "sessions": [],
     }
 

@@ -206,6 +206,8 @@ def train(
     else:
         step, state = start.step, restored(state, start)
         measured_at = step - step % eval_every
+        if step == measured_at and step not in start.rows["step"]:  # it was stopped before
+            yield from measure()
     ending = False
     while step < steps and not ending:
         rate = clock.steps_per_second or 1 / _SECONDS_PER_CHUNK
