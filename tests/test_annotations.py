@@ -51,11 +51,11 @@ mesh = medjax.sharding.make_mesh(workers=2)
 for name in ("mean", "majority_vote", "median", "krum"):  # one of each family, and a vote
     tx = medjax.sharding.sharded(medjax.aggregate(build(medjax.rules.RULES[name])), mesh)
     trace(tx.update, tree, tx.init(None))
-medjax.rules.majority_vote(zero="random", tie="random")(tree, jax.random.key(0))
-medjax.rules.mean([1, 2, 3, 4, 5, 6, 7])(tree)
-medjax.rules.dnc(1, num_iterations=2, sub_dim=3)(tree, 0)
-medjax.rules.signguard(fraction=0.5)(tree, 0)
-medjax.rules.geometric_median(jnp.float32(0.1), tol=0.1)(tree)
+trace(medjax.rules.majority_vote(zero="random", tie="random"), tree, jax.random.key(0))
+trace(medjax.rules.mean([1, 2, 3, 4, 5, 6, 7]), tree)
+trace(lambda: medjax.rules.dnc(1, num_iterations=2, sub_dim=3)(tree, 0))
+trace(lambda: medjax.rules.signguard(fraction=0.5)(tree, 0))
+trace(medjax.rules.geometric_median(jnp.float32(0.1), tol=0.1), tree)
 for factory in medjax.mixing.MIXINGS.values():
     stage = build(factory)
     tx = medjax.mix(stage, 0)
@@ -69,8 +69,9 @@ for factory in medjax.attacks.ATTACKS.values():
             trace(lambda: attack(updates, 2, 0))
         tx = medjax.attack(attack, 2, 0, byzantine="random")
         trace(tx.update, tree, tx.init(None))
-medjax.attack(medjax.attacks.alie(None), 1, byzantine=[3]).update(array, tx.init(None))
-medjax.attacks.ipm(jnp.float32(2))(tree, 1)
+tx = medjax.attack(medjax.attacks.alie(None), 1, byzantine=[3])
+trace(lambda: tx.update(array, tx.init(None)))
+trace(lambda: medjax.attacks.ipm(jnp.float32(2))(tree, 1))
 
 one = jax.tree.map(lambda x: x[0], tree)
 for factory in medjax.compressors.COMPRESSORS.values():
@@ -79,12 +80,13 @@ for factory in medjax.compressors.COMPRESSORS.values():
     compressor.bits(one)
     for tx in (medjax.compress(compressor, 0), medjax.error_feedback(compressor, 7, 0)):
         trace(tx.update, tree, tx.init(one))
-medjax.compressors.top_k(1).compress(jnp.asarray(array[0]))
+trace(medjax.compressors.top_k(1).compress, jnp.asarray(array[0]))
 medjax.compressors.communication(one, 7, up=medjax.compressors.sign(), down=lambda x: (x, 3))
 for flat in (True, False):
     for updates in (tree, array):
         last = lambda x: jax.tree.map(lambda leaf: leaf[-1], x)
-        medjax.mixing.premixed(medjax.rules.FromFunction(last, flat), lambda x: np.eye(7))(updates)
+        rule = medjax.rules.FromFunction(last, flat)
+        trace(lambda: medjax.mixing.premixed(rule, lambda x: np.eye(7))(updates))
 
 for factory in medjax.servers.SERVERS.values():
     tx = build(factory)
@@ -92,9 +94,9 @@ for factory in medjax.servers.SERVERS.values():
 
 for factory in medjax.noise.NOISES.values():
     distribution = factory()
-    distribution.sample(jax.random.key(0), (3, 2), jnp.bfloat16)
-    distribution.cdf(0.5), distribution.cdf(np.zeros(3))
-    distribution.mean_sign(0.5), distribution.mean_sign(np.zeros(3))
+    trace(lambda: distribution.sample(jax.random.key(0), (3, 2), jnp.bfloat16))
+    for x in (0.5, np.zeros(3)):
+        trace(lambda: (distribution.cdf(x), distribution.mean_sign(x)))
 
 labels = np.repeat(np.arange(5), 4)
 for factory in medjax.partition.PARTITIONS.values():

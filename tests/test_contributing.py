@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import medjax
 from medjax import attacks, compressors, mixing, noise, rules
-from medjax.lab import console
+from medjax.lab import console, plots
 from medjax.lab.settings.rules import RULE_TABLE
+from medjax.lab.sweeps import pictures
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs/how-to/contributing.md").read_text(encoding="utf-8")
@@ -51,6 +53,13 @@ def examples():
         exec(file, names)
         found[name] = names[name]
     return found
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Leave out the pictures, which take a third of a run of a few steps."""
+    monkeypatch.setattr(plots, "run_figure", lambda _: Figure((1, 1)))
+    monkeypatch.setattr(pictures, "draw", lambda *_: {"curves": Figure((1, 1))})
 
 
 @pytest.fixture
@@ -127,6 +136,7 @@ def test_doctests(examples):
     assert doctest.DocTestRunner(verbose=False).run(test) == (0, 1)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_command(added, tmp_path):
     out = tmp_path / "run"
     arguments = [*shlex.split(COMMAND), *QUICK, "--steps", "5", "--out", str(out)]
@@ -141,6 +151,7 @@ def test_command(added, tmp_path):
     assert config["byzantine"] == 2
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_sweep_of_the_noisy_rule(added, tmp_path):
     grid = ["--rule", "noisy_medoid", "--b", "0", "0.01", "--steps", "2"]
     out = tmp_path / "sweep"

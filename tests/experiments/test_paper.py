@@ -5,11 +5,14 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.figure import Figure
 from scipy import integrate, stats
 
-from experiments.paper import fig1
+from experiments.paper import fig1, fig2_subset
 from experiments.paper.__main__ import main
+from experiments.paper.options import Options
 from medjax import theory
+from medjax.lab.sweeps import pictures
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +112,11 @@ def test_claims_table(folder):
 
 
 @pytest.mark.slow
-def test_figure_of_training_runs(tmp_path, capsys):
+def test_figure_of_training_runs(tmp_path, capsys, monkeypatch):
+    # The smallest network and images.
+    common = fig2_subset.settings(Options(steps=4)) | {"dataset": "digits", "model": "logistic"}
+    monkeypatch.setattr(fig2_subset, "settings", lambda _: dict(common))
+    monkeypatch.setattr(pictures, "draw", lambda *_: {"curves": Figure((1, 1))})
     out = tmp_path / "fig2-subset"
     arguments = ["fig2-subset", "--quick", "--steps", "4", "--out", str(out)]
     code = main(arguments)

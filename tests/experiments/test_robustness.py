@@ -6,10 +6,12 @@ import itertools
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.figure import Figure
 
 from experiments import robustness, robustness_picture
 from experiments.robustness import FULL, NNM, QUICK, Study, main
 from experiments.robustness_picture import Problem, worst
+from medjax.lab.sweeps import pictures
 from medjax.lab.sweeps.select import Statistic
 
 SKEWED = Problem(4, "α = 0.1")
@@ -146,6 +148,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         seeds=2,
     )
     monkeypatch.setattr(robustness, "QUICK", study)
+    monkeypatch.setattr(pictures, "draw", lambda *_: {"curves": Figure((1, 1))})  # of the sweep
     assert main(["--quick", "--out", str(tmp_path / "study")]) in (0, 1)
     printed = capsys.readouterr().out
     assert "α = 0.1, f = 4: test accuracy, mean ± standard error over seeds" in printed

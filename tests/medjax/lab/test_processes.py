@@ -1,13 +1,15 @@
 """Several processes as one run: the same figures, and one line where something is amiss."""
 
+import multiprocessing
 import os
 import re
 import signal
 import socket
-import subprocess
-import sys
+import tempfile
 import time
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,9 +21,10 @@ from medjax.lab.machine import processes
 QUICK = ("--dataset", "digits", "--model", "logistic", "--rule", "noisy_sign", "--batch-size", "8")
 QUICK += ("--workers", "12", "--attack", "label_flip", "--byzantine", "2")
 # Momenta are kept by the workers, whom the processes share out: each has a part of the state.
-KEPT = ("--steps", "120", "--eval-every", "20", "--worker-momentum", "0.9")
-KEPT += ("--checkpoint-every", "20")
-ENDLESS = ("--steps", "100000000", "--eval-every", "100")
+QUICK += ("--worker-momentum", "0.9", "--eval-every", "20")
+KEPT = ("--steps", "60", "--checkpoint-every", "20")
+ENDLESS = ("--steps", "100000000")
+TWO = ("--devices", "2")  # by all pairs that train, so that they compile one program
 
 
 def free_port():
@@ -30,33 +33,61 @@ def free_port():
         return listening.getsockname()[1]
 
 
+# What a process of a run does: forked from one that has imported all this already, which takes most
+# of the time of a start.
+IMPORTED = ["medjax.lab.commands.run", "orbax.checkpoint", "sklearn.datasets", "tensorboardX"]
+IMPORTED += ["matplotlib.backends.backend_agg"]
+ONE = """
+import atexit, os, sys
+from medjax.lab.commands import run
+
+if cores:
+    os.sched_setaffinity(0, cores)
+for stream in (1, 2):
+    os.dup2(os.open(said[stream], os.O_WRONLY | os.O_CREAT), stream)
+sys.stdout.reconfigure(line_buffering=True)
+try:
+    sys.exit(run.main(flags))
+finally:
+    atexit._run_exitfuncs()  # which multiprocessing leaves out
+"""
+
+
+class Started(NamedTuple):
+    """One of a run's processes, and the files that hold what it says."""
+
+    process: Any
+    out: Path
+    err: Path
+
+
 @contextmanager
 def started():
     """Give a function that starts a run's processes, each with flags of its own; end them after."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
     processes = []
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
     def start(*flags_of_each, common=(), timeout=50):
         where = ("--coordinator", f"127.0.0.1:{free_port()}", "--timeout", f"{timeout}")
         for index, flags in enumerate(flags_of_each):
             one = ("--processes", f"{len(flags_of_each)}", "--process", f"{index}")
-            command = ("-m", "experiments.run", *QUICK, "--distributed", *where, *one, *common)
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, *command, *flags],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    env=os.environ | {"PYTHONUNBUFFERED": "1"},
-                )
-            )
+            command = [*QUICK, "--distributed", *where, *one, *common, *flags]
+            said = {k: Path(folder, f"{len(processes)}-{k}") for k in (1, 2)}
+            names = {"flags": command, "said": said, "cores": cores}
+            process = context.Process(target=exec, args=(ONE, names))
+            process.start()
+            processes.append(Started(process, said[1], said[2]))
         return processes[-len(flags_of_each) :]
 
-    try:
-        yield start
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield start
+        finally:
+            for process, _, _ in processes:
+                process.kill()
+                process.join()
 
 
 @pytest.fixture
@@ -70,18 +101,19 @@ def table(folder):
     return pq.read_table(folder / "metrics.parquet").to_pydict()
 
 
-def ends(process, within=300):
+def ends(one, within=300):
     """Return its exit code, what it said, and its error lines: the runtime logs there too."""
-    out, err = process.communicate(timeout=within)
-    return process.returncode, out, [x for x in err.splitlines() if x.startswith("error: ")]
+    one.process.join(within)
+    out, err = one.out.read_text(), one.err.read_text()
+    return one.process.exitcode, out, [x for x in err.splitlines() if x.startswith("error: ")]
 
 
-def training(process):
+def training(one):
     """Wait until the run is under way."""
-    for line in process.stdout:
-        if line.startswith("compiled in"):
-            return
-    pytest.fail(process.stderr.read())
+    while not (one.out.exists() and "compiled in" in one.out.read_text()):
+        if one.process.exitcode is not None:
+            pytest.fail(one.err.read_text())
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +121,8 @@ def two(tmp_path_factory):
     """The folder of a run of two processes, and how each ended."""
     folder = tmp_path_factory.mktemp("whole") / "two"
     with started() as start:
-        flags = ("--tensorboard", "--devices", "2", "--out", str(folder))
-        return folder, [ends(process) for process in start((), (), common=(*KEPT, *flags))]
+        flags = (*KEPT, *TWO, "--tensorboard", "--out", str(folder))
+        return folder, [ends(process) for process in start((), (), common=flags)]
 
 
 @pytest.mark.slow
@@ -98,7 +130,7 @@ def test_only_the_first_process_talks_and_writes_events(two):
     folder, ((first_code, said, first_errors), (second_code, said_by_second, second_errors)) = two
     assert (first_code, second_code) == (0, 0)
     assert first_errors == second_errors == []
-    assert "120 steps in" in said
+    assert "60 steps in" in said
     # The runtime's own words alone, which its threads write into each other's lines.
     own = {"[Gloo]", "Rank", "connected", "peer", "ranks", "Expected", "number", "is", "to", "of"}
     words = re.sub(r"\d+|[.:]", " ", said_by_second).replace("[Gloo]", " [Gloo] ").split()
@@ -118,12 +150,12 @@ def test_two_processes_measure_what_one_does(two, tmp_path):
 @pytest.mark.slow
 def test_after_a_loss_both_go_on_from_the_last_checkpoint(two, start, tmp_path):
     folder = tmp_path / "run"
-    flags = (*KEPT, "--devices", "2")
-    first, second = start((), (), common=(*flags, "--out", str(folder)))
+    flags = (*KEPT, *TWO)
+    first, second = start((), (), common=(*flags, "--out", str(folder)), timeout=10)
     training(first)
     while not list((folder / "checkpoints").glob("[1-9]*")):
         time.sleep(0.02)
-    second.kill()
+    second.process.kill()
     code, _, errors = ends(first)
     # JAX's runtime may be faster than we are to end the process.
     assert code in (1, -signal.SIGABRT)
@@ -136,9 +168,9 @@ def test_after_a_loss_both_go_on_from_the_last_checkpoint(two, start, tmp_path):
 
 @pytest.mark.slow
 def test_losing_the_first_process_ends_the_other(start, tmp_path):
-    first, second = start((), (), common=(*ENDLESS, "--out", str(tmp_path / "run")))
+    first, second = start((), (), common=(*ENDLESS, *TWO, "--out", str(tmp_path / "run")))
     training(first)
-    first.kill()
+    first.process.kill()
     code, _, errors = ends(second)
     assert code in (1, -signal.SIGABRT)
     assert code != 1 or "process 1 has lost another" in errors[0]
@@ -146,9 +178,9 @@ def test_losing_the_first_process_ends_the_other(start, tmp_path):
 
 @pytest.mark.slow
 def test_asking_one_to_stop_stops_all(start, tmp_path):
-    first, second = start((), (), common=(*ENDLESS, "--out", str(tmp_path / "run")))
+    first, second = start((), (), common=(*ENDLESS, *TWO, "--out", str(tmp_path / "run")))
     training(first)
-    second.send_signal(signal.SIGTERM)
+    second.process.terminate()
     assert [ends(process)[0] for process in (first, second)] == [130, 130]
     assert (tmp_path / "run" / "summary.json").exists()
 
@@ -184,7 +216,7 @@ def test_what_is_wrong_in_one_is_said_by_all(start, tmp_path, first, second, mes
 @pytest.mark.parametrize("present", [0, 1])
 def test_who_waits_in_vain_gives_up(start, present):
     processes = start((), (), common=KEPT, timeout=3)
-    processes[1 - present].kill()
+    processes[1 - present].process.kill()
     code, _, errors = ends(processes[present])
     assert code == 1
     assert len(errors) == 1

@@ -14,6 +14,8 @@ from medjax.lab.task.interpret import step_size
 from medjax.lab.task.setup import prepare
 from medjax.lab.task.workers import share_out
 
+pytestmark = pytest.mark.usefixtures("no_picture")
+
 QUICK = ["--dataset", "digits", "--model", "logistic"]
 
 
