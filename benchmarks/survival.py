@@ -47,7 +47,7 @@ RUN = Scene(
 )
 SWEEP = Scene(  # of two programs
     "medjax.lab.commands.sweep",
-    ("--rule", "mean", "--local-steps", "1", "2", "--momentum", "0.9", *_TINY),
+    ("--rule", "noisy_sign", "mean", "--b", "0.1", "--momentum", "0.9", *_TINY),
     store.TABLE,
 )
 PAPER = Scene("experiments.paper.__main__", ("fig1",), "trajectories.parquet")

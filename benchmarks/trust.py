@@ -37,7 +37,7 @@ class Check(NamedTuple):
 
 
 CHECKS = {
-    "kill-run": Check("runs that are killed", kills.runs, 20, 3),
+    "kill-run": Check("runs that are killed", kills.runs, 20, 5),
     "kill-sweep": Check("sweeps that are killed", kills.sweeps, 20, 2),
     "full-disk": Check("disks that become full", disks.full, 30, 3),
     "read-only": Check("disks that become read-only", disks.read_only, 30, 3),

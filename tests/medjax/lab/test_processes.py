@@ -1,15 +1,13 @@
 """Several processes as one run: the same figures, and one line where something is amiss."""
 
-import multiprocessing
 import os
 import re
 import signal
 import socket
-import tempfile
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,7 +22,7 @@ QUICK += ("--workers", "12", "--attack", "label_flip", "--byzantine", "2")
 QUICK += ("--worker-momentum", "0.9", "--eval-every", "20")
 KEPT = ("--steps", "60", "--checkpoint-every", "20")
 ENDLESS = ("--steps", "100000000")
-TWO = ("--devices", "2")  # by all pairs that train, so that they compile one program
+TWO = ("--devices", "2")  # of all pairs that train, so that they compile one program
 
 
 def free_port():
@@ -33,61 +31,33 @@ def free_port():
         return listening.getsockname()[1]
 
 
-# What a process of a run does: forked from one that has imported all this already, which takes most
-# of the time of a start.
-IMPORTED = ["medjax.lab.commands.run", "orbax.checkpoint", "sklearn.datasets", "tensorboardX"]
-IMPORTED += ["matplotlib.backends.backend_agg"]
-ONE = """
-import atexit, os, sys
-from medjax.lab.commands import run
-
-if cores:
-    os.sched_setaffinity(0, cores)
-for stream in (1, 2):
-    os.dup2(os.open(said[stream], os.O_WRONLY | os.O_CREAT), stream)
-sys.stdout.reconfigure(line_buffering=True)
-try:
-    sys.exit(run.main(flags))
-finally:
-    atexit._run_exitfuncs()  # which multiprocessing leaves out
-"""
-
-
-class Started(NamedTuple):
-    """One of a run's processes, and the files that hold what it says."""
-
-    process: Any
-    out: Path
-    err: Path
-
-
 @contextmanager
 def started():
     """Give a function that starts a run's processes, each with flags of its own; end them after."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
     processes = []
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
     def start(*flags_of_each, common=(), timeout=50):
         where = ("--coordinator", f"127.0.0.1:{free_port()}", "--timeout", f"{timeout}")
         for index, flags in enumerate(flags_of_each):
             one = ("--processes", f"{len(flags_of_each)}", "--process", f"{index}")
-            command = [*QUICK, "--distributed", *where, *one, *common, *flags]
-            said = {k: Path(folder, f"{len(processes)}-{k}") for k in (1, 2)}
-            names = {"flags": command, "said": said, "cores": cores}
-            process = context.Process(target=exec, args=(ONE, names))
-            process.start()
-            processes.append(Started(process, said[1], said[2]))
+            command = ("-m", "experiments.run", *QUICK, "--distributed", *where, *one, *common)
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, *command, *flags],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                )
+            )
         return processes[-len(flags_of_each) :]
 
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            yield start
-        finally:
-            for process, _, _ in processes:
-                process.kill()
-                process.join()
+    try:
+        yield start
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture
@@ -101,19 +71,18 @@ def table(folder):
     return pq.read_table(folder / "metrics.parquet").to_pydict()
 
 
-def ends(one, within=300):
+def ends(process, within=300):
     """Return its exit code, what it said, and its error lines: the runtime logs there too."""
-    one.process.join(within)
-    out, err = one.out.read_text(), one.err.read_text()
-    return one.process.exitcode, out, [x for x in err.splitlines() if x.startswith("error: ")]
+    out, err = process.communicate(timeout=within)
+    return process.returncode, out, [x for x in err.splitlines() if x.startswith("error: ")]
 
 
-def training(one):
+def training(process):
     """Wait until the run is under way."""
-    while not (one.out.exists() and "compiled in" in one.out.read_text()):
-        if one.process.exitcode is not None:
-            pytest.fail(one.err.read_text())
-        time.sleep(0.02)
+    for line in process.stdout:
+        if line.startswith("compiled in"):
+            return
+    pytest.fail(process.stderr.read())
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +120,11 @@ def test_two_processes_measure_what_one_does(two, tmp_path):
 def test_after_a_loss_both_go_on_from_the_last_checkpoint(two, start, tmp_path):
     folder = tmp_path / "run"
     flags = (*KEPT, *TWO)
-    first, second = start((), (), common=(*flags, "--out", str(folder)), timeout=10)
+    first, second = start((), (), common=(*flags, "--out", str(folder)), timeout=25)
     training(first)
     while not list((folder / "checkpoints").glob("[1-9]*")):
         time.sleep(0.02)
-    second.process.kill()
+    second.kill()
     code, _, errors = ends(first)
     # JAX's runtime may be faster than we are to end the process.
     assert code in (1, -signal.SIGABRT)
@@ -170,7 +139,7 @@ def test_after_a_loss_both_go_on_from_the_last_checkpoint(two, start, tmp_path):
 def test_losing_the_first_process_ends_the_other(start, tmp_path):
     first, second = start((), (), common=(*ENDLESS, *TWO, "--out", str(tmp_path / "run")))
     training(first)
-    first.process.kill()
+    first.kill()
     code, _, errors = ends(second)
     assert code in (1, -signal.SIGABRT)
     assert code != 1 or "process 1 has lost another" in errors[0]
@@ -180,7 +149,7 @@ def test_losing_the_first_process_ends_the_other(start, tmp_path):
 def test_asking_one_to_stop_stops_all(start, tmp_path):
     first, second = start((), (), common=(*ENDLESS, *TWO, "--out", str(tmp_path / "run")))
     training(first)
-    second.process.terminate()
+    second.send_signal(signal.SIGTERM)
     assert [ends(process)[0] for process in (first, second)] == [130, 130]
     assert (tmp_path / "run" / "summary.json").exists()
 
@@ -216,7 +185,7 @@ def test_what_is_wrong_in_one_is_said_by_all(start, tmp_path, first, second, mes
 @pytest.mark.parametrize("present", [0, 1])
 def test_who_waits_in_vain_gives_up(start, present):
     processes = start((), (), common=KEPT, timeout=3)
-    processes[1 - present].process.kill()
+    processes[1 - present].kill()
     code, _, errors = ends(processes[present])
     assert code == 1
     assert len(errors) == 1
