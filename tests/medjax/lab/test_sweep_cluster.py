@@ -46,11 +46,15 @@ def cluster(monkeypatch):
     small = {"num_cpus": 1, "object_store_memory": 80 << 20}
     # A short path, for its sockets, and not where `ray.init` looks for a cluster.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        Path(folder, "ray").mkdir()
+        monkeypatch.setenv("RAY_TMPDIR", folder)
         found = Cluster()
-        found.add_node(**small, include_dashboard=False, temp_dir=folder)
-        found.add_node(**small)
-        yield found
-        found.shutdown()
+        try:
+            found.add_node(**small, include_dashboard=False)
+            found.add_node(**small)
+            yield found
+        finally:
+            found.shutdown()
     del found
     gc.collect()  # not in the tests that come next, where a warning fails
 

@@ -19,7 +19,7 @@ from medjax.lab.sweeps.execute import Cost, unfinished
 from medjax.lab.sweeps.plan import make_chunks, make_groups
 from medjax.lab.task.training import Stop
 
-DATASETS = {"digits": load("digits")}
+DATASETS = {("digits", None): load("digits")}
 
 
 class RayError(Exception):
@@ -225,7 +225,7 @@ def test_a_node_makes_the_same_runs(tmp_path, monkeypatch):
     for group in make_groups(grid.expand(axes | {"byzantine": [2]}), DATASETS):
         problem = parcel.packed(group)
         monkeypatch.chdir("/")  # the file isn't there: its text is sent
-        again = parcel.unpacked(problem, DATASETS["digits"])
+        again = parcel.unpacked(problem, DATASETS["digits", None])
         monkeypatch.chdir(tmp_path)
         assert again.seeds == group.seeds
         assert np.array_equal(again.indices.examples, group.indices.examples)
@@ -239,7 +239,7 @@ def test_a_node_runs_a_chunk_as_one_machine_does(tmp_path, group):
         pass
     node, conditions = Node(), parcel.conditions()
     assert node.join(conditions).device["platform"] == "cpu"
-    problem, data = parcel.packed(group), DATASETS["digits"]
+    problem, data = parcel.packed(group), DATASETS["digits", None]
     first, *news = node.run(Order(0, 4, False, 0, None), problem, data)
     assert first.runs_side_by_side == 4
     assert sum(news[:-1]) == 4
@@ -268,7 +268,7 @@ def test_a_file_that_has_changed_is_not_sent(tmp_path, monkeypatch):
 def test_a_module_that_a_node_lacks_is_named(name, message):
     problem = parcel.Problem([], [], {}, {name: "0123"})
     with pytest.raises(ValueError, match=f"{name}: there is {message}; install it"):
-        parcel.unpacked(problem, DATASETS["digits"])
+        parcel.unpacked(problem, DATASETS["digits", None])
 
 
 def test_another_version_on_a_node_is_named():
