@@ -1,4 +1,4 @@
-"""Measurement of one point of `benchmarks.scaling` or `benchmarks.devices` in its own process.
+"""Measurement of one point of `scaling`, `devices` or `sizes` in a process of its own.
 
 Peak memory belongs to a process, and the number of devices is fixed when it starts.
 """
@@ -17,7 +17,7 @@ _MOST_STEPS = 100
 
 @dataclass(frozen=True)
 class Point:
-    """One size of the workload; the network is 784-hidden-10, `devices` makes a mesh."""
+    """One size of the workload; `devices` makes a mesh, and `network` is one of those there."""
 
     rule: str
     workers: int
@@ -26,6 +26,8 @@ class Point:
     repeats: int
     worker_chunk: int | None = None
     devices: int | None = None
+    network: str = "mlp"
+    local_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,14 @@ class Measurement:
         ms: milliseconds for a step.
         compile_s: seconds to compile.
         peak_bytes: peak memory of the process.
+        num_params: d.
         difference: `workload.difference` from one device; NaN without `devices`.
     """
 
     ms: float
     compile_s: float
     peak_bytes: float
+    num_params: int = 0
     difference: float = math.nan
 
 
@@ -82,8 +86,11 @@ def measure(point: Point) -> Measurement:
     if point.devices is not None:
         jax.config.update("jax_num_cpu_devices", point.devices)
         mesh = sharding.make_mesh(workers=point.devices)
-    work = workload.build(point.workers, point.batch_size, point.hidden)
+    work = workload.NETWORKS[point.network](point.workers, point.batch_size, point.hidden)
     options = {"mesh": mesh, "worker_chunk": point.worker_chunk}
+    if point.local_steps is not None:
+        local = {"local_steps": point.local_steps, "local_lr": workload.STEP_SIZE}
+        options |= local | {"batch_size": point.batch_size}
     step = workload.simulated(work, workload.optimizer(point.rule, point.workers), **options)
     figure = timing.measure(
         {"step": step}, repeats=point.repeats, seconds=_SECONDS, most=_MOST_STEPS
@@ -92,7 +99,8 @@ def measure(point: Point) -> Measurement:
     difference = math.nan
     if mesh is not None:
         difference = workload.difference(work, point.rule, point.workers, **options)
-    return Measurement(figure.ms, figure.compile_s, peak, difference)
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(work.params))
+    return Measurement(figure.ms, figure.compile_s, peak, num_params, difference)
 
 
 def _peak_bytes() -> int:

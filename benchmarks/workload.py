@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh
@@ -17,16 +18,19 @@ from benchmarks.libraries import B
 from benchmarks.timing import Prepare, loop
 from medjax import rules, sharding
 from medjax.lab.models import catalogue as models
+from medjax.lab.models.transformer import Transformer
 from medjax.lab.settings import parts
 from medjax.lab.settings.parts import Part
 from medjax.lab.settings.rules import parse
 from medjax.lab.task.protocol import Protocol, build_optimizer, build_rule
 from medjax.mixing import MIXINGS
+from medjax.partition import natural, stack_workers
 
 IMAGE = (28, 28, 1)
 CLASSES = 10
 HIDDEN = 128
 STEP_SIZE = 1e-6
+_LAYERS, _CHARACTERS, _WINDOW = 6, 100, 32  # of the transformer
 # The steps whose result is compared have to move the parameters by far more than rounding does, or
 # any two runs would seem the same.
 _COMPARED_STEPS = 3
@@ -63,6 +67,34 @@ def build(n: int, batch_size: int, hidden: int = HIDDEN) -> Workload:
         jax.jit(model.init)(jax.random.key(2), images[0, :1]),
         medjax.objectives.classification(model.apply),  # pyright: ignore[reportArgumentType]
     )
+
+
+def build_clients(n: int, batch_size: int, hidden: int = HIDDEN) -> Workload:
+    """Make n clients of 1 to 8 batches of examples each, few of them with many."""
+    sizes = batch_size * np.maximum(1, 8 * n // (n + 8 * np.arange(n)))
+    owners = np.repeat(np.arange(n), sizes)
+    rng = np.random.default_rng(0)
+    images = rng.random((len(owners), *IMAGE), np.float32)
+    labels = rng.integers(0, CLASSES, len(owners))
+    data = stack_workers((images, labels), natural()(owners, n, 0))
+    small = build(1, batch_size, hidden)
+    return Workload(data, small.params, small.objective)
+
+
+def build_transformer(n: int, batch_size: int, width: int) -> Workload:
+    """Make n workers with windows of text each, and a transformer of six layers."""
+    model = Transformer(num_classes=_CHARACTERS, width=width, layers=_LAYERS)
+    shape = (n, batch_size, _WINDOW)
+    windows = jax.random.randint(jax.random.key(0), shape, 0, _CHARACTERS)
+    return Workload(
+        medjax.WorkerData((windows, windows), jnp.full((n,), batch_size)),
+        jax.jit(model.init)(jax.random.key(2), windows[0, :1]),
+        medjax.objectives.language_modelling(model.apply),  # pyright: ignore[reportArgumentType]
+    )
+
+
+NETWORKS = {"mlp": build, "clients": build_clients, "transformer": build_transformer}
+"""Workloads by name, each of n workers, the batch size and a width."""
 
 
 def num_params(hidden: int) -> int:

@@ -41,13 +41,16 @@ def length(steps: int, measurements: int = 100) -> dict[str, int]:
     return {"steps": steps, "eval_every": max(1, steps // measurements)}
 
 
-def train(console: Console, folder: Path, arms: Mapping[T, Settings]) -> dict[T, Curves]:
+def train(
+    console: Console, folder: Path, arms: Mapping[T, Settings], checkpoint_every: int | None = None
+) -> dict[T, Curves]:
     """Train each arm; those that the folder has already aren't trained again.
 
     Args:
         console: where to print.
         folder: where the results go.
         arms: the runs by label.
+        checkpoint_every: how many steps at most are lost where it is interrupted; None for all.
 
     Returns:
         The curves by label.
@@ -56,7 +59,7 @@ def train(console: Console, folder: Path, arms: Mapping[T, Settings]) -> dict[T,
         KeyboardInterrupt: if stopped; finished runs stay in the folder.
     """
     runs = list(dict.fromkeys(arms.values()))
-    columns = _run(console, folder, runs)
+    columns = _run(console, folder, runs, checkpoint_every)
 
     def curves(label: T) -> Curves:
         rows = columns["run"] == runs.index(arms[label])
@@ -160,6 +163,11 @@ def final(curve: Curves, metric: str, share: float = 0.1) -> float:
     return float(np.median(values[-max(1, round(share * len(values))) :]))
 
 
-def _run(console: Console, folder: Path, runs: Sequence[Settings]) -> select.Columns:
-    with stop_on_signal() as stop, run_grid(console, folder, runs, stop) as columns:
+def _run(
+    console: Console, folder: Path, runs: Sequence[Settings], checkpoint_every: int | None = None
+) -> select.Columns:
+    with (
+        stop_on_signal() as stop,
+        run_grid(console, folder, runs, stop, checkpoint_every=checkpoint_every) as columns,
+    ):
         return columns

@@ -96,7 +96,9 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
         lr = best[title, _noise(SCALES[rule][-1])].lr
         best[title, _control(rule)] = replace(best[title, "b = 0"], lr=lr)
     curves: dict[str, dict[str, Curves]] = {title: {} for title in ALGORITHMS}
-    for (title, label), curve in arms.train(console, folder / "training", best).items():
+    every = None if options.quick else min(each["eval_every"] for each in lengths.values())
+    trained = arms.train(console, folder / "training", best, every)
+    for (title, label), curve in trained.items():
         curves[title][label] = curve
     title = f"10 workers with one digit each of {common['dataset']}, 784-128-10 network"
     arms.write(console, folder, title, tuple(arms.METRICS), curves)

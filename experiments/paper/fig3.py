@@ -30,7 +30,8 @@ _QUICK = {
 _FULL = {
     "dataset": "mnist5k",
     "steps": 7_000,
-    "batch_size": 32,
+    "batch_size": 16,
+    "eval_examples": 200,
     "lr": 5e-4,
     "lr_schedule": "1000:2,3000:10,5000:20",
 }
@@ -62,7 +63,8 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
         NOISY: configure(rule="noisy_sign", b="adaptive:0.1", **apart, **common),
         HOMOGENEOUS: configure(rule="sign", partition="iid", **common),
     }
-    trained = arms.train(console, folder / "training", runs)
+    every = None if options.quick else common["eval_every"]
+    trained = arms.train(console, folder / "training", runs, every)
     title = f"ResNet-20 without batch norm, 10 workers, {common['dataset']}"
     arms.write(console, folder, title, _METRICS, {_TITLE: trained})
     return claims(trained)
