@@ -38,15 +38,15 @@ class Measurement:
         ms: milliseconds for a step.
         compile_s: seconds to compile.
         peak_bytes: peak memory of the process.
-        num_params: d.
         difference: `workload.difference` from one device; NaN without `devices`.
+        num_params: d.
     """
 
     ms: float
     compile_s: float
     peak_bytes: float
-    num_params: int = 0
     difference: float = math.nan
+    num_params: int = 0
 
 
 def measure_in_subprocess(point: Point) -> Measurement:
@@ -100,7 +100,7 @@ def measure(point: Point) -> Measurement:
     if mesh is not None:
         difference = workload.difference(work, point.rule, point.workers, **options)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(work.params))
-    return Measurement(figure.ms, figure.compile_s, peak, num_params, difference)
+    return Measurement(figure.ms, figure.compile_s, peak, difference, num_params)
 
 
 def _peak_bytes() -> int:

@@ -81,6 +81,7 @@ def medoid(x):
     return x[apart.sum(axis=1).argmin()]
 
 
+@pytest.mark.slow
 def test_rule_is_what_it_says(examples):
     rule = examples["medoid"]()
     assert isinstance(rule, rules.Rule)
@@ -100,6 +101,7 @@ def test_rule_is_what_it_says(examples):
     np.testing.assert_array_equal(np.append(out["a"], out["b"]), medoid(many[0]))
 
 
+@pytest.mark.slow
 def test_others_are_what_they_say(examples):
     x = jnp.array([[3.0, 4.0], [0.0, 0.0], [6.0, 8.0]])
     np.testing.assert_array_equal(examples["silent"]()(x, 2), [[3, 4], [0, 0], [0, 0]])
@@ -111,6 +113,7 @@ def test_others_are_what_they_say(examples):
     assert compressor.bits(x) == 16 * 6
 
 
+@pytest.mark.slow
 def test_noise_is_what_it_says(examples):
     irwin_hall = examples["irwin_hall"]()
     x = np.float32([-np.inf, -4, -3, -2, -1, -0.5, 0, 1, 2, 3, np.inf])
@@ -130,12 +133,14 @@ def test_noise_is_what_it_says(examples):
     np.testing.assert_array_equal(half, sample(key, (6,)).astype(jnp.bfloat16))
 
 
+@pytest.mark.slow
 def test_doctests(examples):
     finder, names = doctest.DocTestFinder(), {**examples, "jnp": jnp}
     (test,) = (t for t in finder.find(examples["medoid"], "medoid", globs=names) if t.examples)
     assert doctest.DocTestRunner(verbose=False).run(test) == (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_command(added, tmp_path):
     out = tmp_path / "run"
@@ -151,6 +156,7 @@ def test_command(added, tmp_path):
     assert config["byzantine"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_sweep_of_the_noisy_rule(added, tmp_path):
     grid = ["--rule", "noisy_medoid", "--b", "0", "0.01", "--steps", "2"]

@@ -120,6 +120,7 @@ def public_names(module: Path) -> Iterator[str]:
         yield from (name for name in names if not name.startswith("_"))
 
 
+@pytest.mark.slow
 def test_every_public_name_is_in_the_reference(site):
     documented = {tag.get("id") for page in site.values() for _, tag in page}
     modules = [path for path in (ROOT / "medjax").glob("[a-z]*.py")]
@@ -156,6 +157,7 @@ def test_pictures_exist(site):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize("page", [p for p in PAGES if snippets(p)], ids=lambda p: p.stem)
 def test_python_prints_what_stands_below(page, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -247,6 +249,7 @@ def no_pictures(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_first_study(own_files, capsys):
     done = []
@@ -261,6 +264,7 @@ def test_first_study(own_files, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_own_parts_run(own_files):
     quick = {"--model": "logistic", "--dataset": "digits", "--steps": "2"}

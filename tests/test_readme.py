@@ -23,6 +23,7 @@ def test_is_short():
     assert len(README.split()) <= 800
 
 
+@pytest.mark.slow
 def test_example_trains(output_of):
     (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     loss = float(re.fullmatch(r"loss (\d\.\d+)\n", output_of(snippet))[1])

@@ -156,6 +156,7 @@ ENTRY %main (x: f32[1000]) -> f32[1000] {
 }"""
 
 
+@pytest.mark.slow
 def test_command_prints_and_writes_what_it_found(described, monkeypatch, capsys, tmp_path):
     given = []
 
@@ -226,6 +227,7 @@ def compiled(target, devices, workers, rules, seconds):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize(("devices", "workers", "most"), [(1, 100, 30), (8, 96, 60)])
 def test_vote_launches_few_kernels_and_moves_few_bytes(devices, workers, most):
     printed, rows = compiled("h100", devices, workers, ("mean", *VOTES), seconds=5)
@@ -244,6 +246,7 @@ def test_vote_launches_few_kernels_and_moves_few_bytes(devices, workers, most):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_devices_sum_votes_as_small_integers():
     _, rows = compiled("h100", 8, 96, ("mean", *VOTES), seconds=5)
     d = workload.num_params(workload.HIDDEN)
@@ -255,6 +258,7 @@ def test_devices_sum_votes_as_small_integers():
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     ("target", "workers", "chosen", "seconds"),
     [

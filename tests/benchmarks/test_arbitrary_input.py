@@ -96,6 +96,7 @@ def test_valid_ones_are_accepted(command, tmp_path):
     assert not complaint(command, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", WORDS)
 def test_a_word_is_accepted_or_refused(flag, tmp_path):
     @given(arbitrary(*WORDS[flag]))
@@ -106,6 +107,7 @@ def test_a_word_is_accepted_or_refused(flag, tmp_path):
     answers()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", FILES, ids=lambda arguments: arguments[0])
 def test_a_file_is_accepted_or_refused(arguments, tmp_path):
     @given(arbitrary(*FILES[arguments]))
@@ -116,6 +118,7 @@ def test_a_file_is_accepted_or_refused(arguments, tmp_path):
     answers()
 
 
+@pytest.mark.slow
 @given(lr=st.floats(1e-30, 1e30), seed=st.integers(0, 2**31 - 1), momentum=st.floats(0, 1 - 1e-6))
 @settings(max_examples=20)
 def test_every_number_in_a_file_is_accepted(tmp_path_factory, **numbers):

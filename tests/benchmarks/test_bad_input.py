@@ -10,6 +10,7 @@ from benchmarks.cases import Call, Command
 EVERY = list(cases.every())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", EVERY, ids=lambda case: ascii(case.name)[1:-1])
 def test_a_mistake_ends_in_one_clear_line(case, tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

@@ -23,6 +23,7 @@ def test_rules_agree(name, n):
         np.testing.assert_allclose(other, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["normal", "noisy_sign"])
 def test_noise_agrees(name):
     # A column of 0.0005 is above 0 after noise of scale 0.001 with probability Φ(0.5) = 0.69, so
@@ -43,6 +44,7 @@ def test_noise_agrees(name):
             assert values.mean() == pytest.approx(0, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", JAX.rules)
 def test_obvious_step_is_the_step_of_medjax(rule, monkeypatch):
     for module in (steps, workload):

@@ -74,6 +74,7 @@ def test_a_point_that_fails_is_left_out(pretend, capsys, tmp_path):
     assert b"<svg" in (tmp_path / "a.svg").read_bytes()
 
 
+@pytest.mark.slow
 def test_difference_is_seen(monkeypatch):
     work, mesh = workload.build(8, 2, hidden=3), sharding.make_mesh(workers=4)
     assert workload.difference(work, "mean", 8, mesh) < devices.TOLERANCE

@@ -9,6 +9,7 @@ from benchmarks.cases import Call
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", ["kill-run", "kill-sweep", "full-disk", "read-only"])
 def test_everything_is_survived(name, capsys):
     assert trust.main(["--quick", "--only", name]) == 0, capsys.readouterr().err

@@ -42,6 +42,7 @@ def test_quadrature_against_scipy():
     assert integrate.quad(density, -100, median)[0] == pytest.approx(0.5, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_claims(folder):
     table = pq.read_table(folder / "table.parquet").to_pydict()
     final = dict(zip(table["algorithm"], table["final_x"], strict=True))
@@ -112,6 +113,7 @@ def test_claims_table(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_figure_of_training_runs(tmp_path, capsys, monkeypatch):
     # The smallest network and images.
     common = fig2_subset.settings(Options(steps=4)) | {"dataset": "digits", "model": "logistic"}

@@ -39,6 +39,7 @@ def table():
     return study, robustness.accuracies(study, runs, columns), accuracy
 
 
+@pytest.mark.slow
 def test_runs_of_the_full_study():
     runs = [robustness.run(FULL, *key) for key in robustness._keys(FULL)]
     assert len({run for run in runs if run.seed == 0}) == 258  # programs
@@ -114,6 +115,7 @@ def test_noise_is_compared_with_none(table):
         assert cell == expected
 
 
+@pytest.mark.slow
 def test_picture_has_the_worst_cases_and_every_attack(table):
     study, found, _ = table
     figure = robustness_picture.figure(found, "a title")
@@ -139,6 +141,7 @@ def test_picture_has_the_worst_cases_and_every_attack(table):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_the_command(tmp_path, monkeypatch, capsys):
     study = Study(
         rules=("mean", "trimmed_mean", f"{NNM}trimmed_mean"),

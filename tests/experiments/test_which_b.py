@@ -56,6 +56,7 @@ def test_figure_shows_every_problem_and_choice(table):
     np.testing.assert_allclose(np.sort(drawn), np.sort(final.mean(axis=-1).ravel()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

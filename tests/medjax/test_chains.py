@@ -106,6 +106,7 @@ def trained() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", CHAINS)
 def test_every_name_trains_in_a_chain(name: str, trained: dict[str, np.ndarray]):
     assert trained[name].shape == (NUM_STEPS, *MEAN.shape)
@@ -113,6 +114,7 @@ def test_every_name_trains_in_a_chain(name: str, trained: dict[str, np.ndarray])
     assert np.linalg.norm(trained[name][-1] - MEAN) < 0.7 * np.linalg.norm(MEAN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mean", "no attackers", "nnm(0)"])
 def test_the_mean_goes_half_of_the_way_each_time(name: str, trained: dict[str, np.ndarray]):
     for t, w in enumerate(trained[name], start=1):

@@ -2,10 +2,12 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from medjax.objectives import language_modelling
 
 
+@pytest.mark.slow
 def test_uniform_logits_cost_log_v() -> None:
     tokens = jnp.zeros((3, 4), int)
     losses, _ = language_modelling(lambda w, x: w[x])(jnp.zeros((7, 7)), (tokens, tokens))

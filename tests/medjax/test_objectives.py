@@ -51,6 +51,7 @@ def test_losses_and_accuracy_equal_numpys(seed):
     np.testing.assert_array_equal(metrics["accuracy"], expected_accuracy)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_softmax_minus_one_hot():
     _, _, labels = problem(0)
     logits = np.random.default_rng(1).normal(size=(40, 5))
@@ -80,6 +81,7 @@ def test_a_single_class_costs_nothing():
     np.testing.assert_array_equal(metrics["accuracy"], np.ones(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_half_precision_to_its_own_rounding(dtype):
     params, images, labels = problem(2)
@@ -141,6 +143,7 @@ def test_local_gradients_are_those_of_own_examples(examples_per_chunk, monkeypat
             np.testing.assert_allclose(tree[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_loop_is_distributed_sgd():
     optimizer = optax.chain(medjax.aggregate(medjax.rules.mean()), optax.sgd(0.5, momentum=0.9))
     run = partial(medjax.simulate, softmax, num_steps=20, eval_every=1, key=0)
@@ -175,6 +178,7 @@ def uniform(counts):
     return statistic < stats.chi2.isf(1e-6, max(1, counts.size - 1))
 
 
+@pytest.mark.slow
 def test_batches_are_uniform_and_independent_draws_of_own_examples():
     parts, data = names()
     keys = jax.random.split(jax.random.key(0), 4000)
@@ -192,6 +196,7 @@ def test_batches_are_uniform_and_independent_draws_of_own_examples():
         assert uniform(counts)
 
 
+@pytest.mark.slow
 def test_batches_depend_on_the_key_and_the_worker_alone():
     _, data = names()
 
@@ -210,6 +215,7 @@ def test_batches_depend_on_the_key_and_the_worker_alone():
         np.testing.assert_array_equal(part, batches[first : first + count])
 
 
+@pytest.mark.slow
 def test_a_run_counts_what_it_draws():
     # The loss of example j is params_j: a gradient is how often each was drawn, over the batch
     # size 4, and the mean rule with n = 4 and δ = 16 adds up the counts, exactly.

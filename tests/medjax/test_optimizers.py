@@ -73,6 +73,7 @@ def settings(name: str, lr: Any, b: Any, seed: Any) -> dict[str, Any]:
     return {"learning_rate": lr} | noisy | ({"exact": True} if name == "noisy_sign_sgd" else {})
 
 
+@pytest.mark.slow
 @each_alias
 @pytest.mark.parametrize("inject", [False, True])
 def test_alias_is_the_papers_formula(name: str, inject: bool):
@@ -97,6 +98,7 @@ def test_injected_hyperparameters_change_between_steps(name: str):
     assert_close(x, by_hand(name, lambda t: 0.1 * (t + 1), lambda t: 1 - 0.2 * t, 3)[-1])
 
 
+@pytest.mark.slow
 @each_alias
 def test_alias_is_swept_by_vmap(name: str):
     sweep = (np.float32([0.1, 0.2, 0.3]), np.float32([0, 0.5, 2]), np.int32([3, 4, 4]))
@@ -114,6 +116,7 @@ def test_b_may_be_one_scale_for_each_worker(name: str, inject: bool):
     assert_close(actual, by_hand(name, lambda t: 0.1, lambda t: b[:, None], 3))
 
 
+@pytest.mark.slow
 def test_noise_may_be_a_plain_function():
     normal = lambda key, shape, dtype: jax.random.normal(key, shape, dtype)  # noqa: E731
     for name in ("noisy_sign_sgd", "noisy_median_sgd"):

@@ -67,6 +67,7 @@ def assert_close(actual: Any, expected: Any) -> None:
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), actual, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chain", CHAINS)
 def test_runs_are_those_of_a_cpu(chain: str, request: pytest.FixtureRequest):
     expected = final(chain)
@@ -106,6 +107,7 @@ def test_map_each_equals_a_loop():
     np.testing.assert_array_equal(sums, [1, 6, 11])
 
 
+@pytest.mark.slow
 def test_exported_programs_run():
     # One program for several platforms, of which this machine has one.
     step = jax.jit(lambda x: [rule(x) for rule in (rules.median(), rules.krum(1), vote)])

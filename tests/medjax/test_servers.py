@@ -159,6 +159,7 @@ def test_after_a_rule(name: str):
     np.testing.assert_array_equal(updates["w"], expected["w"])
 
 
+@pytest.mark.slow
 def test_fedadam_of_local_steps_does_not_depend_on_the_local_step_size_but_for_eps():
     # The workers send (x - x_i^K)/γ, of the gradients' size whatever γ: f_i(x) = ‖x - a_i‖²/2.
     data = medjax.stack_workers(np.float32([1.0, 2.0, 6.0]), [[0], [1], [2]])

@@ -111,6 +111,7 @@ def alone() -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize("code", ["cpu", "accelerators"])
 def test_every_rule_mixing_and_attack_is_as_on_one_device(code: str, request: Any):
     expected = alone()  # by the CPU's code
@@ -127,6 +128,7 @@ def test_every_rule_mixing_and_attack_is_as_on_one_device(code: str, request: An
 
 
 # Packed by a CPU's code, or by an accelerator's; or summed as small integers.
+@pytest.mark.slow
 @pytest.mark.parametrize("exchange", ["cpu", "packed", "summed"])
 @pytest.mark.parametrize("n", [7, 16])
 def test_votes_are_the_same_bit_for_bit(n: int, exchange: str, request: Any, monkeypatch: Any):
@@ -156,6 +158,7 @@ def test_votes_are_the_same_bit_for_bit(n: int, exchange: str, request: Any, mon
         np.testing.assert_array_equal(many, one)
 
 
+@pytest.mark.slow
 def test_a_broken_worker_breaks_no_sum_of_others():
     x = gradients()["w"].at[3].set(jnp.nan).at[5].set(jnp.inf)
     robust = (rules.trimmed_mean(2), rules.multi_krum(2), rules.geometric_median())
@@ -171,6 +174,7 @@ def test_a_broken_worker_breaks_no_sum_of_others():
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_wire_carries_bits():
     seven = {name: wire.per_coordinate(wire.RULES[name](7), 7, 10**6, 7) for name in wire.RULES}
     assert seven["majority_vote"].least <= seven["mean"].least / 30

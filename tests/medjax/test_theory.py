@@ -66,6 +66,7 @@ def brute_force(u: Any, b: float, xi: Any) -> tuple[float, float]:
     return gap, moment(2, mean + gap)
 
 
+@pytest.mark.slow
 @each_noise
 def test_three_workers_against_the_density(name: str):
     for b in (1.0, 4.0):
@@ -103,6 +104,7 @@ class Plain:
         self.support = lambda: (-end, end) if name == "uniform" else (-math.inf, math.inf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("df", [2.1, 3.0, 100.0])
 def test_heavy_tails(df: float):
     # P(|Y| > y) falls as y^(-2 df), so with df = 2.1 half of the variance is quite far out.
@@ -205,6 +207,7 @@ def test_without_noise(n: int):
         assert theory.median_gap(u, b) == pytest.approx(gap, rel=1e-14)
 
 
+@pytest.mark.slow
 @each_noise
 @each_n
 def test_distribution_function_and_quantiles(name: str, n: int):

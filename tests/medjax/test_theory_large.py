@@ -46,6 +46,7 @@ def test_a_thousand_equal_values(name: str):
         assert variance / 4 == pytest.approx(leading, rel=2e-6)
 
 
+@pytest.mark.slow
 def test_a_thousand_values_that_are_symmetric():
     half = np.random.default_rng(0).exponential(size=500)
     for b in (0.1, 1.0, 30.0):
@@ -53,6 +54,7 @@ def test_a_thousand_values_that_are_symmetric():
         assert gap == pytest.approx(0, abs=1e-15 * (b + np.max(half)))
 
 
+@pytest.mark.slow
 def test_a_thousand_values_in_two_groups():
     # The number of events is a sum of two binomials.
     n, k, b = 1001, 430, 2.0
@@ -72,6 +74,7 @@ def test_a_thousand_values_in_two_groups():
     assert variance == pytest.approx(square - mean**2, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "close"), [(101, 1e-12), (1001, 1e-9)])
 def test_lowest_of_many_with_uniform_noise(n: int, close: float):
     # Half of the values are far below, so Y is the lowest of the other k: the lower end of their
@@ -84,6 +87,7 @@ def test_lowest_of_many_with_uniform_noise(n: int, close: float):
     assert variance == pytest.approx(12 * k / ((k + 1) ** 2 * (k + 2)), rel=close)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["laplace", "triangular"])
 def test_many_kinks(name: str, monkeypatch: pytest.MonkeyPatch):
     # Most of those that are close together are left out. The reference keeps all.

@@ -22,6 +22,7 @@ factors = st.floats(0.01, 10) | st.floats(-10, -0.01)
 distributions = st.sampled_from([noise.normal(), noise.laplace(), noise.uniform()])
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(values, scales, distributions, st.randoms(), st.floats(-100, 100), factors)
 def test_symmetries(u: list[float], b: float, xi: Noise, random: Any, shift: float, factor: float):
@@ -47,6 +48,7 @@ def test_symmetries(u: list[float], b: float, xi: Noise, random: Any, shift: flo
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "n"), [("normal", 1001), ("laplace", 1001), ("student_t", 201)])
 def test_monte_carlo_with_many_workers(name: str, n: int):
     # Workers of two kinds, a quarter of them with values that are far off.
@@ -65,6 +67,7 @@ def test_monte_carlo_with_many_workers(name: str, n: int):
     assert medians.var() == pytest.approx(variance, rel=5 * math.sqrt(2 / num))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOISES)
 def test_monte_carlo(name: str):
     # The paper's algorithm itself, on a million coordinates.
@@ -110,6 +113,7 @@ def test_moments_are_gap_and_variance():
         assert moments.variance == theory.median_variance(TOY, b, noise.laplace())
 
 
+@pytest.mark.slow
 def test_within_jit():
     # A setting may be computed where it is used, and JAX's 64 bits are off again afterwards.
     expected = theory.median_gap(TOY, 3.0, noise.student_t())

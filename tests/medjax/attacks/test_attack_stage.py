@@ -26,6 +26,7 @@ def changed(out: Any, x: np.ndarray = X) -> list[int]:
     return np.flatnonzero(np.any(np.asarray(out) != x, axis=1)).tolist()
 
 
+@pytest.mark.slow
 def test_the_last_workers_are_byzantine_by_default():
     out = step(medjax.attack(attacks.sign_flip(), F), X)
     np.testing.assert_array_equal(out[: N - F], X[: N - F])
@@ -41,6 +42,7 @@ def test_byzantine_workers_by_index(chosen: Any):
     np.testing.assert_allclose(out[np.asarray(chosen)], expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_honest_and_own_vectors_are_given_in_the_order_of_the_workers():
     out = step(medjax.attack(attacks.mimic(2), 2, byzantine=[4, 1]), X)
     np.testing.assert_array_equal(out[1:5:3], X[[3, 3]])  # honest are 0, 2, 3, 5, 6
@@ -81,6 +83,7 @@ def test_drawn_workers_stay_the_same_and_are_a_function_of_the_key():
         assert drawn(seed, 4) == choices[seed] == drawn(jax.random.key(seed), 2)
 
 
+@pytest.mark.slow
 def test_an_attack_that_draws_does_so_at_every_step_anew():
     tx = medjax.attack(attacks.gaussian(1.0), F, 3)
     first, second = step(tx, X), step(tx, X, 2)
@@ -89,6 +92,7 @@ def test_an_attack_that_draws_does_so_at_every_step_anew():
     np.testing.assert_array_equal(step(tx, X), first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("byzantine", ["last", "random", [2, 0]])
 def test_scan_and_vmap_equal_steps_by_hand(byzantine: Any):
     def run(x: jax.Array, key: jax.Array) -> jax.Array:
@@ -111,6 +115,7 @@ def descend(tx: optax.GradientTransformation, **settings: Any) -> Any:
     return run.advance(run.init(jnp.zeros(3), 0), data, 1).params
 
 
+@pytest.mark.slow
 def test_no_attackers_change_nothing_and_leave_gradients_to_be_streamed():
     for byzantine in ("last", "random", []):
         tx = medjax.attack(attacks.fang(), 0, 0, byzantine=byzantine)
@@ -120,6 +125,7 @@ def test_no_attackers_change_nothing_and_leave_gradients_to_be_streamed():
         np.testing.assert_array_equal(sent, 0.5 * np.sign(np.sign(X).sum(axis=0)))
 
 
+@pytest.mark.slow
 def test_gradients_that_could_be_streamed_are_attacked_as_stacked_ones():
     tx = medjax.attack(attacks.alie(), F)
     mean = np.mean(step(tx, -X), axis=0)
@@ -129,6 +135,7 @@ def test_gradients_that_could_be_streamed_are_attacked_as_stacked_ones():
         descend(chain, worker_chunk=2, streaming="require")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mean", "median", "krum"])
 def test_ipm_breaks_the_mean_in_training_but_not_robust_rules(name: str):
     # f_i(w) = |w - c_i|²/2 with all c_i near c: with f = 2 of 7 sending -10 μ the mean is
@@ -148,6 +155,7 @@ def test_ipm_breaks_the_mean_in_training_but_not_robust_rules(name: str):
     assert error > 1e3 if name == "mean" else error < 0.5
 
 
+@pytest.mark.slow
 def test_simulation_with_the_stage():
     def objective(params: Any, batch: Any) -> Any:
         return jnp.sum((params[None] - batch) ** 2, axis=1), {}

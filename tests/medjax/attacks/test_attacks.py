@@ -74,6 +74,7 @@ def all_sent() -> dict[str, np.ndarray]:
     return jax.device_get(send(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_equals_reference(case: str):
     sent, expected = all_sent()[case], CASES[case][1]
@@ -97,6 +98,7 @@ def test_by_hand():
     np.testing.assert_array_equal(forged(attacks.mimic(2), *two), [8, 5])
 
 
+@pytest.mark.slow
 def test_min_max_and_min_sum_by_hand():
     # 0, 2, 4 and 10, of mean 4, going down. The largest distance is 10: 10 - 10 = 0 is as far as
     # min-max goes. The largest sum of squares is that of 10, 100 + 64 + 36 = 200; that of 4 - γ is
@@ -107,6 +109,7 @@ def test_min_max_and_min_sum_by_hand():
         assert forged(attacks.min_sum(direction), column) == pytest.approx(-2, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_distance_attacks_where_there_is_no_direction_send_the_mean():
     for make in (attacks.min_max, attacks.min_sum):
         np.testing.assert_array_equal(forged(make("std"), [2, 2], [3, 3]), [2, 3])
@@ -153,6 +156,7 @@ def test_fang_draws_from_the_papers_intervals(factor: float):
     assert len(np.unique(sent[:, :repeats])) > 0.99 * f * repeats  # workers draw apart
 
 
+@pytest.mark.slow
 def test_gaussian_is_standard_normal_times_its_scale_and_a_function_of_the_key():
     x = {"a": np.zeros((6, 3000), np.float32), "b": np.zeros((6, 3000), np.float32)}
     send = jax.jit(lambda scale, key: attacks.gaussian(scale)(x, 2, key))
@@ -184,6 +188,7 @@ def sent_by_all(x: Any) -> dict[str, Any]:
     return jax.device_get(send_all(x))  # slices of NumPy's arrays aren't programs
 
 
+@pytest.mark.slow
 def test_a_pytree_is_one_vector_and_f_of_0_changes_nothing():
     wholes = sent_by_all(X)
     for name, sent in sent_by_all(TREE).items():
@@ -197,6 +202,7 @@ def test_a_pytree_is_one_vector_and_f_of_0_changes_nothing():
         assert attack(TREE, 0, 0) is TREE, name
 
 
+@pytest.mark.slow
 def test_half_precision_is_forged_in_float32_and_rounded():
     x = X.astype(jnp.bfloat16)
     expected = sent_by_all(x.astype(np.float32))
@@ -207,6 +213,7 @@ def test_half_precision_is_forged_in_float32_and_rounded():
         np.testing.assert_allclose(forged, expected[name][H:], rtol=2**-8, err_msg=name)
 
 
+@pytest.mark.slow
 def test_vmap_equals_each():
     batch = np.stack([X, X[::-1]])
     batched, each = jax.jit(jax.vmap(send_all))(batch), [sent_by_all(x) for x in batch]
@@ -215,6 +222,7 @@ def test_vmap_equals_each():
         np.testing.assert_allclose(sent, expected, rtol=2e-6, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_settings_may_be_traced():
     for make in (attacks.ipm, attacks.alie, attacks.model_replacement):
         traced = jax.jit(lambda tau, make=make: make(tau)(X, F))(0.25)

@@ -40,6 +40,7 @@ def found(attack: attacks.Attack, key: int | None = None) -> np.ndarray:
     return sent[H]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["mean", "median", "krum", "nnm, trimmed_mean"])
 def test_moves_the_rule_as_far_as_every_tau_of_a_fine_grid(kind: str, name: str):
@@ -51,6 +52,7 @@ def test_moves_the_rule_as_far_as_every_tau_of_a_fine_grid(kind: str, name: str)
     assert distances(RULES[name], sent[None])[0] >= 0.995 * farthest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_sent_is_on_the_line_and_no_worse_than_its_first_round(kind: str):
     (line, make), name = KINDS[kind], "krum"
@@ -64,6 +66,7 @@ def test_what_is_sent_is_on_the_line_and_no_worse_than_its_first_round(kind: str
     assert distances(RULES[name], sent[None])[0] >= first * (1 - 1e-6)
 
 
+@pytest.mark.slow
 def test_goes_to_the_end_against_the_mean_and_not_against_krum():
     # Krum may choose an attacker who is far off, but not one who is farther from all others than
     # they are from each other.
@@ -90,6 +93,7 @@ def test_the_best_tau_is_found_beside_a_jump():
     assert limit * 10 ** -(4.0**-6) <= sent <= limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [[8, 1], "random"])
 def test_the_rule_is_given_the_vectors_in_the_order_of_the_workers(chosen: Any):
     # MoNNA averages those nearest to worker 7, among which -τμ is for some τ only.
@@ -123,6 +127,7 @@ def test_a_broken_rule_is_moved_infinitely_far():
     assert sent > 5
 
 
+@pytest.mark.slow
 def test_a_rule_that_draws_is_given_a_key():
     attack = attacks.optimal_alie(RULES["bucketing, median"])
     assert attack.needs_key

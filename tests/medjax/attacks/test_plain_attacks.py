@@ -59,6 +59,7 @@ def test_one_vector_for_all_or_one_for_each():
             np.testing.assert_allclose(sent[H:], forged, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_function_equals_the_built_attack():
     sent = step(medjax.attack(flipped_mean, F), TREE)
     expected = step(medjax.attack(attacks.sign_flip(), F), TREE)
@@ -69,6 +70,7 @@ def test_a_function_equals_the_built_attack():
         )
 
 
+@pytest.mark.slow
 def test_pytrees_are_matrices_of_float32_in_the_order_of_the_leaves_and_workers():
     given = []
 
@@ -111,6 +113,7 @@ def test_a_key_makes_it_draw_anew_at_each_step():
         np.testing.assert_allclose(sent[H:], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("byzantine", ["last", "random", [2, 0]])
 def test_vmap_and_scan_equal_each(byzantine: Any):
     def run(x: jax.Array, key: jax.Array) -> jax.Array:

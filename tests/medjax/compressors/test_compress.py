@@ -46,6 +46,7 @@ def equal(a: Any, b: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_each_worker_sends_its_own_message():
     stacked = gradients(4)
     tx = compress(compressors.top_k(3))
@@ -57,6 +58,7 @@ def test_each_worker_sends_its_own_message():
     assert jax.tree.map(lambda x: x.dtype, sent) == jax.tree.map(lambda x: x.dtype, stacked)
 
 
+@pytest.mark.slow
 def test_draws_depend_on_worker_step_and_key_alone():
     # All workers have the same gradient.
     stacked = jnp.tile(jnp.linspace(-1, 1, 50), (6, 1))
@@ -74,6 +76,7 @@ def test_draws_depend_on_worker_step_and_key_alone():
     np.testing.assert_array_equal(two_steps(stacked[:2], jax.random.key(0)), sent[[0, 1, 6, 7]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "chunk_size"), [(5, 2), (4, 1), (4, 4)])
 def test_streamed_equals_stacked(n: int, chunk_size: int):
     # Noise before it and a vote behind it: no sums but those of whole numbers.
@@ -91,6 +94,7 @@ def test_streamed_equals_stacked(n: int, chunk_size: int):
     equal(*both(gradients(n)))
 
 
+@pytest.mark.slow
 def test_compressed_gradients_are_unbiased_in_training():
     # f_i(x) = (x - a_i)²/2, minimised at the mean of the a_i: 3. With steps 1/(t + 1) x is the mean
     # of what the gradients alone would give, but for noise: that of ternary gradients dies out.

@@ -21,6 +21,7 @@ def flat(tree: Any) -> np.ndarray:
     return np.concatenate([np.asarray(x, np.float64).reshape(-1) for x in jax.tree.leaves(tree)])
 
 
+@pytest.mark.slow
 def test_biased_ones_by_hand():
     np.testing.assert_array_equal(
         flat(compressors.sign().compress(TREE)), np.where(FLAT < 0, -1, 1)
@@ -38,6 +39,7 @@ def test_biased_ones_by_hand():
     np.testing.assert_array_equal(flat(compressors.top_k(12).compress(TREE)), FLAT)
 
 
+@pytest.mark.slow
 def test_a_zero_is_sent_as_either_sign():
     update = jnp.zeros(1000).at[0].set(5).at[1].set(-5).at[2].set(-0.0).at[3].set(jnp.nan)
     np.testing.assert_array_equal(
@@ -124,6 +126,7 @@ def draws(compressor: compressors.Compressor, update: Any, count: int = 200) -> 
     return np.concatenate(leaves, axis=1)
 
 
+@pytest.mark.slow
 def test_messages_say_no_more_than_their_bits():
     scale = np.abs(FLAT).sum() / D
     sent = draws(compressors.scaled_sign("random"), TREE) / scale
@@ -143,6 +146,7 @@ def test_messages_say_no_more_than_their_bits():
     np.testing.assert_array_equal(np.unique(sent[:, 6:]), [-2.5, 0, 2.5])
 
 
+@pytest.mark.slow
 def test_sparse_messages_have_so_many_numbers():
     update = jax.tree.map(lambda x: x + 10, TREE)
     sent = draws(compressors.random_k(5), update)

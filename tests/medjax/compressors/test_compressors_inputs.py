@@ -42,6 +42,7 @@ def test_the_table_has_them_all():
     assert compressors.stochastic_sign(2.0).name == "stochastic_sign(bound=2)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_pytrees_precisions_and_non_finite_numbers(name: str):
     compress = jax.jit(COMPRESSORS[name].compress)
@@ -81,6 +82,7 @@ def check_spoilt(name: str, value: float, sent: np.ndarray) -> None:
         assert np.isnan(value) or sent[0] == np.sign(value) * abs(sent[0])
 
 
+@pytest.mark.slow
 def test_zeros_and_leaves_without_coordinates():
     update = {"w": jnp.zeros((5, 0)), "b": jnp.zeros((3, 3), jnp.bfloat16), "c": jnp.zeros(4)}
     keys = jax.random.key(0)
@@ -98,6 +100,7 @@ def test_a_single_coordinate(name: str):
     np.testing.assert_allclose(sent, -1.7, rtol=2e-7)
 
 
+@pytest.mark.slow
 def test_64_bits():
     with jax.enable_x64(True):
         update = jnp.array([1.0 + 1e-12, -2.0, 1.0, 0.5])

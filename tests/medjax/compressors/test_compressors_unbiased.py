@@ -66,6 +66,7 @@ def draws(name: str) -> np.ndarray:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANCES)
 def test_the_mean_is_the_update(name: str):
     assert VARIANCES[name][0].unbiased == (name != "stochastic_sign(bound)")

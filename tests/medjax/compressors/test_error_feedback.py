@@ -67,6 +67,7 @@ def test_of_several_workers(
     np.testing.assert_allclose(state.error["w"].reshape(3, 4), error[:, 3:], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_nothing_is_lost(dtype: Any):
     # What has been sent and what is kept add up to the gradients, whatever is drawn.
@@ -81,6 +82,7 @@ def test_nothing_is_lost(dtype: Any):
     np.testing.assert_allclose(total, np.asarray(g, np.float64).sum(axis=0), atol=1e-6 * size)
 
 
+@pytest.mark.slow
 def test_workers_and_steps_draw_apart():
     tx = error_feedback(compressors.random_k(5), 3, key=0)
     stacked = jnp.ones((3, 40))
@@ -108,6 +110,7 @@ def minimise(stage: optax.GradientTransformation) -> np.ndarray:
     return np.asarray(x)
 
 
+@pytest.mark.slow
 def test_counterexample_of_karimireddy_et_al():
     # Their counterexample 3, its two terms as two workers: a = ±(1, -1) + ε(1, 1), so that the
     # sign of a_i ⟨a_i, x⟩ is ±(1, -1) for both. Whatever is sent, and however it is scaled, x moves

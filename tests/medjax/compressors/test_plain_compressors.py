@@ -59,6 +59,7 @@ def only_largest(x: np.ndarray) -> np.ndarray:
     return out
 
 
+@pytest.mark.slow
 def test_a_compressor_may_be_a_function_of_one_workers_vector():
     for transform in (lambda f: f, jax.jit):
         for function, expected in (
@@ -70,6 +71,7 @@ def test_a_compressor_may_be_a_function_of_one_workers_vector():
             np.testing.assert_array_equal(out, expected)
 
 
+@pytest.mark.slow
 def test_the_leaves_of_a_pytree_are_one_vector_in_float32():
     def recorded(vector: jax.Array) -> tuple[jax.Array, int]:
         assert (vector.shape, vector.dtype) == ((8,), jnp.float32)
@@ -97,6 +99,7 @@ def test_bits_are_what_the_function_says():
     assert compressors.communication(shapes, 1, down=lambda v: (v, np.int64(7))).down == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [one_of_them, keyword_only])
 def test_each_worker_draws_by_itself_and_anew_at_each_step(function: Callable[..., Any]):
     tx = compress(function, key=2)
@@ -131,6 +134,7 @@ def test_error_feedback_sends_later_what_a_function_left_out():
         np.testing.assert_allclose(sent + state.error, t * X, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_streamed_before_an_additive_rule():
     # The gradients of f_i(w) = ‖w - x_i‖²/2 at 0 are -x_i.
     objective = lambda w, x: (jnp.sum((w[None] - x) ** 2, axis=1) / 2, {})  # noqa: E731

@@ -86,6 +86,7 @@ def run(before: str, make: Callable[[int], rules.Rule], n: int, chunk_size: int 
 unstreamed = functools.cache(functools.partial(run, chunk_size=None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "chunk_size"), CUTS)
 def test_streamed_equals_stacked(n: int, chunk_size: int):
     chosen = {name: make(n) for name, make in ADDITIVE.items() if not make(n).needs_key}
@@ -107,6 +108,7 @@ def test_streamed_equals_stacked(n: int, chunk_size: int):
 
 
 # Drawing takes long to compile.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "rule", "n", "chunk_size"),
     [
@@ -121,6 +123,7 @@ def test_draws_streamed_equal_those_stacked(before: str, rule: str, n: int, chun
     jax.tree.map(np.testing.assert_array_equal, actual, unstreamed(before, ADDITIVE[rule], n))
 
 
+@pytest.mark.slow
 def test_a_mean_of_noisy_numbers_streamed_is_that_stacked_to_rounding():
     for actual, expected in zip(
         run("perturb", ADDITIVE["mean"], 13, 4),
@@ -133,6 +136,7 @@ def test_a_mean_of_noisy_numbers_streamed_is_that_stacked_to_rounding():
         np.testing.assert_allclose(actual["b"][0], expected["b"][0], atol=4 * 2**-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "before"), [("median", "both"), ("trimmed_mean", "nothing")])
 def test_coordinate_wise_rules_get_the_stacked_updates(rule: str, before: str):
     tx = optax.chain(*BEFORE[before], aggregate(COORDINATE_WISE[rule](5)))
@@ -146,6 +150,7 @@ def test_coordinate_wise_rules_get_the_stacked_updates(rule: str, before: str):
     jax.tree.map(np.testing.assert_array_equal, *as_float32((actual, jax.jit(update)(g))))
 
 
+@pytest.mark.slow
 def test_streamed_in_float64():
     built = {name: ADDITIVE[name](13) for name in ("mean", "vote")}
 
@@ -173,6 +178,7 @@ def select(row: Row, worker: Worker) -> Row:
 SIZES = (1, 2, 3, 5)
 
 
+@pytest.mark.slow
 def test_sum_gives_each_worker_its_own_row():
     # The sum puts the rows side by side again.
     g = gradients(5)
@@ -185,6 +191,7 @@ def test_sum_gives_each_worker_its_own_row():
             )
 
 
+@pytest.mark.slow
 def test_a_sum_of_votes_is_decided_by_coins_where_it_is_tied():
     votes = np.random.default_rng(0).integers(-1, 2, (5, 40)).astype(np.float32)
     totals = votes.sum(axis=0)
@@ -227,6 +234,7 @@ def by_hand(x: np.ndarray, *, in_turn: bool) -> np.ndarray:
     return flat.reshape(x.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_turn", [False, True])
 def test_stages_are_applied_in_order(in_turn: bool):
     @jax.jit
@@ -251,6 +259,7 @@ def test_stages_are_applied_in_order(in_turn: bool):
             np.testing.assert_allclose(block, expected.reshape(5, -1), rtol=2e-7, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_weighted_sum_takes_the_shortcut_unless_a_stage_stands_before_it():
     g = {"w": jnp.arange(8.0).reshape(4, 2)}
     short = replace(lazy(g, 2), weighted=lambda g, w: {"w": 100 * w})

@@ -40,6 +40,7 @@ def looked_at() -> Any:
     return jax.jit(look)
 
 
+@pytest.mark.slow
 def test_a_common_offset_does_not_blur_distances():
     x = offset()
     exact = x.astype(np.float64)
@@ -95,6 +96,7 @@ def test_vectors_whose_squares_overflow_are_seen_in_another_unit(scale: float):
     assert np.all(np.isinf(norms[:2]))
 
 
+@pytest.mark.slow
 def test_some_of_the_vectors_are_too_long():
     # Half of them and one: the others are as far as numbers go, but not as far as NaN.
     x = offset(0.1, 0.5)

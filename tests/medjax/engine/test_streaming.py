@@ -66,6 +66,7 @@ def computed(optimizer: Any, chunk: int | None, **settings: Any) -> Any:
     return list(shapes(jax.make_jaxpr(run.advance)(*arguments).jaxpr))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [None, 2])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_nothing_of_the_size_of_all_gradients_is_computed(name: str, batch_size: int | None):
@@ -83,6 +84,7 @@ def test_the_mean_computes_no_workers_gradient(name: str):
             assert not [s for s in found if s[-len(shape) :] == shape and len(s) > len(shape) >= 2]
 
 
+@pytest.mark.slow
 def test_the_test_finds_what_is_computed():
     noisy = chain(perturb(0.1, key=0), aggregate(rules.trimmed_mean(3)))
     for optimizer in (*WHOLE.values(), noisy):
@@ -91,6 +93,7 @@ def test_the_test_finds_what_is_computed():
     assert (N, 3, 50) in computed(OPTIMIZERS["sign"], None)  # all fit into the memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_off_computes_all_gradients_first(name: str):
     found = computed(OPTIMIZERS[name], CHUNK, streaming="off")
@@ -98,6 +101,7 @@ def test_off_computes_all_gradients_first(name: str):
     assert (CHUNK, 3, 50) not in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_require_streams_what_can_stream(name: str):
     required = computed(OPTIMIZERS[name], CHUNK, streaming="require")
@@ -117,6 +121,7 @@ NEEDING_ALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NEEDING_ALL)
 def test_require_refuses_a_stage_that_needs_all_gradients(name: str):
     stage, named = NEEDING_ALL[name]
@@ -149,6 +154,7 @@ TRACE = per_worker(optax.trace(0.9), N)
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -183,6 +189,7 @@ def final(objective: Any, params: Any, data: Any, optimizer: Any, **settings: An
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     ("optimizer", "batch_size", "chunks"),
     [
@@ -207,6 +214,7 @@ def test_a_run_does_not_depend_on_the_chunks_but_for_rounding(
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", ["sign", "noisy_sign", "exact", "mean_of_signs"])
 def test_a_run_of_exact_gradients_does_not_depend_on_the_chunks(name: str):
     # f_i(x) = ‖x - a_i‖²/2 with everything a multiple of 1/16, so that no gradient is rounded, and

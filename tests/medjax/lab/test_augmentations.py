@@ -48,11 +48,13 @@ def test_every_crop_and_its_mirror_image_are_equally_likely():
         assert ((pairs - expected) ** 2 / expected).sum() < stats.chi2.isf(1e-6, kinds**2 - 1)
 
 
+@pytest.mark.slow
 def test_the_key_fixes_it():
     np.testing.assert_array_equal(drawn(3, 20), drawn(3, 20))
     assert (drawn(3, 20) != drawn(4, 20)).any(axis=(1, 2, 3)).sum() > 15
 
 
+@pytest.mark.slow
 def test_without_padding_there_is_only_the_mirror_image():
     images = jnp.stack([jnp.asarray(IMAGE)] * 50)
     found = np.asarray(crop_flip(padding=0)(images, jax.random.key(0)))
@@ -83,6 +85,7 @@ def train(steps, **settings):
     return jax.jit(run)(jnp.ones(IMAGE.shape), data)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_however_the_workers_are_divided():
     whole = train(5, batch_size=4)
     for settings in (
@@ -95,6 +98,7 @@ def test_it_is_the_same_however_the_workers_are_divided():
         np.testing.assert_array_equal(other.params, whole.params)
 
 
+@pytest.mark.slow
 def test_steps_and_workers_see_other_crops_and_measurements_the_images():
     first, second = (train(steps) for steps in (1, 2))
     mean = IMAGES.mean(axis=0)
@@ -129,6 +133,7 @@ def test_objectives_with_a_key_or_a_state_keep_them():
 QUICK = ["--dataset", "digits", "--model", "logistic", "--rule", "mean", "--steps", "3"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_picture")
 def test_a_run(tmp_path):
     losses = []

@@ -91,12 +91,14 @@ def stopped(stopped_once, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_a_checkpointed_run_is_as_one_without(whole, tmp_path):
     assert run(*SETTINGS, "--out", tmp_path / "run") == 0
     assert table(tmp_path / "run") == table(whole)
     assert not (tmp_path / "run" / FOLDER).exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_what_was_half_done_is_removed(stopped, whole):
     for path in ("9.orbax-checkpoint-tmp/state", "7/about"):  # half written, half removed
         (stopped / FOLDER / path).mkdir(parents=True)
@@ -115,6 +117,7 @@ def test_a_stopped_run_goes_on_and_what_was_half_done_is_removed(stopped, whole)
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_a_run_that_was_stopped_between_measurements_goes_on(whole, tmp_path):
     stop(tmp_path / "run", 0)
     assert last(tmp_path / "run").step == 1
@@ -137,6 +140,7 @@ def test_a_torn_checkpoint_is_passed_over(stopped, damage):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_a_run_goes_on_from_the_checkpoint_before_a_torn_one(stopped, whole):
     latest = max(int(x.name) for x in (stopped / FOLDER).iterdir() if x.name.isdigit())
     for path in (stopped / FOLDER / str(latest)).rglob("*"):
@@ -147,6 +151,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_torn_one(stopped, whole):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_without_any_whole_checkpoint_it_begins_anew(stopped, whole):
     for path in (stopped / FOLDER).rglob("*"):
         if path.is_file() and path.name != ".lock":
@@ -156,6 +161,7 @@ def test_without_any_whole_checkpoint_it_begins_anew(stopped, whole):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_what_is_missing_at_the_end_is_written(whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
@@ -168,6 +174,7 @@ def test_what_is_missing_at_the_end_is_written(whole, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_the_same_command_begins_anew_what_has_not_measured_anything(whole, tmp_path, error_of):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -231,6 +238,7 @@ def test_an_edited_configuration_gets_one_line(stopped, name, value, message, ca
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_what_does_not_fit_the_memory_leaves_what_was_there(stopped, tmp_path, monkeypatch, capsys):
     before = table(stopped), (stopped / "config.json").exists()
 

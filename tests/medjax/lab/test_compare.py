@@ -17,6 +17,7 @@ def runs(tmp_path_factory, make_run):
     return base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF")])
 def test_picture_and_table(runs, suffix, start, tmp_path, capsys):
     out = tmp_path / f"picture.{suffix}"

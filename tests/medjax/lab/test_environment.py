@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     ("arguments", "code", "out", "err"),
     [

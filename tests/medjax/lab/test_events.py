@@ -82,6 +82,7 @@ def test_the_checksum_is_that_of_the_standard():
     assert crc32c(b"123456789") == 0xE3069283
 
 
+@pytest.mark.slow
 def test_a_value_for_each_metric_and_measurement(tmp_path):
     out = tmp_path / "run"
     rule = ("--rule", "noisy_sign", "--b", "0.03")
@@ -97,6 +98,7 @@ def test_a_value_for_each_metric_and_measurement(tmp_path):
     assert "out" not in settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("since", ["the beginning", "it goes on"])
 def test_a_run_that_goes_on(since, tmp_path, monkeypatch):
     out, update = tmp_path / "run", Keeper.update
@@ -189,6 +191,7 @@ def swept(tmp_path, monkeypatch):
     return swept
 
 
+@pytest.mark.slow
 def test_events_for_each_run_of_a_sweep(swept):
     out = swept("--tensorboard")
     folders = sorted((out / "tensorboard").iterdir())
@@ -213,6 +216,7 @@ def test_events_for_each_run_of_a_sweep(swept):
     assert "b" not in hyperparameters(folders[0])
 
 
+@pytest.mark.slow
 def test_a_sweep_completes_the_events_that_are_missing(swept, monkeypatch):
     out = swept()
     assert not (out / "tensorboard").exists()
@@ -234,6 +238,7 @@ def test_a_sweep_completes_the_events_that_are_missing(swept, monkeypatch):
         assert path.read_bytes() == before[path]
 
 
+@pytest.mark.slow
 def test_events_are_there_when_a_chunk_is_finished(swept, monkeypatch):
     complete, seen = watched.Watching.complete, []
 

@@ -23,6 +23,7 @@ def read(folder, name):
     return json.loads((folder / name).read_text())
 
 
+@pytest.mark.slow
 def test_who_sends_nan_is_named(tmp_path, capsys):
     out = tmp_path / "run"
     attacked = (*QUICK, "--rule", "median", *NONFINITE, "--steps", "20", "--out", str(out))
@@ -36,6 +37,7 @@ def test_who_sends_nan_is_named(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_a_run_of_finite_numbers_names_nobody(tmp_path):
     out = tmp_path / "run"
     attacked = (*QUICK, "--attack", "ipm", "--byzantine", "2", "--steps", "20")
@@ -49,6 +51,7 @@ def test_a_run_of_finite_numbers_names_nobody(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_those_named_before_a_stop_stay_named(tmp_path):
     out = tmp_path / "run"
     attacked = (*QUICK, "--rule", "median", *NONFINITE, "--out", str(out))
@@ -63,6 +66,7 @@ def test_those_named_before_a_stop_stay_named(tmp_path):
     assert read(out, "summary.json")["nonfinite_since_step"] == seen
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_named_with_its_step(tmp_path, capsys):
     out = tmp_path / "run"
     assert run.main([*QUICK, *DIVERGES, "--steps", "20", "--out", str(out)]) == 0
@@ -76,6 +80,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_the_rest_of_a_sweep_goes_on(tmp_path, capsys):
     out = tmp_path / "sweep"
     mlp = (*QUICK[:2], "--model", "mlp", *QUICK[-2:])

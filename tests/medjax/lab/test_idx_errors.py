@@ -119,6 +119,7 @@ NEARLY_GZIP = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.binary() | NEARLY_IDX | NEARLY_GZIP | st.binary().map(b"\x1f\x8b\x08\0".__add__))
 @settings(deadline=None, max_examples=400)
 def test_read_idx_raises_nothing_but_value_error(tmp_path_factory, data):

@@ -54,6 +54,7 @@ def changes(content, rng):
     yield None
 
 
+@pytest.mark.slow
 def test_any_damage_to_the_last(folder):
     rng, passed_over = np.random.default_rng(0), 0
     for path in sorted(x for x in (folder / "2").rglob("*") if x.is_file()):

@@ -36,6 +36,7 @@ def test_the_second_is_refused_until_the_first_is_gone(tmp_path):
     assert [x.name for x in folder.iterdir()] == ["something"]
 
 
+@pytest.mark.slow
 def test_the_lock_goes_with_the_process(tmp_path):
     process = subprocess.Popen(
         (sys.executable, "-c", HOLDER, str(tmp_path)),
@@ -79,6 +80,7 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize("flags", [(), ("--checkpoint-every", "1")])
 @pytest.mark.usefixtures("no_picture")
 def test_a_run_in_progress_is_not_overwritten(flags, tmp_path, monkeypatch, error_of):

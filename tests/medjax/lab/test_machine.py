@@ -26,6 +26,7 @@ def assert_close(actual, expected):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_a_run_is_the_same_on_any_mesh(tmp_path):
     # 10 workers don't divide by 4.
     for name, flags in {
@@ -41,6 +42,7 @@ def test_a_run_is_the_same_on_any_mesh(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_a_sweep_is_the_same_on_any_mesh(tmp_path):
     grid = ("--rule", "noisy_sign", "--b", "0.1", "1", "10", "--seeds", "2")
     for name, flags in {
@@ -80,6 +82,7 @@ def test_a_single_run_has_no_grid(error_of):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_a_sweep_goes_on_with_as_many_devices(error_of, tmp_path):
     grid = (*QUICK, "--rule", "mean", "--lr", "0.1", "0.2", "--out", str(tmp_path / "sweep"))
     assert sweep.main([*grid, "--devices", "2"]) == 0

@@ -21,6 +21,7 @@ def in_many_turns(monkeypatch):
     monkeypatch.setattr("medjax.training._chunks._NUMBERS_MEASURED", 1)
 
 
+@pytest.mark.slow
 def test_a_measurement_of_many_turns_is_that_of_one(tmp_path, request):
     flags = (*QUICK, "--steps", "2", "--eval-every", "1", "--examples-per-worker", "20")
     assert main([*flags, "--out", str(tmp_path / "one")]) == 0
@@ -34,6 +35,7 @@ def test_a_measurement_of_many_turns_is_that_of_one(tmp_path, request):
         assert many[name] == pytest.approx(values, rel=1e-4), name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_many_turns")
 def test_a_run_is_heard_and_stopped_while_it_measures(tmp_path, monkeypatch, capsys):
     """The second measurement would take too long: it is given up, and the first is kept."""
@@ -61,6 +63,7 @@ def test_a_run_is_heard_and_stopped_while_it_measures(tmp_path, monkeypatch, cap
     assert "stopped after 1 of 3 steps" in said
 
 
+@pytest.mark.slow
 def test_only_some_examples_are_measured(tmp_path):
     def final(name, *flags):
         assert main([*QUICK, *flags, "--steps", "1", "--out", str(tmp_path / name)]) == 0
@@ -82,6 +85,7 @@ def test_only_some_examples_are_measured(tmp_path):
     assert one["test_loss"] == every["test_loss"]
 
 
+@pytest.mark.slow
 def test_time_and_memory_are_told_before_the_run(tmp_path, capsys):
     assert main([*QUICK, "--steps", "4", "--eval-every", "2", "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out

@@ -38,6 +38,7 @@ def test_sizes_and_shapes(name, shape, classes, num_params):
     assert jax.eval_shape(model.apply, params, images).shape == (4, classes)
 
 
+@pytest.mark.slow
 def test_initial_weights_are_truncated_normals_of_variance_one_over_fan_in():
     params = MODELS["mlp"](num_classes=10).init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
     weights = np.asarray(params["params"]["Dense_0"]["kernel"])
@@ -48,6 +49,7 @@ def test_initial_weights_are_truncated_normals_of_variance_one_over_fan_in():
 
 
 # With either stride: from fewer channels to more, to as many, to fewer, each of another size.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("channels", "filters", "size", "stride"),
     [
@@ -83,6 +85,7 @@ def test_convolution_keeps_no_patches_for_the_gradient():
     assert sum(leaf.size for leaf in jax.tree.leaves(backward)) == x.size + kernel.size
 
 
+@pytest.mark.slow
 def test_a_block_without_its_branch_is_the_shortcut():
     x = jax.random.uniform(jax.random.key(0), (2, 5, 4, 3))
     block = Block(channels=7, stride=2)
@@ -101,6 +104,7 @@ def resnet():
     return images, jnp.arange(4), jax.jit(model.init)(jax.random.key(1), images), model.apply
 
 
+@pytest.mark.slow
 def test_resnet_is_the_same_network_of_flax_convolutions(resnet):
     images, _, params, apply = resnet
 
@@ -130,6 +134,7 @@ def test_resnets_branches_start_with_a_ninth_of_the_variance(resnet):
             assert np.var(block[name]["kernel"]) == pytest.approx(variance, rel=0.12)
 
 
+@pytest.mark.slow
 def test_padded_channels_learn_unless_the_branches_start_at_zero(resnet):
     images, labels, params, apply = resnet
 
@@ -164,6 +169,7 @@ def test_table_is_complete():
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.usefixtures("no_picture")
 def test_resnet_trains(tmp_path):
     settings = "--dataset digits --partition iid --workers 2 --batch-size 16 --steps 100"

@@ -52,6 +52,7 @@ def values(content):
         return None
 
 
+@pytest.mark.slow
 def test_a_file_with_any_byte_changed(whole):
     """No value is ever another; dates, names, and where the list of arrays ends aren't secured."""
     expected, refused = [x.tobytes() for x in ARRAYS.values()], 0

@@ -133,6 +133,7 @@ SAME = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mine")
 @pytest.mark.parametrize(("own", "same"), SAME)
 def test_own_part_does_what_the_built_one_does(own, same):
@@ -140,6 +141,7 @@ def test_own_part_does_what_the_built_one_does(own, same):
     assert losses(*own.split(), *rate) == pytest.approx(losses(*same.split(), *rate), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mine")
 def test_noise_model_and_data_of_ones_own():
     arguments = ["--rule", "noisy_median", "--b", "0.1", "--noise", "./mine.py:coin"]
@@ -157,6 +159,7 @@ def test_noise_model_and_data_of_ones_own():
     assert digest in Path("page.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_changed_file_is_another_sweep_and_no_resumed_run(mine, error_of):
     axes = ["--rule", "mean", "./mine.py:family", "noisy_./mine.py:family", "--b", "0"]
     assert sweep([*QUICK, *axes, "--out", "sweep"]) == 0

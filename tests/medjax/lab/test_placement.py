@@ -53,6 +53,7 @@ def calls(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     "flags",
     [(), ("--mesh", "workers=2,coordinates=2", "--attack", "label_flip")],
@@ -65,6 +66,7 @@ def test_nothing_moves_in_a_run(flags, calls, tmp_path, no_picture):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     ("flags", "workers"),
     [

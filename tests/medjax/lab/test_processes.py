@@ -95,6 +95,7 @@ def two(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_only_the_first_process_talks_and_writes_events(two):
     folder, ((first_code, said, first_errors), (second_code, said_by_second, second_errors)) = two
     assert (first_code, second_code) == (0, 0)
@@ -108,6 +109,7 @@ def test_only_the_first_process_talks_and_writes_events(two):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_two_processes_measure_what_one_does(two, tmp_path):
     assert run.main([*QUICK, *KEPT, "--out", str(tmp_path / "one")]) == 0
     one, measured = table(tmp_path / "one"), table(two[0])
@@ -117,6 +119,7 @@ def test_two_processes_measure_what_one_does(two, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_after_a_loss_both_go_on_from_the_last_checkpoint(two, start, tmp_path):
     folder = tmp_path / "run"
     flags = (*KEPT, *TWO)
@@ -136,6 +139,7 @@ def test_after_a_loss_both_go_on_from_the_last_checkpoint(two, start, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_losing_the_first_process_ends_the_other(start, tmp_path):
     first, second = start((), (), common=(*ENDLESS, *TWO, "--out", str(tmp_path / "run")))
     training(first)
@@ -146,6 +150,7 @@ def test_losing_the_first_process_ends_the_other(start, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_asking_one_to_stop_stops_all(start, tmp_path):
     first, second = start((), (), common=(*ENDLESS, *TWO, "--out", str(tmp_path / "run")))
     training(first)
@@ -155,6 +160,7 @@ def test_asking_one_to_stop_stops_all(start, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     ("first", "second", "messages"),
     [
@@ -182,6 +188,7 @@ def test_what_is_wrong_in_one_is_said_by_all(start, tmp_path, first, second, mes
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize("present", [0, 1])
 def test_who_waits_in_vain_gives_up(start, present):
     processes = start((), (), common=KEPT, timeout=3)
@@ -194,6 +201,7 @@ def test_who_waits_in_vain_gives_up(start, present):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_a_signal_while_the_processes_agree_is_not_forgotten(tmp_path, monkeypatch):
     def interrupted(seconds, requested):
         if not requested:

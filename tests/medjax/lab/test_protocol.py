@@ -63,6 +63,7 @@ def columns_of(out):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split()[1])
 def test_every_name_is_taken(command, tmp_path, capsys):
     summary = run(tmp_path / "run", *EIGHT, *command.split())
@@ -140,7 +141,7 @@ def test_no_name_is_missing():
             "--declared-byzantine 1",
             2.2574450969696045,
             0.586530327796936,
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.slow, pytest.mark.promotes],
         ),
     ],
 )
@@ -151,6 +152,7 @@ def test_without_them_nothing_has_changed(arguments, loss, norm, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_byzantine_workers_are_not_measured(tmp_path):
     settings = {"dataset": "digits", "model": "logistic", "rule": "median", "workers": 10}
     config = configure(**settings, attack="label_flip", byzantine=3, steps=0, seed=4)
@@ -170,6 +172,7 @@ def test_byzantine_workers_are_not_measured(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_robust_rule_withstands_what_the_mean_does_not(tmp_path):
     arguments = ("--partition", "iid", "--steps", "40", "--lr", "0.5", "--byzantine", "2")
     attack = ("--attack", "gaussian", "--workers", "10")
@@ -179,6 +182,7 @@ def test_robust_rule_withstands_what_the_mean_does_not(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_success_of_a_backdoor_is_measured(tmp_path, capsys):
     attack = "backdoor:target=3,size=2,share=1"
     settings = {"dataset": "digits", "model": "logistic", "attack": attack, "byzantine": 2}

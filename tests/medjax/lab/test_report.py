@@ -92,6 +92,7 @@ def page(folders):
     return page_of(folders / "page.html", *(folders / name for name in names))
 
 
+@pytest.mark.slow
 def test_a_run_says_what_is_on_record(folders, tmp_path):
     page = page_of(tmp_path / "page.html", folders / "noisy")
     record = json.loads((folders / "noisy/config.json").read_text())
@@ -108,6 +109,7 @@ def test_a_run_says_what_is_on_record(folders, tmp_path):
     assert "noisy_sign, n = 10, δ = 0.003, b = 0.03, full batch, digits" in page.texts
 
 
+@pytest.mark.slow
 def test_runs_are_compared(page):
     heading, first, second = page.rows[:3]
     assert [text for text, _ in heading[:3]] == ["run", "step", "train loss"]
@@ -161,6 +163,7 @@ def test_sweeps_are_read_as_they_were_begun(folders, make_sweep, tmp_path):
     assert columns["run"].tolist() == [0, 0, 0, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_what_is_unfinished_is_shown_as_far_as_it_is(tmp_path, make_run, make_sweep):
     make_run(tmp_path / "begun", done=0)
     make_run(tmp_path / "half", done=50, rule="median")
@@ -180,6 +183,7 @@ def test_what_is_unfinished_is_shown_as_far_as_it_is(tmp_path, make_run, make_sw
     assert {row[1][1] for row in rows[-2:]} == {0.2, 0.4}
 
 
+@pytest.mark.slow
 def test_what_diverged(tmp_path, make_run):
     figures = {"train_loss": np.array([1.0, 2.0, np.inf, np.nan, np.nan])}
     make_run(tmp_path / "a", figures=figures, rule="mean")
@@ -201,6 +205,7 @@ def test_pictures_do_not_disturb_each_other(page):
     assert not [tag for tag, *_ in page.attributes if ":" in tag]  # namespaces
 
 
+@pytest.mark.slow
 def test_the_same_folder_is_the_same_page(folders, tmp_path, capsys):
     first, again = (page_of(tmp_path / "page.html", folders / "sign") for _ in range(2))
     assert again.source == first.source
@@ -221,6 +226,7 @@ def test_only_our_script_is_allowed_and_nothing_is_fetched(page):
     assert all(scope in ("col", "row") for scope in page.values("scope"))
 
 
+@pytest.mark.slow
 def test_whatever_users_write_stays_text(tmp_path, make_run, make_sweep):
     folder = tmp_path / EVIL.replace("/", "∕")
     make_run(folder, rule="mean")
@@ -251,6 +257,7 @@ def test_whatever_users_write_stays_text(tmp_path, make_run, make_sweep):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
 def test_what_the_commands_leave(tmp_path):
     quick = ["--dataset", "digits", "--model", "logistic", "--steps", "4", "--eval-every", "2"]

@@ -42,6 +42,7 @@ def scale(path, metric, step, factor):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize("which", ["run", "sweep"])
 def test_the_same_again(folder, which, capsys):
     # Not all settings apply to all runs.
@@ -55,6 +56,7 @@ def test_the_same_again(folder, which, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_on_eight_devices_it_is_the_same_to_rounding(finished, tmp_path, capsys):
     out = tmp_path / "again"
     flags = ("--devices", "8", "--tolerance", "1e-5", "--out", str(out))
@@ -65,6 +67,7 @@ def test_on_eight_devices_it_is_the_same_to_rounding(finished, tmp_path, capsys)
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_what_differs_or_has_changed_since_is_named(folder, capsys):
     path = folder / "run/metrics.parquet"
     scale(path, "test_loss", 10, 1.001)
@@ -85,6 +88,7 @@ def test_what_differs_or_has_changed_since_is_named(folder, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"not the same within 1e-06: {verdict}"
 
 
+@pytest.mark.slow
 def test_an_older_version_recorded_the_same(capsys):
     # A run of mean, of which rounding isn't amplified: another version or machine may round
     # otherwise, but no more than that.

@@ -39,6 +39,7 @@ def algorithm(rule: str) -> optax.GradientTransformation:
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_every_rule_trains():
     # iid, where the median is close to the mean: every rule must learn. All in one program, which
     # is compiled in a fraction of the time; test_sweep_names.py has each name in a sweep.

@@ -47,6 +47,7 @@ def finished(tmp_path_factory):
     return out, printed.getvalue()
 
 
+@pytest.mark.slow
 def test_folder_holds_what_was_measured(finished):
     out, printed = finished
     summary, config = (json.loads((out / f"{x}.json").read_text()) for x in ("summary", "config"))
@@ -81,6 +82,7 @@ def test_first_measurement_is_of_the_untrained_model(finished):
     assert table(finished[0])["train_loss"][0] == pytest.approx(np.log(10), rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_picture")
 def test_the_seed_alone_decides_and_not_how_often_is_measured(finished, tmp_path):
     settings = ("--steps", "25", "--eval-every", "25", "--batch-size", "8")
@@ -94,6 +96,7 @@ def test_the_seed_alone_decides_and_not_how_often_is_measured(finished, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -172,6 +175,7 @@ def test_corrupt_idx_file_gets_one_clear_line(error_of, tmp_path):
     assert "train-images-idx3-ubyte" in message
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_picture")
 def test_an_empty_folder_is_taken_and_that_of_another_run_is_kept(error_of, tmp_path):
     (tmp_path / "run").mkdir()
@@ -197,6 +201,7 @@ def test_folder_that_cannot_be_written(error_of, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_interrupt_ends_cleanly_and_keeps_what_was_measured(tmp_path):
     command = [sys.executable, "-m", "experiments.run", *QUICK, "--steps", "100000000"]
     command += ["--eval-every", "1000", "--out", str(tmp_path / "run")]
@@ -221,6 +226,7 @@ def test_interrupt_ends_cleanly_and_keeps_what_was_measured(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_second_interrupt_before_the_first_measurement_leaves_nothing(
     tmp_path, capsys, monkeypatch
 ):
@@ -236,6 +242,7 @@ def test_second_interrupt_before_the_first_measurement_leaves_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_interrupts_while_the_results_are_written_are_not_heard(tmp_path, monkeypatch):
     draw = plots.run_figure
 

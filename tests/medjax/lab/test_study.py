@@ -29,6 +29,7 @@ def compilations(monkeypatch):
     return counted
 
 
+@pytest.mark.slow
 def test_run_is_kept(tmp_path, monkeypatch, compilations, capsys):
     monkeypatch.chdir(tmp_path)
     first = lab.run(QUICK | {"rule": "mean"})
@@ -43,6 +44,7 @@ def test_run_is_kept(tmp_path, monkeypatch, compilations, capsys):
     assert lab.run(QUICK | {"rule": "mean", "seed": 1}).folder != first.folder
 
 
+@pytest.mark.slow
 def test_interrupted_run_is_continued(tmp_path, monkeypatch):
     whole = lab.run(QUICK, out=tmp_path / "whole")
     train = run_command.train
@@ -59,6 +61,7 @@ def test_interrupted_run_is_continued(tmp_path, monkeypatch):
     assert lab.run(QUICK, out=tmp_path / "stopped").table.equals(whole.table)
 
 
+@pytest.mark.slow
 def test_sweep_is_every_combination_and_kept(tmp_path, compilations):
     axes = {"rule": ["mean", "sign"], "seed": range(2)}
     result = lab.sweep(QUICK, axes, out=tmp_path / "grid")
@@ -74,6 +77,7 @@ def test_sweep_is_every_combination_and_kept(tmp_path, compilations):
     assert not compilations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "message"),
     [

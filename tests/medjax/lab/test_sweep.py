@@ -50,6 +50,7 @@ def finished(session):
     return session[0]
 
 
+@pytest.mark.slow
 def test_one_compiled_program_for_each_rule_and_all_its_numbers(session):
     _, compiled, printed = session
     assert compiled == 2
@@ -107,6 +108,7 @@ def test_settings_are_chosen_by_validation_and_averaged_over_seeds(finished):
         assert best["final"]["test_accuracy"]["error"] == pytest.approx(error)
 
 
+@pytest.mark.slow
 def test_the_same_as_a_separate_run(finished, tmp_path):
     settings = ["--rule", "noisy_sign", "--b", "0.1", "--lr", "0.01", "--seed", "1"]
     arguments = [*QUICK, *settings, "--validation", "0.1", "--out", str(tmp_path / "run")]
@@ -121,6 +123,7 @@ def test_the_same_as_a_separate_run(finished, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_finished_work_is_not_done_again(finished, monkeypatch, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.glob("parts/*")}
     monkeypatch.setattr(fit, "compile_program", None)
@@ -138,6 +141,7 @@ def test_folder_of_another_grid_is_kept(finished, error_of):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.usefixtures("no_sweep_pictures")
 def test_the_default_folder_is_the_same_for_the_same_grid(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -152,6 +156,7 @@ LONG += ["--batch-size", "4", "8", "--b", "0", "0.1", "--seeds", "2"]
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.usefixtures("no_sweep_pictures")
 def test_a_killed_sweep_goes_on_and_no_other_process_beside_it(tmp_path, error_of, capsys):
     folder = tmp_path / "sweep"
@@ -178,6 +183,7 @@ def test_a_killed_sweep_goes_on_and_no_other_process_beside_it(tmp_path, error_o
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.usefixtures("no_sweep_pictures")
 def test_runs_one_at_a_time_are_those_side_by_side(tmp_path, monkeypatch, capsys):
     # A chunk of one is another program, without the maps over seeds and settings.

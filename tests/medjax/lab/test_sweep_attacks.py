@@ -142,6 +142,7 @@ def test_rules_and_problems_are_chosen_for_on_their_own():
         assert those == {max(worst, key=worst.__getitem__)}
 
 
+@pytest.mark.slow
 def test_data_are_poisoned_seed_by_seed():
     settings = {"dataset": "digits", "partition": "dirichlet", "byzantine": 3}
     run = configure(rule="mean", attack="label_flip+backdoor:target=3", **settings)
@@ -162,6 +163,7 @@ def test_data_are_poisoned_seed_by_seed():
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
 def test_sweep_over_attacks(tmp_path, monkeypatch, capsys):
     compiled = []

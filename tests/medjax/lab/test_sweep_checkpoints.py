@@ -59,6 +59,7 @@ def stopped(folder, monkeypatch, chunk, at, *flags):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_a_chunk_goes_on(whole, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "sweep"
     stopped(folder, monkeypatch, 2, 20, *KEPT)
@@ -88,6 +89,7 @@ def test_a_chunk_goes_on(whole, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_a_torn_checkpoint_is_passed_over(whole, tmp_path, monkeypatch):
     folder = tmp_path / "sweep"
     stopped(folder, monkeypatch, 1, 20, *KEPT)

@@ -28,6 +28,7 @@ GRID = (
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.promotes,
     pytest.mark.usefixtures("no_sweep_pictures"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves files to the collector
 ]

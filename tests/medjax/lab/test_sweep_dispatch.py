@@ -233,6 +233,7 @@ def test_a_node_makes_the_same_runs(tmp_path, monkeypatch):
             assert {**vars(one), "rule": ""} == {**vars(other), "rule": ""}
 
 
+@pytest.mark.slow
 def test_a_node_runs_a_chunk_as_one_machine_does(tmp_path, group):
     work = unfinished(tmp_path, [group], [4])
     for _ in execution.execute(tmp_path, work, Stop()):

@@ -117,5 +117,6 @@ def test_mistake_in_a_file(content, message, error_of, tmp_path):
     assert message in error
 
 
+@pytest.mark.slow
 def test_so_many_runs_when_they_are_meant():
     assert len(runs_of("--seeds", "10001", "--yes")) == 10_001

@@ -103,6 +103,7 @@ def test_pictures_that_make_sense(axes, names):
     assert set(drawn(*measured(**axes))) == {"curves"} | names
 
 
+@pytest.mark.slow
 def test_curves_are_means_and_bands_standard_errors(noisy):
     runs, columns, figures = noisy
     figure = figures["curves"]
@@ -264,6 +265,7 @@ def test_of_many_lines_the_best_of_every_rule_are_shown():
         assert "12 of 20" in figures[name].get_suptitle()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bad", "seeds"), [(np.nan, 1), (np.inf, 3)])
 def test_divergence(bad, seeds):
     runs, columns = measured(**NOISY | {"lr": [0.01, 0.1, 1.0]}, seed=range(seeds))
@@ -280,6 +282,7 @@ def test_divergence(bad, seeds):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_everything_diverged_or_nothing_happened():
     runs, columns = measured(**NOISY, seed=[0, 1])
     for value in (np.nan, np.inf, 0.0):

@@ -29,6 +29,7 @@ def groups_of(**axes):
     return runs, make_groups(runs, DATASETS)
 
 
+@pytest.mark.slow
 def test_a_program_for_each_static_setting():
     runs, groups = groups_of(
         rule=["sign", "noisy_sign"],
@@ -77,6 +78,7 @@ def test_a_grid_too_large_for_memory_is_cut():
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     "settings",
     [
@@ -94,6 +96,7 @@ def test_memory_is_foreseen(settings):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_a_program_too_large_for_memory_gets_one_line(tmp_path, monkeypatch, capsys):
     # Enough for the workers' 147 examples of 65 numbers each, but not for a step.
     monkeypatch.setattr(memory, "free_bytes", lambda: 1 << 20)

@@ -43,6 +43,7 @@ def test_windows_follow_one_another_and_the_rest_is_dropped():
     assert windows.characters.ravel().tolist() == expected
 
 
+@pytest.mark.slow
 def test_authors_write_with_ten_vocabularies_as_markov_chains():
     for part in range(10):
         words = words_of(part)

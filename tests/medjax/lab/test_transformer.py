@@ -35,12 +35,14 @@ def num_params(k, t, d=64, layers=2):
     return k * d + t * d + layers * layer + 2 * d + (d * k + k)
 
 
+@pytest.mark.slow
 def test_number_of_parameters(network):
     _, params, _ = network
     assert sum(x.size for x in jax.tree.leaves(params)) == num_params(K, T)
     assert num_params(26, 32) == 105_498  # as its docstring says
 
 
+@pytest.mark.slow
 def test_no_later_character_is_seen(network):
     characters, params, apply = network
     logits = apply(params, characters)
@@ -89,6 +91,7 @@ def test_is_the_network_of_its_formula(network):
     np.testing.assert_allclose(apply(params, characters), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_equal_scores_average_the_past():
     # Without queries and keys all scores are 0; with the identity for the values and at the end,
     # place t gives the mean of places 0 to t.
@@ -109,6 +112,7 @@ def unigram_entropy(labels):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_learns_more_than_how_often_each_character_occurs(tmp_path, capsys):
     settings = "--rule mean --server adam --lr 0.005 --batch-size 4 --steps 60 --eval-every 60"
     small = "--examples-per-worker 32 --seed 1"
@@ -128,6 +132,7 @@ def test_learns_more_than_how_often_each_character_occurs(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.usefixtures("no_sweep_pictures")
 def test_sweeps_as_any_other(tmp_path):
     settings = "--rule sign --lr 0.001 0.01 --batch-size 2 --steps 1 --eval-every 1"

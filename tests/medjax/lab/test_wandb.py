@@ -93,6 +93,7 @@ def measured(path, **which):
     return [row for row in rows if all(row[k] == v for k, v in which.items())]
 
 
+@pytest.mark.slow
 def test_the_package_writes_what_is_measured(offline, tmp_path):
     out = tmp_path / "first"
     arguments = [*QUICK, "--rule", "noisy_sign", "--b", "0.03", "--out", str(out)]
@@ -108,6 +109,7 @@ def test_the_package_writes_what_is_measured(offline, tmp_path):
     assert [row["step"] for row in rows] == [0, 2, 4]
 
 
+@pytest.mark.slow
 def test_a_run_is_begun_and_finished(fake, tmp_path):
     out = tmp_path / "first"
     assert run.main([*QUICK, "--rule", "mean", "--out", str(out), "--wandb"]) == 0
@@ -123,6 +125,7 @@ def test_a_run_is_begun_and_finished(fake, tmp_path):
     assert logged.finished
 
 
+@pytest.mark.slow
 def test_each_run_of_a_sweep_is_logged_once(fake, tmp_path, capsys):
     out = tmp_path / "grid"
     arguments = [*QUICK, "--rule", "mean", "--lr", "0.1", "0.2", "--seeds", "2", "--out", str(out)]
@@ -167,6 +170,7 @@ def test_a_name_that_no_project_has(name, fake, error_of):
     assert f"{name!r} names no project" in error_of(run.main, "--wandb", name)
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_logged_leaves_no_folder(fake, tmp_path, capsys):
     fake.problem = "No API key configured."
     out = tmp_path / "run"

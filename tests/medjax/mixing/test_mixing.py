@@ -63,6 +63,7 @@ def mixed(x: Any) -> dict[str, Any]:
     return jax.device_get(mix_by_each(x))  # slices of NumPy's arrays aren't programs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 8, 9])
 def test_equals_reference(n: int):
     for seed in range(4):
@@ -91,6 +92,7 @@ BY_HAND: list[tuple[mixing.Mixing, np.ndarray, list[float]]] = [
 ]
 
 
+@pytest.mark.slow
 def test_by_hand():
     stages, xs, expected = zip(*BY_HAND, strict=True)
     mix_all = jax.jit(lambda xs: [mix(stage, x) for stage, x in zip(stages, xs, strict=True)])
@@ -101,6 +103,7 @@ def test_by_hand():
         np.testing.assert_allclose(actual[:, 0], rows, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "s"), [(7, 3), (6, 2), (4, 1), (5, 5)])
 def test_bucketing_averages_groups_of_a_random_order(n: int, s: int):
     stage, vectors = mixing.bucketing(s), vectors_of(as_lazy(normals(n, 2)))
@@ -139,6 +142,7 @@ def test_a_stage_that_draws_does_so_anew_at_each_step():
     np.testing.assert_allclose(again, outs[0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_pytree_counts_as_one_vector():
     x = normals(8, 5)
     half = x[:, 4].astype(jnp.bfloat16)
@@ -159,6 +163,7 @@ def test_order_of_workers_is_kept():
         np.testing.assert_allclose(permuted[name], rows[order], 1e-5, 1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_vmap_agrees_with_jit():
     many = np.stack([normals(8, 3, seed) for seed in range(3)])
     each = [mixed(x) for x in many]
@@ -178,6 +183,7 @@ def test_the_norm_to_clip_to_may_be_traced():
         np.testing.assert_allclose(jax.jit(clipped)(c), clip(x, c), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_premixed_is_mixing_and_then_the_rule():
     x = normals(9, 4)
     x[3] = 100
@@ -208,6 +214,7 @@ def test_premixed_is_mixing_and_then_the_rule():
     assert mixing.premixed(rules.median()).name == "median"
 
 
+@pytest.mark.slow
 def test_premixed_draws_by_its_key():
     x = normals(6, 2)
     rule = jax.jit(mixing.premixed(rules.krum(0), mixing.bucketing(2), mixing.bucketing(1)))

@@ -47,6 +47,7 @@ def assert_close(actual: Any, expected: Any) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_mixing_may_be_a_function_of_the_vectors_to_a_matrix():
     for transform in (lambda f: f, jax.jit):
         for function, expected in (
@@ -59,6 +60,7 @@ def test_a_mixing_may_be_a_function_of_the_vectors_to_a_matrix():
             assert_close(out, expected)
 
 
+@pytest.mark.slow
 def test_all_leaves_together_are_one_vector_in_float32():
     half = jnp.asarray(X[:, 3:], jnp.bfloat16)
     given = []
@@ -94,6 +96,7 @@ def test_vmap_equals_each():
     assert_close(batched, np.stack([by_hand(x) for x in many]))
 
 
+@pytest.mark.slow
 def test_a_function_with_a_key_draws_anew_at_each_step():
     tx = medjax.mix(shuffle, key=3)
     state, orders = tx.init(None), set()
@@ -113,6 +116,7 @@ def test_a_function_with_a_key_draws_anew_at_each_step():
     assert len(np.unique(each, axis=0)) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [

@@ -32,6 +32,7 @@ def mean_sign(name: str) -> Callable[..., jax.Array]:
     return jax.jit(NOISES[name]().mean_sign)
 
 
+@pytest.mark.slow
 @each_noise
 def test_equals_scipys_to_the_relative_precision_of_float32(name: str):
     x = POSITIVE.astype(np.float32)
@@ -43,6 +44,7 @@ def test_equals_scipys_to_the_relative_precision_of_float32(name: str):
     np.testing.assert_allclose(actual, expected, rtol=2e-5 if name == "student_t" else 1e-6)
 
 
+@pytest.mark.slow
 @each_noise
 def test_equals_scipys_in_float64(name: str):
     with jax.enable_x64(True):
@@ -67,6 +69,7 @@ def test_odd_and_increasing_from_minus_1_to_1(name: str):
     assert np.all((values > 0) & (values <= 1))
 
 
+@pytest.mark.slow
 @each_noise
 def test_special_arguments(name: str):
     f = NOISES[name]().mean_sign
@@ -77,6 +80,7 @@ def test_special_arguments(name: str):
     assert (half.shape, half.dtype) == ((2, 3), jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("df", [2.5, 29, 30, 1e4, 1e7])
 def test_student_t_of_other_degrees(df: float):
     x = POSITIVE.astype(np.float32)

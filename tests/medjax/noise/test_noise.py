@@ -12,7 +12,7 @@ from scipy import special, stats
 from medjax import noise
 from medjax.noise import NOISES, _distributions
 
-pytestmark = pytest.mark.optimized
+pytestmark = [pytest.mark.optimized, pytest.mark.slow]
 
 # scipy's distribution of variance 1 and its fourth moment E ξ⁴, by the name of ours: the kurtosis
 # of each family, which a scale doesn't change; Student's is 3 + 6/(df - 4) at df = 5.

@@ -62,6 +62,7 @@ def by_hand(g: np.ndarray, b: float, seed: int = 0, step: int = 0, leaf: int = 0
     return np.where(np.reshape(words, g.shape) < mean, 1, -1)
 
 
+@pytest.mark.slow
 def test_signs_are_drawn_as_documented():
     g = {"a": G.reshape(7, 4, 10), "b": [G[:, :3], G[:, 0]]}
     for step, out in enumerate(steps(noisy_sign(0.5, key=7), g, 3)):
@@ -72,6 +73,7 @@ def test_signs_are_drawn_as_documented():
             np.testing.assert_array_equal(signs, by_hand(x, 0.5, 7, step, leaf))
 
 
+@pytest.mark.slow
 @each_noise
 def test_share_of_plus_1_is_the_distribution_function(name: str):
     n, d, b = 8, 50_000, 0.3
@@ -83,6 +85,7 @@ def test_share_of_plus_1_is_the_distribution_function(name: str):
     assert np.all(np.abs(shares - p) <= SIGMAS * np.sqrt(p * (1 - p) / (n * d)) + 2**-22)
 
 
+@pytest.mark.slow
 def test_distributed_as_the_sign_of_the_noisy_gradient():
     n, d = 7, 30_000
     worker = np.linspace(-1, 1.2, n)[:, None, None] * np.array([1.0, 0.3])[:, None]
@@ -100,6 +103,7 @@ def test_distributed_as_the_sign_of_the_noisy_gradient():
         assert stats.chi2_contingency(table).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_draws_are_independent():
     # Even odds everywhere: the product of any two signs has mean 0, and variance 1.
     d = 1 << 18
@@ -117,6 +121,7 @@ def test_draws_are_independent():
 SPECIAL = np.float32([[0, -0.0, np.nan, np.inf, -np.inf, 1e-30, -3e38, 2]] * 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 def test_without_noise_it_is_the_sign(dtype: Any):
     with jax.enable_x64(dtype == jnp.float64):
@@ -126,6 +131,7 @@ def test_without_noise_it_is_the_sign(dtype: Any):
         np.testing.assert_array_equal(*(x.astype(jnp.float32) for x in (out, jnp.sign(g))))
 
 
+@pytest.mark.slow
 @each_noise
 def test_nan_stays_and_infinity_is_certain(name: str):
     (out,) = steps(noisy_sign(0.5, NOISES[name](), key=0), jnp.asarray(SPECIAL))
@@ -143,6 +149,7 @@ def test_other_precisions(dtype: Any):
     np.testing.assert_array_equal(out.astype(np.float32), by_hand(np.asarray(g, np.float64), 0.5))
 
 
+@pytest.mark.slow
 def test_b_may_be_a_schedule_or_traced_or_adaptive():
     for step, out in enumerate(
         steps(noisy_sign(lambda t: 0.5 * (t.astype(float) + 1), key=0), G, 3)
@@ -176,6 +183,7 @@ def streamed(tx: optax.GradientTransformation, g: np.ndarray, chunk_size: int) -
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_the_signs_of_a_worker_do_not_depend_on_how_the_work_is_cut_up():
     tx = noisy_sign(0.5, noise.logistic(), key=0)
     (whole,) = steps(tx, G)
@@ -189,6 +197,7 @@ def test_the_signs_of_a_worker_do_not_depend_on_how_the_work_is_cut_up():
     np.testing.assert_array_equal(streamed(tx, G, 3), digits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("b", [-0.0, optax.constant_schedule(-1e-9)], ids=["-0", "schedule"])
 @pytest.mark.parametrize("exact", [False, True])
 def test_the_sign_of_the_scale_does_not_matter(b: Any, exact: bool):
@@ -198,6 +207,7 @@ def test_the_sign_of_the_scale_does_not_matter(b: Any, exact: bool):
     np.testing.assert_array_equal(updates, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inject", [False, True])
 def test_the_alias_is_the_vote_of_noisy_signs(inject: bool):
     make = medjax.noisy_sign_sgd

@@ -45,6 +45,7 @@ def assert_close(actual: Any, expected: Any) -> None:
         np.testing.assert_allclose(a, e, rtol=2e-6, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_perturb_adds_the_documented_noise():
     g = {"a": np.ones((N, 2, 3), np.float32), "b": [CENTRES]}
     for step, out in enumerate(apply(perturb(0.5, key=7), g, 3)):
@@ -52,6 +53,7 @@ def test_perturb_adds_the_documented_noise():
         assert_close(out["b"], [CENTRES + 0.5 * noise_by_hand(7, step, 1, (N, 3))])
 
 
+@pytest.mark.slow
 def test_noise_is_independent_of_the_number_of_workers_and_of_all_other_draws():
     zeros = {"a": np.zeros((N, 4), np.float32), "b": np.zeros((N, 4), np.float32)}
     draws = apply(perturb(1.0, key=0), zeros, 2)
@@ -61,6 +63,7 @@ def test_noise_is_independent_of_the_number_of_workers_and_of_all_other_draws():
     assert len(np.unique(everything)) == 2 * 2 * N * 4  # steps, leaves, workers, coordinates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", noise.NOISES)
 def test_perturb_by_other_noise_and_in_half_precision(name: str):
     distribution, g = noise.NOISES[name](), jnp.asarray(CENTRES, jnp.bfloat16)
@@ -70,6 +73,7 @@ def test_perturb_by_other_noise_and_in_half_precision(name: str):
     np.testing.assert_array_equal(out[3], g[3] + 2 * xi)
 
 
+@pytest.mark.slow
 def test_b_may_be_a_schedule_or_traced_or_0():
     for step, out in enumerate(
         apply(perturb(lambda t: 0.5 * (t.astype(float) + 1), key=0), CENTRES, 3)
@@ -83,6 +87,7 @@ def test_b_may_be_a_schedule_or_traced_or_0():
 SCALES = np.float32([0, 0.5, 1, 2, 30])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scales", [SCALES, jnp.asarray(SCALES), np.array([0, 3, 1, 2, 30])])
 def test_b_may_be_one_scale_for_each_worker(scales: Any):
     g = {"a": np.ones((N, 2, 3), np.float32), "b": [CENTRES]}
@@ -95,6 +100,7 @@ def test_b_may_be_one_scale_for_each_worker(scales: Any):
             np.testing.assert_array_equal(sent[0], x[0])
 
 
+@pytest.mark.slow
 def test_scales_of_the_workers_may_be_traced_or_scheduled_and_of_half_precision():
     xi = [noise_by_hand(0, step, 0, (N, 3)) for step in range(2)]
     traced = jax.jit(lambda b: apply(perturb(b, key=0), CENTRES)[0])
@@ -113,6 +119,7 @@ def test_scales_of_the_workers_may_be_traced_or_scheduled_and_of_half_precision(
     np.testing.assert_array_equal(out, np.stack(by_worker))
 
 
+@pytest.mark.slow
 def test_scales_of_the_workers_do_not_depend_on_chunks_or_devices():
     # The gradients of f_i(x) = ‖x - c_i‖²/2 at 0 are -c_i.
     objective = lambda x, c: (jnp.sum((x[None] - c) ** 2, axis=1) / 2, {})  # noqa: E731
@@ -133,6 +140,7 @@ def test_scales_of_the_workers_do_not_depend_on_chunks_or_devices():
         np.testing.assert_allclose(run(**settings), -noisy.mean(axis=0), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_adaptive_scale_follows_the_largest_finite_entry_of_each_tensor():
     g = {"a": CENTRES.copy(), "b": -10 * CENTRES, "c": np.full((N, 1), np.inf, np.float32)}
     g["a"][:3, 0] = [np.nan, np.inf, -np.inf]
@@ -147,6 +155,7 @@ def test_adaptive_scale_follows_the_largest_finite_entry_of_each_tensor():
         np.testing.assert_array_equal(out["c"], g["c"])  # nothing finite: a scale of 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [7, -1, 2**31, 2**32 - 1])
 def test_all_kinds_of_keys_agree(seed: int):
     (expected,) = apply(perturb(1.0, key=jax.random.key(seed)), CENTRES)
@@ -189,6 +198,7 @@ def test_errors(make: Callable[[], Any], error: type[Exception], message: str):
         make()
 
 
+@pytest.mark.slow
 def test_absent_workers_keep_their_scales():
     """Workers 1 and 3 of 4 take part: their scales are 0 and 4, whoever else there is."""
     tx = perturb(jnp.array([9.0, 0.0, 9.0, 4.0]), key=0)

@@ -47,6 +47,7 @@ def steps(tx: optax.GradientTransformation, updates: Any = X, num_steps: int = 1
     return outs
 
 
+@pytest.mark.slow
 def test_perturb_adds_what_the_function_draws():
     g = {"a": np.ones((N, 2, 3), np.float32), "b": [X, X[:, 0]]}
     for function in (coin, jax.jit(coin, static_argnums=(1, 2)), jax.random.rademacher):
@@ -56,6 +57,7 @@ def test_perturb_adds_what_the_function_draws():
                 np.testing.assert_allclose(sent, x + 0.5 * xi, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_function_equals_the_built_noise():
     built = noise.logistic()
 
@@ -69,6 +71,7 @@ def test_a_function_equals_the_built_noise():
         np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.slow
 def test_the_function_is_given_the_dtype_and_its_draws_are_cast_to_it():
     given = []
 
@@ -85,6 +88,7 @@ def test_the_function_is_given_the_dtype_and_its_draws_are_cast_to_it():
     np.testing.assert_array_equal(out["a"].reshape(N, 6), half + xi)
 
 
+@pytest.mark.slow
 def test_scales_schedules_and_sweeps():
     xi = [draws("perturb", 0, t, 0, X.shape) for t in range(3)]
     for t, out in enumerate(
@@ -99,6 +103,7 @@ def test_scales_schedules_and_sweeps():
     np.testing.assert_allclose(out, X + each[:, None] * xi[0], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_noisy_sign_is_the_sign_of_the_sum():
     g = {"a": X.reshape(N, 2, 3), "b": X[:, 0]}
     for t, out in enumerate(steps(noisy_sign(0.5, coin, key=7), g, 2)):
@@ -108,6 +113,7 @@ def test_noisy_sign_is_the_sign_of_the_sum():
             np.testing.assert_array_equal(signs, np.sign(x + np.float32(0.5) * xi))
 
 
+@pytest.mark.slow
 def test_noisy_sign_without_noise_and_of_special_numbers():
     g = np.float32([[0, -0.0, np.nan, np.inf, -np.inf, 1e-30, -3e38, 2]] * 3)
     (out,) = steps(noisy_sign(0.0, jax.random.normal, key=0), g)
@@ -132,6 +138,7 @@ BUILT_AND_PLAIN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILT_AND_PLAIN)
 def test_signs_are_distributed_as_those_of_the_built_noise(name: str):
     n, d = 7, 30_000
@@ -151,6 +158,7 @@ def test_signs_are_distributed_as_those_of_the_built_noise(name: str):
         assert stats.chi2_contingency(table).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_signs_of_one_scale_for_each_worker():
     scales = np.float32([0, 0.1, 0.5, 2, 30])
     for xi in BUILT_AND_PLAIN["laplace"]:
@@ -165,6 +173,7 @@ def test_signs_of_one_scale_for_each_worker():
         assert np.any(scheduled[1] != np.sign(X))
 
 
+@pytest.mark.slow
 def test_it_is_streamed_before_a_vote():
     # The gradients of f_i(w) = ‖w - x_i‖²/2 at 0 are -x_i.
     objective = lambda w, x: (jnp.sum((w[None] - x) ** 2, axis=1) / 2, {})  # noqa: E731

@@ -51,6 +51,7 @@ def class_counts(labels, parts):
     return [Counter(labels[part].tolist()) for part in parts]
 
 
+@pytest.mark.slow
 @DIVIDING
 @given(data=st.data(), problem=problems(), seed=SEEDS)
 def test_every_example_goes_to_one_worker_in_order_as_the_seed_says(name, data, problem, seed):
@@ -81,6 +82,7 @@ def test_seeds_differ_and_every_worker_is_as_likely_for_every_example(name):
     assert np.abs(frequencies - 100).max() < 5 * math.sqrt(runs * 3 / 16)
 
 
+@pytest.mark.slow
 @given(problem=problems(), seed=SEEDS)
 def test_iid_sizes_differ_by_at_most_one(problem, seed):
     assert np.ptp([len(part) for part in iid()(*problem, seed)]) <= 1
@@ -94,6 +96,7 @@ def test_iid_class_frequencies_are_hypergeometric():
     assert np.abs(eights - 200).max() < 5 * math.sqrt(120.02) < 5 * np.ptp(eights)
 
 
+@pytest.mark.slow
 @given(data=st.data(), problem=problems(), seed=SEEDS)
 def test_by_label_gives_c_classes_each_shared_evenly(data, problem, seed):
     labels, n = problem
@@ -139,6 +142,7 @@ def test_shards_of_mcmahan():
     assert min(np.ptp(part) for part in parts) > 3000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [1e-6, 1e-3, 0.1, 1.0, 10.0, 1e6])
 def test_dirichlet_shares_have_its_mean_and_variance(alpha):
     n, draws, m = 4, 1000, 400

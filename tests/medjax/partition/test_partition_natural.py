@@ -21,6 +21,7 @@ def problems(draw):
     )
 
 
+@pytest.mark.slow
 @given(problem=problems(), seed=st.integers(0, 2**63))
 def test_every_client_is_whole_with_one_worker(problem, seed):
     owners, n = problem

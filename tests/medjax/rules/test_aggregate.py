@@ -26,6 +26,7 @@ def test_aggregate_stands_anywhere_in_a_chain_and_takes_extra_arguments(position
     assert isinstance(aggregate(rules.median()), aggregating.Aggregator)
 
 
+@pytest.mark.slow
 def test_a_rule_that_draws_gets_a_new_key_at_each_step():
     rule, zeros = rules.majority_vote(zero="random"), np.zeros((3, 50), np.float32)
     tx = aggregate(rule, key=4)

@@ -41,6 +41,7 @@ def mixed() -> Callable[[Any], dict[str, jax.Array]]:
     return jax.jit(lambda x: {rule.name: rule(x, 0 if rule.needs_key else None) for rule in built})
 
 
+@pytest.mark.slow
 @each_attack
 def test_rules_after_mixing_stay_as_near_to_the_honest_mean_as_honest_workers(attack: Any):
     for seed in range(5):
@@ -78,6 +79,7 @@ def remembered() -> Callable[[Any], dict[str, jax.Array]]:
     return jax.jit(lambda x: {"sgd": run(sgd, x), "clipping": run(clipping, x)})
 
 
+@pytest.mark.slow
 @each_attack
 def test_rules_that_remember_stay_near_the_honest_mean(attack: Any):
     for seed in range(5):
@@ -95,6 +97,7 @@ def column(*values: float) -> np.ndarray:
     return np.array(values, np.float32)[:, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "x", "expected"),
     [

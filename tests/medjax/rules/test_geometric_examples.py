@@ -106,6 +106,7 @@ def by_hand() -> list[jax.Array]:
     return jax.jit(apply)([np.asarray(x, np.float32) for _, x, _ in BY_HAND])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("i", range(len(BY_HAND)), ids=lambda i: f"{i}-{BY_HAND[i][0].name}")
 def test_by_hand(i: int):
     result, expected = by_hand()[i], BY_HAND[i][2]
@@ -155,6 +156,7 @@ def test_tol_stops_the_geometric_median_early():
         np.testing.assert_allclose(until(tol), z[steps], rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_dnc_draws_coordinates_of_all_leaves_together():
     x = np.random.default_rng(2).normal(size=(8, 60)).astype(np.float32)
     x[5] += 4  # in every coordinate
@@ -169,6 +171,7 @@ def test_dnc_draws_coordinates_of_all_leaves_together():
     assert all(np.all(np.isfinite(rule(x, key))) for key in range(5))
 
 
+@pytest.mark.slow
 def test_dnc_takes_what_no_iteration_drops_or_else_what_the_last_keeps():
     # Two are dropped of three: at coordinate 0 the first is kept, at coordinate 1 the second.
     x = np.array([[0, 5], [5, 0], [-5.1, -5.1]], np.float32)

@@ -50,6 +50,7 @@ def assert_close(actual: Any, expected: Any, atol: float = 2e-5, name: str = "")
     np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=atol, err_msg=name)
 
 
+@pytest.mark.slow
 def test_pytrees_count_as_one_vector_in_vmap_and_scan_too():
     x = np.stack([honest(seed) for seed in range(6)]).reshape(2, 3, N, D)
     x[1, 0, 4] = np.nan  # the loops of each have lengths of their own
@@ -99,6 +100,7 @@ def test_translation_and_scale():
                 assert_close(scaled[name], scale * result[name], 2e-5 * abs(scale), name)
 
 
+@pytest.mark.slow
 def test_nu_and_tau_have_the_scale_of_the_vectors_and_may_be_traced():
     factories = {rules.geometric_median: 2.0, rules.centered_clipping: 1.5}
 
@@ -164,6 +166,7 @@ def test_result_is_finite_whatever_f_workers_send(attack: np.ndarray, where: lis
         assert np.all(np.isfinite(result)), name
 
 
+@pytest.mark.slow
 def test_rules_of_mixed_vectors():
     # A geometric rule is given the Gram matrix of the mixed vectors, which are never written.
     x, names = honest(), ("mda", "dnc", "bulyan")

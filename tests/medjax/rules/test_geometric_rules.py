@@ -149,6 +149,7 @@ def test_every_rule_has_a_reference():
     assert set(rules.RULES) == set(RULES) | STATEFUL | elsewhere
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     # Half precision is rounded once, at the end.
     ("n", "f", "dtype", "tolerance"),

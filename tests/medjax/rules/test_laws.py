@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +47,7 @@ def mixers() -> Callable[..., dict[str, jax.Array]]:
     return jax.jit(mix)
 
 
+@pytest.mark.slow
 @few
 @given(x=VECTORS, order=ORDERS, shift=SHIFTS, scale=SCALES)
 def test_symmetries_of_mixing(x: np.ndarray, order: np.ndarray, shift: np.ndarray, scale: float):
@@ -66,6 +68,7 @@ def bucket_means() -> Callable[..., dict[int, jax.Array]]:
     return jax.jit(means)
 
 
+@pytest.mark.slow
 @few
 @given(x=VECTORS, seed=st.integers(0, 2**31 - 1))
 def test_buckets_of_equal_size_keep_the_mean(x: np.ndarray, seed: int):
@@ -88,6 +91,7 @@ def attacked() -> Callable[..., dict[str, jax.Array]]:
     return jax.jit(lambda x: {name: attack(x, F, 0) for name, attack in ATTACKS.items()})
 
 
+@pytest.mark.slow
 @few
 @given(x=VECTORS, order=st.permutations(range(H)), scale=SCALES)
 def test_symmetries_of_attacks(x: np.ndarray, order: list[int], scale: float):
@@ -120,6 +124,7 @@ def aggregates() -> Callable[..., dict[str, jax.Array]]:
     return jax.jit(lambda *x: {name: run(rule, *x) for name, rule in STATEFUL.items()})
 
 
+@pytest.mark.slow
 @few
 @given(
     seed=st.integers(0, 2**32 - 1),

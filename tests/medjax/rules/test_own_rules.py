@@ -64,6 +64,7 @@ def about_the_pivot(x: np.ndarray) -> np.ndarray:
     return np.stack(results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_views_of_the_vectors_in_a_loop_leak_no_tracers(transform: Callable[..., Any]):
     with jax.checking_leaks():
@@ -74,6 +75,7 @@ def test_views_of_the_vectors_in_a_loop_leak_no_tracers(transform: Callable[...,
     np.testing.assert_array_equal(chained, out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
 def test_products_used_within_a_jitted_function_can_be_used_after_it(transform: Any):
     with jax.checking_leaks():
@@ -82,6 +84,7 @@ def test_products_used_within_a_jitted_function_can_be_used_after_it(transform: 
     assert apart.min() < 1e-5
 
 
+@pytest.mark.slow
 def test_vectors_in_a_loop_of_a_rule_under_vmap_and_after_a_mixing():
     many = np.stack([X, 3 - X, 2 * X])
     with jax.checking_leaks():
@@ -91,6 +94,7 @@ def test_vectors_in_a_loop_of_a_rule_under_vmap_and_after_a_mixing():
     np.testing.assert_allclose(mixed, reweighted(X), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixings_may_use_the_vectors_in_a_loop_too():
     stage = mixing.Mixing("each", lambda vectors, key: weights_in_a_loop(vectors, key)[None])
     with jax.checking_leaks():
@@ -109,6 +113,7 @@ def test_vectors_are_a_pytree():
     np.testing.assert_allclose(out, np.linalg.norm(X, axis=1) @ X, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_geometric_rule_of_ones_own():
     def shortest(vectors: rules.Vectors, key: Any) -> jax.Array:
         del key
@@ -127,6 +132,7 @@ def test_a_geometric_rule_of_ones_own():
     np.testing.assert_allclose(out, X[near].mean(axis=0), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_geometric_rule_that_draws():
     def any_of_them(vectors: rules.Vectors, key: Any) -> jax.Array:
         chosen = jax.random.randint(key, (), 0, vectors.num_workers)

@@ -71,6 +71,7 @@ def test_an_object_that_can_be_called_is_a_function():
     assert FromFunction(midrange).name == "midrange"
 
 
+@pytest.mark.slow
 def test_the_leaves_of_a_pytree_are_joined_in_order_and_keep_their_dtypes():
     given = []
 
@@ -135,6 +136,7 @@ def with_default(vectors: jax.Array, scale: float = 1.0, key: Any = None) -> jax
     return scale * by_name(vectors, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [by_name, keyword_only, with_default])
 def test_a_function_with_a_key_draws_anew_at_each_step(function: Callable[..., jax.Array]):
     tx = aggregate(function, key=4)
@@ -154,6 +156,7 @@ def test_a_function_with_a_key_draws_anew_at_each_step(function: Callable[..., j
     np.testing.assert_array_equal(tree({"a": X}, 7)["a"], rule(X, 7))
 
 
+@pytest.mark.slow
 def test_vmap_and_scan_equal_each():
     many = np.stack([X, 2 * X, -X])
     tx = aggregate(midrange)
@@ -168,6 +171,7 @@ def test_vmap_and_scan_equal_each():
     np.testing.assert_array_equal(drawn, np.stack(each))
 
 
+@pytest.mark.slow
 def test_a_function_stands_wherever_a_rule_does():
     mixed = mixing.premixed(midrange, mixing.bucketing(1))
     assert mixed.name == "bucketing(bucket_size=1), midrange"
@@ -179,6 +183,7 @@ def test_a_function_stands_wherever_a_rule_does():
     assert_close(attack(X, 1)[-1], -1000 * X[:-1].mean(axis=0))
 
 
+@pytest.mark.slow
 def test_a_function_equals_the_built_rule():
     for function, rule in (
         (lambda vectors: jnp.median(vectors, axis=0), rules.median()),

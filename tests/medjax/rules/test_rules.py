@@ -67,6 +67,7 @@ def assert_close(actual: Any, expected: Any, *inputs: Any, name: str = "") -> No
     np.testing.assert_allclose(actual, expected, rtol=0, atol=atol, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     # Each shape is a program.
     "shape",
@@ -79,6 +80,7 @@ def test_equals_reference(shape: tuple[int, ...]):
         assert_close(actual, REFERENCES[name](x.astype(np.float64)), x, name=name)
 
 
+@pytest.mark.slow
 def test_jit_eager_vmap_and_scan_agree():
     x, built = normals(4, 6, 2, 3), {name: build(name, 6) for name in REFERENCES}
     assert all(isinstance(rule, rules.Rule) for rule in built.values())
@@ -227,6 +229,7 @@ ODDS: list[tuple[dict[str, Any], list[float], float, float]] = [
 ]
 
 
+@pytest.mark.slow
 def test_odds_of_random_votes():
     # A program for each number of rows of each kind of vote.
     d = 40_000
@@ -238,6 +241,7 @@ def test_odds_of_random_votes():
             assert off <= 5 * math.sqrt(d * p * (1 - p)), (options, rows, vote)
 
 
+@pytest.mark.slow
 def test_random_votes_are_a_function_of_the_key_where_they_are_needed():
     rule, x = rules.majority_vote(zero="random", tie="random"), np.zeros((3, 100), np.float32)
     vote, y = jax.jit(rule), normals(3, 100)

@@ -41,6 +41,7 @@ def run(rule: rules.StatefulRule, params: Any, updates: Any) -> tuple[Any, Any]:
     return jax.lax.scan(step, start, (params, updates))[1]
 
 
+@pytest.mark.slow
 def test_clipping_from_last_equals_reference():
     params, updates = trajectory(0)
     outs, states = jax.jit(lambda *x: run(rules.centered_clipping_from_last(0.7, 2), *x))(
@@ -62,6 +63,7 @@ def test_clipping_from_last_equals_reference():
     np.testing.assert_allclose(whole, outs[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_clipping_from_last_of_pytrees_in_half_precision():
     _, updates = trajectory(1)
     shape = jax.ShapeDtypeStruct
@@ -83,6 +85,7 @@ def test_clipping_from_last_of_pytrees_in_half_precision():
         np.testing.assert_allclose(out["b"], expected[2], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_clipping_from_last_stands_still_for_what_is_not_finite():
     rule = rules.centered_clipping_from_last(10.0)
     state = rule.init(jnp.zeros(1))
@@ -114,6 +117,7 @@ def byzantine_sgd(
     return outs, goods
 
 
+@pytest.mark.slow
 def test_byzantine_sgd_equals_reference():
     both = jax.jit(lambda bounds, *x: run(rules.byzantine_sgd(2, N, *bounds), *x))
     dropped = set()
@@ -130,6 +134,7 @@ def test_byzantine_sgd_equals_reference():
     assert {(4,), (1, 4)} <= dropped  # each is found out by something
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bounds", "params", "sent", "expected"),
     [
@@ -163,6 +168,7 @@ def test_byzantine_sgd_by_hand(bounds: Any, params: list, sent: list, expected: 
     np.testing.assert_array_equal(states.step, 1 + np.arange(len(sent)))
 
 
+@pytest.mark.slow
 def test_byzantine_sgd_of_pytrees_in_half_precision():
     params, updates = trajectory(1)
 
@@ -182,6 +188,7 @@ def test_byzantine_sgd_of_pytrees_in_half_precision():
     np.testing.assert_allclose(parts["b"], whole[:, 3], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule",
     [

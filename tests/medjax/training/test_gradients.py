@@ -69,6 +69,7 @@ def test_the_gradient_of_the_mean(examples_per_chunk: int, monkeypatch: pytest.M
 
 
 # All examples of a worker at once; one, three or five of the seven at a time.
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [7, 1, 3, 5])
 def test_a_large_networks_gradients_are_added_up(rows: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_chunks, "_MANY_PER_EXAMPLE", 0)
@@ -123,6 +124,7 @@ def updates(worker_chunk: int | None) -> LazyUpdates:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("worker_chunk", [None, 1, 4, 100])
 def test_lazy_gradients_are_the_local_ones(worker_chunk: int | None):
     local = local_gradients(objective, PARAMS, LOCAL).updates

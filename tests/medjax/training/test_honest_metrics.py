@@ -79,6 +79,7 @@ def forged(stage: Any) -> np.ndarray:
     return np.flatnonzero((np.asarray(after) != before).any(axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("who", "byzantine"),
     [("last", [5, 6]), ((3, 0), [0, 3]), ((6, 5), [5, 6]), (np.array([1, 6]), [1, 6])],
@@ -91,6 +92,7 @@ def test_known_attackers(who: Any, byzantine: list[int]):
     assert not result.metrics["nonfinite_workers"].any()
 
 
+@pytest.mark.slow
 def test_drawn_attackers_alone_and_in_a_sweep():
     def stage(seed: Any) -> Any:
         return medjax.attack(attacks.ipm(tau=2.0), 2, byzantine="random", key=seed)
@@ -106,6 +108,7 @@ def test_drawn_attackers_alone_and_in_a_sweep():
     assert_metrics(run(optax.chain(stage(0), *MEAN)).metrics, attacked(-2.0, drawn[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["last", (2, 4), "random"])
 def test_non_finite_messages_are_reported_and_not_measured(who: Any):
     stage = medjax.attack(attacks.nonfinite(), 2, byzantine=who, key=3)
@@ -124,6 +127,7 @@ def test_non_finite_messages_are_reported_and_not_measured(who: Any):
     assert_metrics(result.metrics, expected)
 
 
+@pytest.mark.slow
 def test_a_broken_gradient_of_an_honest_worker_is_reported_beside_the_attackers():
     examples = EXAMPLES.copy()
     examples[PARTS[1][0]] = np.nan
@@ -147,6 +151,7 @@ def test_without_attackers_all_are_honest():
     assert_metrics(run(optax.chain(stage, *MEAN), 0).metrics, [by_hand(START, np.arange(N))])
 
 
+@pytest.mark.slow
 def test_cohorts_leave_out_the_last_workers_and_no_others():
     # Other attackers are places in the cohort, taken by different workers at different steps.
     def metrics(who: Any) -> Any:
@@ -185,6 +190,7 @@ def least_squares(w: Any, batch: Any) -> Any:
     return (x @ w - y) ** 2 / 2, {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("also_attacked", [(), (0,)])
 def test_changed_data_are_trained_on_and_not_measured(also_attacked: tuple[int, ...]):
     clean = medjax.stack_workers((EXAMPLES, LABELS), PARTS)

@@ -58,6 +58,7 @@ def run(optimizer: Any, num_steps: int = 3, start: Any = START, **settings: Any)
     return train(params, data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_local", [1, 2, 5])
 @pytest.mark.parametrize("weights", [None, SIZES])
 def test_federated_averaging_is_the_average_of_the_models(num_local: int, weights: Any):
@@ -72,6 +73,7 @@ def test_federated_averaging_is_the_average_of_the_models(num_local: int, weight
         np.testing.assert_allclose(flat(result.params), v, rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_any_rule_is_given_the_differences_over_the_local_step_size():
     v, lr, server_lr = flat(START), 0.2, 0.3
     for _ in range(3):
@@ -96,6 +98,7 @@ def drawn(step: int, local_step: int, worker: int, batch_size: int) -> np.ndarra
     return part[jax.random.randint(fold(key, *path, worker), (batch_size,), 0, len(part))]
 
 
+@pytest.mark.slow
 def test_mini_batches_are_new_at_each_local_step():
     v, lr = flat(START), 0.1
     with jax.enable_x64(True):  # there JAX draws other integers
@@ -110,6 +113,7 @@ def test_mini_batches_are_new_at_each_local_step():
     assert len(set(draws)) > 60  # of 256: 100 draws make 82 different ones
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [None, 2])
 @pytest.mark.parametrize(
     "optimizer",
@@ -122,6 +126,7 @@ def test_one_local_step_is_the_gradient_bit_for_bit(optimizer: Any, batch_size: 
     jax.tree.map(np.testing.assert_array_equal, one, plain)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_local_step_sizes():
     rates = np.float32([0.01, 0.1, 0.3])
     swept = jax.vmap(lambda lr: run(medjax.mean_sgd(lr), local_steps=4, local_lr=lr).params)(rates)
@@ -149,6 +154,7 @@ def final(optimizer: Any, num_steps: int, chunk: int | None, **settings: Any) ->
     return jax.jit(parts.advance)(parts.init(jnp.zeros(DIM), 0), data, num_steps).params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "num_steps"),
     [
@@ -190,6 +196,7 @@ def test_only_so_many_updates_exist_at_a_time():
     assert f"f32[{N},{DIM},7]" in program(medjax.median_sgd(0.1), 2)
 
 
+@pytest.mark.slow
 def test_a_few_workers_at_a_time_where_there_are_many_examples(monkeypatch: pytest.MonkeyPatch):
     whole = run(medjax.median_sgd(0.1), local_steps=2, local_lr=0.1).params
     monkeypatch.setattr("medjax.training._chunks._EXAMPLES_PER_CHUNK", 8)  # 2 workers of 4

@@ -38,6 +38,7 @@ def measure(objective: Any, params: Any, data: medjax.WorkerData) -> dict[str, j
 
 
 # Parts of 15, 8 and 7, 5, 4, 4, 4 and 3, 2, and single columns; and more parts than columns.
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", [75, 74, 25, 20, 10, 7, 5, 1])
 def test_measured_in_parts_as_in_one(numbers: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("medjax.training._metrics._MEDIAN_NUMBERS", numbers)
@@ -65,6 +66,7 @@ def in_turns(data: Any, mesh: Any = None, at_a_time: int = 2) -> tuple[int, Any]
 
 
 # All at once; 3 of at most 7 rows and of 5 test examples; one after the other, for 8 columns each.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("numbers", "measured", "turns"), [(75, 1 << 26, 1), (75, 100, 3 + 2 + 2), (74, 1, 14 + 5 + 5)]
 )
@@ -86,6 +88,7 @@ def test_measured_in_turns_as_at_once(numbers, measured, turns, devices, monkeyp
         np.testing.assert_allclose(actual[name], value, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_memory_of_measuring_does_not_grow_with_the_data():
     # At once, the 30,000 activations of 20,000 examples would take 2.2 GiB, and as much backwards.
     def network(params: Any, x: jax.Array) -> Any:
@@ -100,6 +103,7 @@ def test_the_memory_of_measuring_does_not_grow_with_the_data():
     assert found.temp_size_in_bytes < 2**30
 
 
+@pytest.mark.slow
 def test_half_precision_is_measured_in_float32():
     # Gradients of 1 + 1/256 and 1, exact in float16 but not their mean: 1 + 1/512 in float32.
     slopes = medjax.stack_workers(np.float32([1 + 1 / 256, 1]), [[0], [1]])

@@ -29,6 +29,7 @@ run = partial(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0, 7.0, 1e3])
 def test_closed_form_of_quadratics(strength: float):
     # 0 = w_i - a_i + λ (w_i - w̄); the sum over i gives w̄ = ā, so w_i = (a_i + λ ā)/(1 + λ).
@@ -43,6 +44,7 @@ def test_closed_form_of_quadratics(strength: float):
     assert set(result.metrics) == {"loss", "twice", "spread"}
 
 
+@pytest.mark.slow
 def test_a_strong_tie_gives_the_one_model_of_distributed_sgd():
     result = run(regularization=1e30)
     one = medjax.simulate(
@@ -87,6 +89,7 @@ def flat(models: Any) -> np.ndarray:
     return np.column_stack([models["w"], models["c"]])
 
 
+@pytest.mark.slow
 def test_a_trajectory_of_unequal_workers():
     models = np.tile(np.append(START["w"], START["c"]), (4, 1))
     for _ in range(4):
@@ -103,6 +106,7 @@ def test_a_trajectory_of_unequal_workers():
     np.testing.assert_allclose(result.metrics["spread"], spread, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_without_regularisation_the_workers_know_nothing_of_each_other():
     alone = np.append(START["w"], START["c"])
     for _ in range(4):
@@ -118,6 +122,7 @@ def test_no_steps_leave_the_models_where_they_start():
     np.testing.assert_array_equal(result.metrics["spread"], np.zeros(4))
 
 
+@pytest.mark.slow
 def test_mini_batches_are_the_workers_own_and_a_function_of_the_key():
     runs = jax.vmap(
         lambda key: (
@@ -141,6 +146,7 @@ def test_mini_batches_are_the_workers_own_and_a_function_of_the_key():
     assert len(np.unique(runs[:3, 1])) == 3
 
 
+@pytest.mark.slow
 def test_a_sweep_of_strengths_and_step_sizes():
     strengths, rates = np.float32([0.0, 1.0, 5.0]), np.float32([0.1, 0.5, 0.9])
     swept = jax.vmap(

@@ -46,6 +46,7 @@ def test_every_set_is_as_likely(m: int, always: int):
     assert np.abs(np.array(counts) - 4000 * p).max() < 5 * np.sqrt(4000 * p * (1 - p))
 
 
+@pytest.mark.slow
 def test_the_draw_is_a_function_of_key_and_step():
     np.testing.assert_array_equal(cohorts(9, 3), cohorts(20, 3)[:9])
     assert np.any(cohorts(9, 3) != cohorts(9, 3, key=stage_key(5, "simulate")))
@@ -65,6 +66,7 @@ def final(optimizer: Any, num_steps: int = 5, **settings: Any) -> Any:
     return jax.jit(parts.advance)(parts.init(START, 4), ONE_EACH, num_steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [None, 1, 2])
 @pytest.mark.parametrize("name", ["mean", "median", "vote"])
 def test_a_step_is_that_of_the_cohort_alone(name: str, chunk: int | None):
@@ -81,6 +83,7 @@ def test_a_step_is_that_of_the_cohort_alone(name: str, chunk: int | None):
     np.testing.assert_allclose(state.params, x, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_with_local_steps():
     x = START.astype(np.float64)
     for cohort in cohorts(4, 3):  # the mean of the cohort's models after 2 steps of length 0.2
@@ -89,6 +92,7 @@ def test_with_local_steps():
     np.testing.assert_allclose(state.params, x, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("traced", [False, True])
 def test_federated_averaging_of_cohorts_weighted_by_their_examples(traced: bool):
     # McMahan et al. (2017), algorithm 1: x ← Σ_{k in S} (n_k / Σ_{j in S} n_j) x_k.
@@ -115,6 +119,7 @@ def test_federated_averaging_of_cohorts_weighted_by_their_examples(traced: bool)
     np.testing.assert_allclose(jax.jit(advance)(data), x, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_workers_mini_batch_does_not_depend_on_who_else_is_there():
     examples = medjax.stack_workers(np.arange(60), np.arange(60).reshape(N, 10))
     key, cohort = jax.random.key(1), jnp.array([0, 2, 5], jnp.int32)
@@ -128,6 +133,7 @@ def test_a_workers_mini_batch_does_not_depend_on_who_else_is_there():
     assert some.sizes.tolist() == [4, 4, 4]
 
 
+@pytest.mark.slow
 def test_a_run_with_mini_batches_is_that_of_the_cohorts_batches():
     data = medjax.stack_workers(np.arange(40.0, dtype=np.float32), np.arange(40).reshape(N + 2, 5))
     parts = medjax.simulation(
@@ -142,6 +148,7 @@ def test_a_run_with_mini_batches_is_that_of_the_cohorts_batches():
     np.testing.assert_allclose(state.params, x, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_all_participants_are_all_workers():
     optimizer = optax.chain(
         medjax.worker_momentum(0.5, N), perturb(0.1, key=0), medjax.median_sgd(0.2)
@@ -151,6 +158,7 @@ def test_all_participants_are_all_workers():
     jax.tree.map(np.testing.assert_array_equal, named.opt_state[0], plain.opt_state[0])
 
 
+@pytest.mark.slow
 def test_momenta_are_the_workers_own_and_stay_while_they_are_away():
     optimizer = optax.chain(per_worker(optax.trace(0.9), N), medjax.mean_sgd(0.1))
     parts = driven(optimizer, participants=3, always=1)
@@ -171,6 +179,7 @@ def test_momenta_are_the_workers_own_and_stay_while_they_are_away():
     np.testing.assert_array_equal(whole.params, state.params)
 
 
+@pytest.mark.slow
 def test_states_with_keys_and_counts():
     optimizer = optax.chain(per_worker(optax.add_noise(0.1, 0.5, key=3), N), medjax.mean_sgd(0.1))
     parts = driven(optimizer, participants=2)
@@ -182,6 +191,7 @@ def test_states_with_keys_and_counts():
     np.testing.assert_array_equal((keys[0] == keys[1]).all(axis=1), times == 0)
 
 
+@pytest.mark.slow
 def test_the_optimizer_is_told_who_is_there_and_sees_them_alone():
     told = []
 
@@ -226,6 +236,7 @@ def test_only_the_cohorts_gradients_are_computed():
     assert some in program(participants=4)
 
 
+@pytest.mark.slow
 def test_metrics_are_of_all_workers():
     result = medjax.simulate(
         quadratic, START, ONE_EACH, medjax.mean_sgd(0.1), num_steps=2, key=4, participants=2
@@ -242,6 +253,7 @@ def test_metrics_are_of_all_workers():
             x = x - 0.1 * (x - CENTRES[cohort]).mean(axis=0)
 
 
+@pytest.mark.slow
 def test_a_sweep_equals_the_separate_runs():
     def run(beta: Any, seed: Any) -> Any:
         optimizer = optax.chain(medjax.worker_momentum(beta, N), medjax.mean_sgd(0.2))

@@ -106,6 +106,7 @@ def test_each_device_has_three_workers(name: str):
             np.testing.assert_array_equal(shard.data, padded(given)[3 * k : 3 * k + 3])
 
 
+@pytest.mark.slow
 def test_data_that_are_placed_already_are_placed_again():
     four, eight = mesh("4"), sharding.make_mesh(workers=8)
     once = sharding.place_workers(DATA, four)
@@ -138,6 +139,7 @@ LOCAL = {"local_steps": 2, "local_lr": 0.1}
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -156,6 +158,7 @@ def test_a_run_is_that_on_one_device(name: str, settings: dict[str, Any]):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize(
     ("objective", "name", "settings"),
     [(scaled, "mean", {}), (Stateful(centred, jnp.zeros(DIM)), "median", {"participants": 3})],
@@ -171,6 +174,7 @@ def test_objectives_with_keys_and_states(objective: Any, name: str, settings: An
         np.testing.assert_allclose(many.model_state, one.model_state, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_broken_worker_next_to_the_padding_is_named():
     inputs = INPUTS.copy()
     inputs[PARTS[-1][0], 0] = np.nan
@@ -180,6 +184,7 @@ def test_a_broken_worker_next_to_the_padding_is_named():
     np.testing.assert_array_equal(result.metrics["nonfinite_workers"], [broken] * 3)
 
 
+@pytest.mark.slow
 def test_changed_data_may_be_placed_before_or_after():
     labels = RNG.integers(0, 3, sum(SIZES)).astype(np.int32)
     clean = medjax.stack_workers((INPUTS, labels), PARTS)
@@ -193,6 +198,7 @@ def test_changed_data_may_be_placed_before_or_after():
         assert_same(run("mean", "4", data), one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [("mean", {"batch_size": 2}), ("median", {})],
@@ -203,6 +209,7 @@ def test_padded_data_on_one_device(name: str, settings: dict[str, Any]):
     assert_same(run(name, None, host, **settings), run(name, None, **settings))
 
 
+@pytest.mark.slow
 def test_padded_workers_have_no_model_of_their_own():
     host = jax.device_get(sharding.place_workers(DATA, mesh("4")))
     strength = dict(regularization=1.0, learning_rate=0.1, num_steps=3, key=0)
@@ -213,6 +220,7 @@ def test_padded_workers_have_no_model_of_their_own():
     np.testing.assert_array_equal(models[1].metrics["loss"], models[0].metrics["loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placed", [True, False])
 def test_padding_does_not_spoil_losses_that_are_not_finite_on_zeros(placed):
     """x moves towards the mean of a_i/‖a_i‖, which isn't finite for an example of zeros."""

@@ -75,6 +75,7 @@ LOOKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
 def test_a_transform_acts_whatever_it_asks_of_the_updates(look):
     optimizer = optax.chain(stage(look), medjax.mean_sgd(0.1))
@@ -86,6 +87,7 @@ def test_a_transform_acts_whatever_it_asks_of_the_updates(look):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), actual, expected)
 
 
+@pytest.mark.slow
 def test_a_callback_runs_once_a_step():
     log = []
 
@@ -171,6 +173,7 @@ STREAMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STREAMED)
 def test_streamed_equals_stacked_equals_the_loop_by_hand(name):
     expected = by_hand(STREAMED[name], 5)
@@ -232,6 +235,7 @@ def test_streaming_is_one_of_three_options():
         medjax.simulation(objective, NOISY, streaming="on")
 
 
+@pytest.mark.slow
 def test_marks_are_ordinary_operations_elsewhere():
     """A chain jitted, vmapped, exported and differentiated by the user, outside of `simulate`."""
     g = gradients(START)

@@ -73,6 +73,7 @@ RULES: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [None, 1, 2])
 @pytest.mark.parametrize("name", RULES)
 def test_each_worker_and_step_has_its_own_draw(name: str, chunk: int | None):
@@ -87,6 +88,7 @@ def test_each_worker_and_step_has_its_own_draw(name: str, chunk: int | None):
     np.testing.assert_allclose(state.params, x, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_is_a_function_of_the_key():
     optimizer = optax.chain(keep(), server(rules.mean()))
     one, same, other = (final(scaled, optimizer, 1, seed=seed) for seed in (4, 4, 5))
@@ -100,6 +102,7 @@ def test_a_run_is_a_function_of_the_key():
     assert len(np.unique(np.round(factors, 4))) == 2 * N  # all workers of both runs differ
 
 
+@pytest.mark.slow
 def test_measuring_is_deterministic():
     def metrics(objective: Any, seed: int) -> Any:
         return medjax.simulate(
@@ -127,6 +130,7 @@ def test_measuring_is_deterministic():
     np.testing.assert_allclose(one["test_loss"][0], test_loss, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_local_step_draws_anew():
     x = START.astype(np.float64)
     for t in range(2):
@@ -144,6 +148,7 @@ def test_every_local_step_draws_anew():
         np.testing.assert_allclose(state.params, x, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["mean", "median"])
 def test_the_draw_of_a_worker_does_not_depend_on_who_else_is_there(rule: str):
     built, by_hand = RULES[rule]
@@ -156,6 +161,7 @@ def test_the_draw_of_a_worker_does_not_depend_on_who_else_is_there(rule: str):
     np.testing.assert_allclose(state.params, x, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_mini_batches_are_those_of_an_objective_that_does_not_draw():
     data = medjax.stack_workers(CENTRES, [[0, 1], [2, 3, 4]])
 
@@ -169,6 +175,7 @@ def test_mini_batches_are_those_of_an_objective_that_does_not_draw():
     np.testing.assert_allclose(drawing.params, plain.params, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.0, 2.0])
 def test_with_a_model_for_each_worker(strength: float):
     models = np.tile(START.astype(np.float64), (N, 1))
@@ -184,6 +191,7 @@ def test_with_a_model_for_each_worker(strength: float):
     np.testing.assert_allclose(result.metrics["loss"], losses, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [classification, language_modelling])
 def test_a_models_apply_is_given_the_key(make: Any):
     # Logits of 2 classes for 4 examples: at each of 3 places of a window, or one pair for each.

@@ -64,6 +64,7 @@ def run(name, seed=0):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize("name", ["2 x 2", "8"])
 def test_noisy_sign_runs_alike(name):
     one, other = run("one"), run(name)
@@ -76,6 +77,7 @@ def test_noisy_sign_runs_alike(name):
     assert other["train_loss"][-1] < 0.7 * other["train_loss"][0]
 
 
+@pytest.mark.slow
 def test_random_bits_do_not_depend_on_the_mesh():
     # Uniform noise is a multiple of them, to which 0 is added: there is nothing to contract.
     tx = medjax.perturb(2.0, medjax.noise.uniform(), key=3)
@@ -90,6 +92,7 @@ def test_random_bits_do_not_depend_on_the_mesh():
         jax.tree.map(np.testing.assert_array_equal, draws, plain)
 
 
+@pytest.mark.slow
 def test_what_workers_keep_is_with_them():
     mesh = sharding.make_mesh(workers=4)
     for tx in (
@@ -109,6 +112,7 @@ def test_what_workers_keep_is_with_them():
         np.testing.assert_allclose(spread, plain, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "batch_size", "local_steps"), [("2", 4, None), ("2 x 2", None, 2)]
 )

@@ -26,6 +26,7 @@ def toy():
 run_toy = partial(medjax.simulate, quadratic, key=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "limit"), [(medjax.mean_sgd, 13 / 3), (medjax.median_sgd, 2)])
 def test_toy_closed_form(rule, limit):
     result = run_toy(X0, toy(), rule(DELTA), num_steps=6000, eval_every=500)
@@ -52,6 +53,7 @@ def test_toy_sign_sgd_stalls_at_the_median():
     np.testing.assert_allclose(result.metrics["grad_norm"][4:], 7 / 3, atol=0.001)
 
 
+@pytest.mark.slow
 def test_toy_noisy_median_averages_to_its_mean():
     b, steps = 10.0, 50_000
     optimizer = medjax.noisy_median_sgd(DELTA, b, key=1)
@@ -102,6 +104,7 @@ def unequal():
 BS, SEEDS = np.repeat(np.float32([0.0, 0.1, 1.0, 10.0]), 3), np.tile(np.arange(3), 4)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_one_program_and_equals_the_separate_runs():
     traces = []
 
@@ -125,6 +128,7 @@ def test_a_sweep_is_one_program_and_equals_the_separate_runs():
     assert len(np.unique(swept.params)) == 12
 
 
+@pytest.mark.slow
 def test_a_sweep_draws_the_noise_of_the_separate_runs():
     def run(b, seed):
         optimizer = optax.chain(medjax.perturb(b, key=seed), medjax.mean_sgd(1.0))
@@ -158,6 +162,7 @@ def same(a, b):
     np.testing.assert_array_equal(*bits)
 
 
+@pytest.mark.slow
 def test_advance_is_one_program_whatever_the_length_and_leaves_no_trace_of_the_cuts():
     advance, data, start = jax.jit(DRIVEN.advance), unequal(), DRIVEN.init(jnp.zeros(()), 0)
     whole = advance(start, data, 10)
@@ -171,6 +176,7 @@ def test_advance_is_one_program_whatever_the_length_and_leaves_no_trace_of_the_c
     np.testing.assert_allclose(result.params, whole.params, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", [jax.jit(DRIVEN.init), DRIVEN.init], ids=["jitted", "not_jitted"])
 def test_a_donated_state_is_used_up_and_the_callers_params_are_not(init):
     params, data = jnp.zeros(()), unequal()
@@ -245,12 +251,14 @@ def test_params_of_any_pytree_class():
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize("seed", [2**31, 2**32 - 1])
 def test_large_seeds_are_those_of_jax(seed):
     run = partial(medjax.simulate, quadratic, 0.0, unequal(), OPTIMIZER, num_steps=3, batch_size=2)
     np.testing.assert_array_equal(run(key=seed).params, run(key=jax.random.key(seed)).params)
 
 
+@pytest.mark.slow
 def test_float64_averages_are_float64():
     with jax.enable_x64(True):
         data = medjax.stack_workers(np.array([1.0, 2.0, 4.0]), [np.arange(3)])

@@ -113,6 +113,7 @@ RULES: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streaming", ["auto", "off"])
 @pytest.mark.parametrize("name", RULES)
 def test_all_workers(name: str, streaming: Any):
@@ -128,6 +129,7 @@ def test_all_workers(name: str, streaming: Any):
     assert_metrics(result.metrics, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["mean", "median"])
 def test_the_state_of_absent_workers_stays(rule: str):
     built, by_hand = RULES[rule]
@@ -150,6 +152,7 @@ def test_the_state_of_absent_workers_stays(rule: str):
     assert len(set(workers.steps)) > 1
 
 
+@pytest.mark.slow
 def test_local_steps_move_the_state_too():
     x, workers = START.astype(np.float64), Workers()
     for _ in range(2):
@@ -166,6 +169,7 @@ def test_local_steps_move_the_state_too():
     assert workers.steps.tolist() == [6] * N
 
 
+@pytest.mark.slow
 def test_local_steps_of_participants():
     x, workers = START.astype(np.float64), Workers()
     for t in range(3):
@@ -181,6 +185,7 @@ def test_local_steps_of_participants():
     workers.assert_states(result.model_state)
 
 
+@pytest.mark.slow
 def test_mini_batches_make_the_state():
     key = stage_key(4, "simulate")
     x, workers = START.astype(np.float64), Workers()
@@ -192,6 +197,7 @@ def test_mini_batches_make_the_state():
     workers.assert_states(result.model_state)
 
 
+@pytest.mark.slow
 def test_held_out_data_are_measured_with_the_honest_workers_states():
     stage = medjax.attack(attacks.ipm(tau=1.0), 2, byzantine=(0, 3))
     x, workers, expected, honest = START.astype(np.float64), Workers(), [], [1, 2, 4]
@@ -205,6 +211,7 @@ def test_held_out_data_are_measured_with_the_honest_workers_states():
     workers.assert_states(result.model_state)  # those of the Byzantine workers too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.0, 2.0])
 def test_with_a_model_for_each_worker(strength: float):
     models, workers = np.tile(START.astype(np.float64), (N, 1)), Workers()
@@ -223,6 +230,7 @@ def test_with_a_model_for_each_worker(strength: float):
     np.testing.assert_allclose(result.metrics["mean"], workers.means[:, 0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_in_parts_equals_the_run_in_one():
     parts = medjax.simulation(OBJECTIVE, server(rules.median()))
     advance = jax.jit(parts.advance)

@@ -20,6 +20,7 @@ def assert_close(actual: Any, expected: Any) -> None:
     np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "inner",
     [optax.trace(0.9), optax.scale_by_adam(), optax.add_noise(0.1, 0.5, key=3), optax.identity()],
@@ -46,6 +47,7 @@ def test_per_worker_passes_params_and_extra_arguments():
     assert_close(out, CENTRES + 2 * START)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", [optax.adam(0.1), optax.sgd(0.1, momentum=0.9), EVERY_OTHER])
 @pytest.mark.parametrize("name", ["mean", "median"])
 def test_a_rule_and_any_server_optimizer_follow(name: str, server: optax.GradientTransformation):

@@ -31,6 +31,7 @@ def reference(x: np.ndarray, k: int) -> np.ndarray:
 NUMBERS = st.sampled_from([0, 1, 2, HIGHEST - 1, HIGHEST]) | st.integers(0, HIGHEST)
 
 
+@pytest.mark.slow
 @given(x=st.lists(NUMBERS, min_size=7, max_size=7), k=st.integers(1, 7))
 def test_largest_are_those_of_a_stable_sort(x: list[int], k: int):
     array = np.array(x, np.int32)

@@ -20,6 +20,7 @@ def grid() -> np.ndarray:
     return np.concatenate([-u[::-1], u])
 
 
+@pytest.mark.slow
 def test_float32_equals_scipys():
     u = grid()
     actual, expected = jax.jit(erf_inv)(u), special.erfinv(u.astype(np.float64))

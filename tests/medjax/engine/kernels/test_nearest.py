@@ -54,6 +54,7 @@ def reference(x: np.ndarray, center: np.ndarray, keep: int) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize("n", SIZES)
 def test_equals_the_nearest_window(n: int, method: str):
     rng = np.random.default_rng(n)
@@ -103,6 +104,7 @@ BY_HAND = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("method")
 def test_by_hand():
     x, center, expected = (np.float32(part) for part in zip(*BY_HAND, strict=True))
@@ -116,6 +118,7 @@ def test_by_hand():
             np.testing.assert_allclose(one, value, rtol=1e-6, err_msg=str(row))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_precision_is_kept(dtype: type, method: str):
     with jax.enable_x64(True):
@@ -126,6 +129,7 @@ def test_precision_is_kept(dtype: type, method: str):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=4 * np.finfo(dtype).eps)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("method")
 def test_vmap_equals_each_and_no_columns_are_none():
     x = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
@@ -142,6 +146,7 @@ CENTERS: dict[str, Callable[[np.ndarray], Any]] = {
 RULES = {name: jax.jit(rules.RULES[name](2)) for name in CENTERS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CENTERS)
 @given(honest=ROWS, attack=ANYTHING, order=st.permutations(range(7)))
 def test_no_farther_from_the_centre_than_the_farthest_honest_row(

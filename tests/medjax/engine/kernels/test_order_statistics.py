@@ -102,23 +102,27 @@ def check_selection(x: np.ndarray, select: Callable[..., jax.Array]) -> None:
         assert_same_bits(value, sorted_columns(x)[rank])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", NETWORK_SIZES)
 def test_network_equals_sort(n: int):
     check_network(awkward(n), some_ranks(n))
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize("n", BISECTION_SIZES)
 def test_bisection_equals_sort(n: int):
     check_selection(awkward(n), bisection.select)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", RADIX_SIZES)
 def test_radix_equals_sort(n: int):
     check_selection(awkward(n), SELECT["radix"])
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 def test_unrolled_radix_equals_sort():
     check_selection(awkward(255), SELECT["unrolled radix"])
 
@@ -134,16 +138,19 @@ def test_float64_equals_sort(n: int):
     check_network(awkward(n, np.float64), some_ranks(n))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("method", ["bisection", "radix"])
 def test_float64_selection_equals_sort(method: str):
     check_selection(awkward(11, np.float64), SELECT[method])
 
 
+@pytest.mark.slow
 def test_every_rank_at_once():
     check_network(awkward(9), list(range(9)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [0, 1, 7, 8, 17])
 def test_blocks_of_columns_cover_every_width(d: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(columns, "_BLOCK_ELEMENTS", 5 * 7)  # 7 columns of 5
@@ -160,6 +167,7 @@ def test_a_column_may_be_longer_than_a_block(monkeypatch: pytest.MonkeyPatch):
 
 
 # As many as a warpgroup has threads, fewer, and more: blocks overlap where they don't divide.
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 128, 300])
 def test_registers_cover_every_width(d: int):
     x = np.random.default_rng(d).normal(size=(2, 5, d)).astype(np.float32)
@@ -179,6 +187,7 @@ def test_no_columns(n: int):
     assert kernel.trimmed_mean(x, 1).shape == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("design")
 @pytest.mark.parametrize("n", [1, 11])
 def test_odd_median_is_the_middle_one(n: int):
@@ -186,6 +195,7 @@ def test_odd_median_is_the_middle_one(n: int):
     assert_same_bits(jax.jit(lambda x: kernel.median(x))(x), sorted_columns(x)[n // 2])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("design")
 @pytest.mark.parametrize("n", [2, 10])
 def test_even_median_is_the_midpoint_rounded_once(n: int):
@@ -214,6 +224,7 @@ def test_even_median_of_subnormals_stays_between_the_middle_two():
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.parametrize(("n", "trim"), [(1, 0), (5, 2), (8, 1)])
 @pytest.mark.usefixtures("design")
 def test_trimmed_mean(n: int, trim: int):
@@ -229,6 +240,7 @@ def test_trimmed_mean(n: int, trim: int):
     assert np.all((kept[0] <= actual) & (actual <= kept[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [7, 131])
 def test_trimmed_mean_forgets_what_it_trims_and_does_not_overflow(n: int):
     trimmed_mean = jax.jit(lambda x: kernel.trimmed_mean(x, 3))
@@ -243,6 +255,7 @@ def test_trimmed_mean_forgets_what_it_trims_and_does_not_overflow(n: int):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes
 @pytest.mark.usefixtures("design")
 def test_vmap_equals_each():
     x = np.random.default_rng(0).normal(size=(3, 11, 5)).astype(np.float32)

@@ -21,6 +21,7 @@ def encode(row: Row, worker: Worker) -> Row:
     return [2 * row[0], row[1], *given]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize("platform", ["cpu", "accelerator"])
 def test_sum_is_that_of_numpy_row_by_row(paired: bool, platform: str, request: Any):
@@ -47,6 +48,7 @@ def test_sum_is_that_of_numpy_row_by_row(paired: bool, platform: str, request: A
             np.testing.assert_allclose(one, other, rtol=0, atol=atol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 4])
 def test_first_may_be_known_when_compiled(first: int):
     rows, total = [jnp.ones((7, 2)), jnp.ones((7, 3))], [*map(jnp.zeros, (2, 3, 32, 32))]

@@ -115,6 +115,7 @@ def test_pair_words_are_the_blocks_of_pair_and_coordinate(key: jax.Array, pair: 
         np.testing.assert_array_equal(words(key, jnp.int32(pair), 127), expected.T)
 
 
+@pytest.mark.slow
 def test_pairs_have_words_of_their_own():
     key = KEYS["large"]
     pairs = [jitted_pair_words(key, jnp.int32(pair), 500) for pair in range(4)]

@@ -153,6 +153,7 @@ def test_natural_is_of_data_that_say_whose_they_are(write, made, error_of):
     assert f"dataset '{name}' doesn't; valid: iid, by_label, " in error
 
 
+@pytest.mark.slow
 def test_files_with_a_part_changed(tiny, folder):
     rng, refused = random.Random(0), 0
     for path in sorted((folder / "tiny").iterdir()):

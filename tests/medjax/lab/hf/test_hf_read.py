@@ -102,6 +102,7 @@ def test_clients_by_a_usual_name(write, made):
     assert data.authors.tolist() == [29 - k for k in made.numbers(data.train_x)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_picture")
 def test_a_run_on_natural_clients(tiny, made, capfd):
     arguments = (

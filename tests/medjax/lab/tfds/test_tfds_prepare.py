@@ -37,6 +37,7 @@ def no_network(monkeypatch):
     over.set()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_network")
 def test_without_a_network_it_takes_less_than_5_seconds(folder, tmp_path, error_of):
     start = time.monotonic()
