@@ -136,6 +136,7 @@ def test_every_public_name_is_in_the_reference(site):
     assert {"medjax.simulate", "medjax.rules.krum", "medjax.theory.median_gap"} - names == set()
 
 
+@pytest.mark.slow
 def test_pages_need_no_other_host(site):
     assert len(site) > 20
     for page, tags in site.items():

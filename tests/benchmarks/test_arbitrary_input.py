@@ -129,6 +129,7 @@ def test_every_number_in_a_file_is_accepted(tmp_path_factory, **numbers):
         assert not complaint(command, tmp_path_factory.getbasetemp())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DATA)
 def test_data_are_read_or_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

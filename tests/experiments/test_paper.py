@@ -56,6 +56,7 @@ def test_claims(folder):
     assert average["Noisy signSGD"] == pytest.approx(4.173, abs=0.1)
 
 
+@pytest.mark.slow
 def test_trajectories_are_those_of_the_closed_forms(folder):
     table = pq.read_table(folder / "trajectories.parquet").to_pydict()
     step = np.array(table["step"])

@@ -121,6 +121,7 @@ def test_the_mean_goes_half_of_the_way_each_time(name: str, trained: dict[str, n
         np.testing.assert_allclose(w, (1 - 0.5**t) * MEAN, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_DATA)
 def test_every_attack_on_data_changes_what_is_learnt(name: str, trained: dict[str, np.ndarray]):
     assert np.isfinite(trained[name]).all()

@@ -14,6 +14,7 @@ def test_uniform_logits_cost_log_v() -> None:
     np.testing.assert_allclose(losses, np.full(3, np.log(7)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_numpy_reference() -> None:
     rng = np.random.default_rng(0)
     w, x, y = rng.normal(size=(5, 5)), rng.integers(0, 5, (3, 4)), rng.integers(0, 5, (3, 4))

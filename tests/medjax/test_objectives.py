@@ -73,6 +73,7 @@ def test_values_by_hand():
     np.testing.assert_array_equal(metrics["accuracy"], [1, 0, 0, 1, 0, 1])
 
 
+@pytest.mark.slow
 def test_a_single_class_costs_nothing():
     # softmax of one number is 1, and -log 1 = 0.
     objective = classification(lambda z, inputs: z)

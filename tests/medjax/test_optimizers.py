@@ -86,6 +86,7 @@ def test_alias_is_the_papers_formula(name: str, inject: bool):
     assert_close(scheduled, by_hand(name, lr, b, 3))
 
 
+@pytest.mark.slow
 @each_alias
 def test_injected_hyperparameters_change_between_steps(name: str):
     tx = optax.inject_hyperparams(getattr(medjax, name))(**settings(name, 9.0, 9.0, 3))
@@ -107,6 +108,7 @@ def test_alias_is_swept_by_vmap(name: str):
         assert_close(actual, by_hand(name, lambda t, v=lr: v, lambda t, v=b: v, int(seed)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["noisy_sign_sgd", "noisy_median_sgd"])
 @pytest.mark.parametrize("inject", [False, True])
 def test_b_may_be_one_scale_for_each_worker(name: str, inject: bool):

@@ -120,6 +120,7 @@ def test_published_gaps():
         assert float(f"{theory.median_gap(TOY, b):.3g}") == gap
 
 
+@pytest.mark.slow
 @each_noise
 @pytest.mark.parametrize("n", [3, 5, 31])
 def test_gap_for_large_b(name: str, n: int):

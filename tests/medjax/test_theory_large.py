@@ -22,6 +22,7 @@ EXPECTED: dict[str, Any] = {
 each_noise = pytest.mark.parametrize("name", NOISES)
 
 
+@pytest.mark.slow
 @each_noise
 def test_a_thousand_equal_values(name: str):
     n, xi = 1001, EXPECTED[name]

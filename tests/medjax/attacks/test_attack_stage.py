@@ -33,6 +33,7 @@ def test_the_last_workers_are_byzantine_by_default():
     np.testing.assert_allclose(out[N - F :], np.tile(-X[: N - F].mean(axis=0), (F, 1)), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [[0, 3], (3, 0), np.array([1, 6]), [5, 6]])
 def test_byzantine_workers_by_index(chosen: Any):
     out = step(medjax.attack(attacks.sign_flip(), F, byzantine=chosen), X)
@@ -70,6 +71,7 @@ def test_the_state_tells_who_sent_what_is_not_finite(byzantine: Any):
     assert state.nonfinite.sum() > 0 or byzantine == "random"
 
 
+@pytest.mark.slow
 def test_drawn_workers_stay_the_same_and_are_a_function_of_the_key():
     def drawn(key: Any, num_steps: int) -> list[int]:
         tx = medjax.attack(attacks.nonfinite(), F, key, byzantine="random")

@@ -116,6 +116,7 @@ def test_distance_attacks_where_there_is_no_direction_send_the_mean():
         np.testing.assert_array_equal(forged(make("unit"), [1, -1]), [0])
 
 
+@pytest.mark.slow
 def test_distance_attacks_do_not_lose_small_differences_to_a_large_common_part():
     # The first example, a thousandth the size, 1000 off: float32 there is exact to 2^-14.
     column = (1000 + np.array([0, 2, 4, 10]) * 2.0**-10).tolist()
@@ -124,6 +125,7 @@ def test_distance_attacks_do_not_lose_small_differences_to_a_large_common_part()
         assert found == pytest.approx(expected, abs=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "f", "z"), [(10, 4, 0.430727), (50, 24, 1.426077), (10, 1, -0.13971)]
 )

@@ -65,6 +65,7 @@ def test_backdoor_poisons_a_share_of_the_own_examples_of_the_last_workers(
         np.testing.assert_array_equal(examples(poisoned, worker)[1], labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7, 10, 100, 999])
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.29, 1 / 3, 0.7, 0.9])
 def test_the_share_is_exact_and_evenly_spread(share: float, size: int):

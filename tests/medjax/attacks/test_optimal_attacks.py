@@ -75,6 +75,7 @@ def test_goes_to_the_end_against_the_mean_and_not_against_krum():
     assert 0.1 < tau[0] < 3
 
 
+@pytest.mark.slow
 def test_the_best_tau_is_found_beside_a_jump():
     # A rule that trusts what is at most 1.2345 off, and drops what isn't: the farthest is there.
     limit = 1.2345

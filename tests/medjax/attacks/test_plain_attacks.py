@@ -46,6 +46,7 @@ def step(tx: optax.GradientTransformation, updates: Any = X) -> Any:
     return tx.update(updates, tx.init(None))[0]
 
 
+@pytest.mark.slow
 def test_one_vector_for_all_or_one_for_each():
     for transform in (lambda f: f, jax.jit):
         for function, forged in (

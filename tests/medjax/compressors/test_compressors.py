@@ -161,6 +161,7 @@ def test_sparse_messages_have_so_many_numbers():
     np.testing.assert_allclose(sent, kept * (FLAT + 10) * 3, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_all_subsets_are_as_likely():
     kept = draws(compressors.random_k(2), jnp.ones(5), 4000) != 0
     pairs = [np.sum(kept[:, i] & kept[:, j]) for i, j in itertools.combinations(range(5), 2)]

@@ -93,6 +93,7 @@ def test_zeros_and_leaves_without_coordinates():
         np.testing.assert_array_equal(np.abs(flat(sent)), size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qsgd", "rotation_quantization", "low_rank"])
 def test_a_single_coordinate(name: str):
     # Of one number the norm, the range or the whole is sent, and nothing is lost.

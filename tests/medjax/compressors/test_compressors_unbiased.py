@@ -76,6 +76,7 @@ def test_the_mean_is_the_update(name: str):
     assert np.all(error <= 4.5 * drawn.std(axis=0) / math.sqrt(DRAWS) + 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, (_, exact) in VARIANCES.items() if exact])
 def test_the_variance_is_as_the_formula(name: str):
     squares = np.sum((draws(name) - V) ** 2, axis=1)

@@ -76,6 +76,7 @@ def test_nothing_of_the_size_of_all_gradients_is_computed(name: str, batch_size:
         assert (CHUNK, 3, 50) in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mean", "mean(weights)"])
 def test_the_mean_computes_no_workers_gradient(name: str):
     for chunk in (None, 1, CHUNK, N):

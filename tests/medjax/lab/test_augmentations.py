@@ -33,6 +33,7 @@ def drawn(seed, count=8100):
     return np.asarray(jax.jit(crop_flip())(images, jax.random.key(seed)))
 
 
+@pytest.mark.slow
 def test_every_crop_and_its_mirror_image_are_equally_likely():
     places = {variant: k for k, variant in enumerate(variants(IMAGE, 4))}
     assert len(places) == 81 * 2

@@ -125,6 +125,7 @@ def test_a_run_that_was_stopped_between_measurements_goes_on(whole, tmp_path):
     assert_same(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "changed", "emptied"])
 def test_a_torn_checkpoint_is_passed_over(stopped, damage):
     earlier, torn = sorted(int(x.name) for x in (stopped / FOLDER).iterdir() if x.name.isdigit())
@@ -191,6 +192,7 @@ def test_the_same_command_begins_anew_what_has_not_measured_anything(whole, tmp_
     assert "already holds a run" in error_of(main, *command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

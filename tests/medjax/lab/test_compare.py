@@ -76,6 +76,7 @@ def test_picture_that_cannot_be_written(runs, error_of):
     assert "No such file or directory" in message
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_picture(runs, tmp_path, full_disk, capsys):
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"old")

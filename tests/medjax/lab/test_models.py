@@ -125,6 +125,7 @@ def test_resnet_is_the_same_network_of_flax_convolutions(resnet):
     np.testing.assert_allclose(jax.jit(apply)(params, images), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_resnets_branches_start_with_a_ninth_of_the_variance(resnet):
     _, _, params, _ = resnet
     for k, fan_in in [(1, 9 * 16), (4, 9 * 32), (8, 9 * 64)]:

@@ -11,6 +11,7 @@ from medjax.lab.commands import run
 RUN = ("--dataset", "digits", "--model", "logistic", "--steps", "1", "--eval-every", "1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", [robustness, which_b])
 @pytest.mark.parametrize(
     ("error", "code", "message"),

@@ -118,6 +118,7 @@ def test_runs_are_compared(page):
     assert [value for _, value in first[1:]] == pytest.approx([100, *(k / 11 for k in measured)])
 
 
+@pytest.mark.slow
 def test_contents_lead_to_every_part(page):
     links = [value[1:] for tag, key, value in page.attributes if (tag, key) == ("a", "href")]
     sections = [value for tag, key, value in page.attributes if (tag, key) == ("section", "id")]

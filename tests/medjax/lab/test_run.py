@@ -77,6 +77,7 @@ def test_folder_holds_what_was_measured(finished):
     assert "25 steps in" in printed
 
 
+@pytest.mark.slow
 def test_first_measurement_is_of_the_untrained_model(finished):
     # Ten balanced classes: an untrained model's loss is about ln 10 = 2.303.
     assert table(finished[0])["train_loss"][0] == pytest.approx(np.log(10), rel=0.2)

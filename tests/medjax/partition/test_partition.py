@@ -118,6 +118,7 @@ def test_by_label_is_exclusive_where_the_classes_suffice(n, c):
         assert list(count.values()) == [100] * c  # whole classes
 
 
+@pytest.mark.slow
 @given(n=st.integers(1, 8), s=st.integers(1, 4), extra=st.integers(0, 40), seed=SEEDS)
 def test_shards_are_runs_in_label_order(n, s, extra, seed):
     # Every example has a class of its own, its rank, so the order by label is known.

@@ -75,6 +75,7 @@ def test_pytrees_count_as_one_vector_in_vmap_and_scan_too():
         assert_close(actual["w"][1].astype(np.float32), rounded, name=name)
 
 
+@pytest.mark.slow
 def test_order_of_workers_does_not_matter():
     for seed in range(10):
         x = honest(seed)

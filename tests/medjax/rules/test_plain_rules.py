@@ -203,6 +203,7 @@ def reordered(updates: Any) -> Any:
     return collections.OrderedDict(b=updates["b"][0], a=updates["a"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [

@@ -139,6 +139,7 @@ def test_a_broken_gradient_of_an_honest_worker_is_reported_beside_the_attackers(
     np.testing.assert_array_equal(metrics["nonfinite_workers"][1], np.isin(np.arange(N), [1, 6]))
 
 
+@pytest.mark.slow
 def test_several_attacks_leave_out_all_their_workers():
     first = medjax.attack(attacks.ipm(tau=1.0), 1)
     second = medjax.attack(attacks.nonfinite(), 2, byzantine=(0, 6))

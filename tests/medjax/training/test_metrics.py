@@ -118,6 +118,7 @@ def test_half_precision_is_measured_in_float32():
         assert metrics["median_mean_gap"] == 0  # the median of two is their mean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", [75, 10, 1])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_workers_whose_gradients_are_not_finite_are_named(

@@ -115,6 +115,7 @@ def test_without_regularisation_the_workers_know_nothing_of_each_other():
     np.testing.assert_allclose(flat(result.models)[2], alone, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_steps_leave_the_models_where_they_start():
     result = least_squares_run(0, regularization=1.0, learning_rate=0.1)
     start = np.append(START["w"], START["c"]).astype(np.float32)
@@ -167,6 +168,7 @@ def test_a_sweep_of_strengths_and_step_sizes():
         np.testing.assert_allclose(models, expected, atol=5e-6)
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_its_dtype():
     result = multitask(
         quadratic,

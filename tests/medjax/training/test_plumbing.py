@@ -101,6 +101,7 @@ def test_a_callback_runs_once_a_step():
     assert log == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_transform_is_called_once_a_trace():
     calls = []
 

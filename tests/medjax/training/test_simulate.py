@@ -44,6 +44,7 @@ def test_toy_closed_form(rule, limit):
     np.testing.assert_array_equal(result.params, result.metrics["train_x"][-1])
 
 
+@pytest.mark.slow
 def test_toy_sign_sgd_stalls_at_the_median():
     result = run_toy(X0, toy(), medjax.sign_sgd(DELTA), num_steps=2500, eval_every=500)
     # Two of three vote up until x passes 2 at step 2000; rounding: 2000 steps of 6e-8 at most.
@@ -69,6 +70,7 @@ def test_toy_noisy_median_averages_to_its_mean():
     assert np.std(x) > 0.05  # 0.15 in the long run: √(δ/2 · 0.449) b
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_steps", "eval_every", "steps"),
     [
@@ -146,6 +148,7 @@ def test_a_sweep_draws_the_noise_of_the_separate_runs():
     assert abs((by_b[2] ** 2).mean() / (20 / 3) - 1) < 5 * 0.12
 
 
+@pytest.mark.slow
 def test_a_sweep_of_learning_rates():
     rates = np.array([0.01, 0.1, 0.5, 1.0, 1.9])
     x = jax.vmap(lambda rate: run_toy(0.0, toy(), medjax.mean_sgd(rate), num_steps=9).params)(rates)
@@ -187,6 +190,7 @@ def test_a_donated_state_is_used_up_and_the_callers_params_are_not(init):
     assert not params.is_deleted()
 
 
+@pytest.mark.slow
 def test_python_floats_as_params_do_not_compile_advance_twice():
     advance, data = jax.jit(DRIVEN.advance), unequal()
     advance(advance(DRIVEN.init(0.0, 0), data, 1), data, 1)

@@ -267,6 +267,7 @@ def test_errors():
             parts.advance(parts.init(START, 0, 4), DATA, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [classification, language_modelling])
 def test_a_models_apply_is_given_state_and_key(make: Any):
     shape = (4, 3) if make is language_modelling else (4,)

@@ -29,6 +29,7 @@ def test_float32_equals_scipys():
     assert np.all(np.diff(actual) >= -8 * 2**-24 * np.abs(actual[1:]))
 
 
+@pytest.mark.slow
 def test_odd_and_finite_at_the_ends():
     u = grid()
     np.testing.assert_array_equal(jax.jit(erf_inv)(-u), -np.asarray(jax.jit(erf_inv)(u)))
@@ -36,6 +37,7 @@ def test_odd_and_finite_at_the_ends():
     np.testing.assert_array_equal(erf_inv(jnp.array([0.0, -0.0, np.nan])), [0, 0, np.nan])
 
 
+@pytest.mark.slow
 def test_subnormal_numbers_give_numbers_as_small():
     u = np.array([1, 2, 1000, 2**22], np.float32) * np.finfo(np.float32).smallest_subnormal
     u = np.concatenate([u, -u])

@@ -20,6 +20,7 @@ def signs(mean: float, words: np.ndarray, dtype: Any = np.float32) -> np.ndarray
     return np.asarray(draw(means, words, np.full(words.shape, 7, np.float32)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_mean_of_1_is_certain_and_0_is_even(dtype: Any):
     # The words at both ends, and all around them.

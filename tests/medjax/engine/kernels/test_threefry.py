@@ -79,6 +79,7 @@ def test_a_draw_is_the_beginning_of_a_longer_one():
     np.testing.assert_array_equal(jitted_bits(key, 127)[:7], jitted_bits(key, 7))
 
 
+@pytest.mark.slow
 def test_vmapped_keys_draw_what_each_draws():
     keys = jax.random.split(jax.random.key(1), (2, 3))
     batched = jax.jit(jax.vmap(jax.vmap(lambda key: random_bits(key, 11))))(keys)
