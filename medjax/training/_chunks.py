@@ -19,7 +19,7 @@ _EXAMPLES_PER_CHUNK = 8192
 
 # Where an example has more activations than the first of these, as in convolutional networks, the
 # second is how many a CPU computes at a time, one worker after another: 8 MiB of float32, of a
-# cache of some MiB. A CNN takes a third to 0.4 of the time of a vmap.
+# cache of some MiB. It bounds the memory, at about the time of a vmap on a machine that is idle.
 _MANY_PER_EXAMPLE = 1 << 13
 _CACHED_NUMBERS = 1 << 21
 
