@@ -69,7 +69,7 @@ CASES: dict[str, tuple[attacks.Attack, np.ndarray]] = {
 
 @functools.cache
 def all_sent() -> dict[str, np.ndarray]:
-    """What all cases send, by one program."""
+    """The vectors that all cases send, from one program."""
     send = jax.jit(lambda x: {case: attack(x, F) for case, (attack, _) in CASES.items()})
     return jax.device_get(send(X))
 

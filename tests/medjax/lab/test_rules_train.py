@@ -24,7 +24,7 @@ RULES = [*RULE_TABLE, *NOISY]
 
 
 def algorithm(rule: str) -> optax.GradientTransformation:
-    """What a run builds of its settings."""
+    """Build a run's algorithm from its settings."""
     given = rule + REQUIRED.get(rule.removeprefix("noisy_"), "")
     lr = 0.01 if rule.removeprefix("noisy_") == "sign" else 0.5
     config = configure(dataset="digits", model="logistic", rule=given, lr=lr)

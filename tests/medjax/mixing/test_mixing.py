@@ -27,7 +27,7 @@ def normals(n: int, d: int, seed: int = 0) -> np.ndarray:
 
 
 def mix(stage: mixing.Mixing, x: Any) -> Any:
-    """What the stage as a transform makes of stacked updates."""
+    """Mix stacked updates by the stage as a transform."""
     tx = medjax.mix(stage, key=3 if stage.needs_key else None)
     return tx.update(x, tx.init(None))[0]
 

@@ -96,7 +96,7 @@ BY_HAND: list[tuple[rules.Rule, Any, Any]] = [
 
 @functools.cache
 def by_hand() -> list[jax.Array]:
-    """What comes out, of all in one program."""
+    """The results of all examples, from one program."""
 
     def apply(xs: list[jax.Array]) -> list[jax.Array]:
         keys = [0 if rule.needs_key else None for rule, _, _ in BY_HAND]

@@ -29,7 +29,7 @@ ANYTHING = hnp.arrays(np.float32, (F, D), elements=st.floats(width=32, allow_sub
 
 
 def apply_each(updates: Any) -> dict[str, Any]:
-    """What each rule makes of the updates."""
+    """Apply every rule to the updates."""
     built = {name: rules.RULES[name](**values) for name, values in SETTINGS.items()}
     return {name: rule(updates, 0 if rule.needs_key else None) for name, rule in built.items()}
 

@@ -1,4 +1,4 @@
-"""Which numbers the networks compare, in NumPy."""
+"""The numbers that the networks compare, in NumPy."""
 
 import numpy as np
 import pytest
