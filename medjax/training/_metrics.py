@@ -169,9 +169,7 @@ class _Turns:
                 lambda totals, turn, f=f, start=start: f(totals, turn - start)
                 for f, start in zip(kinds, starts, strict=True)
             ]
-            return (
-                lax.switch(kind, cases, totals, turn) if len(cases) > 1 else cases[0](totals, turn)
-            )
+            return lax.switch(kind, cases, totals, turn)
 
         return lax.fori_loop(jnp.int32(first), jnp.int32(first) + jnp.int32(count), one, totals)
 

@@ -10,11 +10,10 @@ import re
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from medjax.lab.data.files import existing_directory
-from medjax.lab.data.outside import said, trouble_with
+from medjax.lab.data.outside import InOneLine, said, trouble_with
 
 _NAME = re.compile(r"(?P<set>\w[\w.-]*(/\w[\w.-]*)?)(:(?P<config>[\w.+-]+))?")
 _IN_FOLDERS = ("parquet", "arrow", "imagefolder")  # the types of their columns are known at once
@@ -89,8 +88,13 @@ def _on_hub(name: str, config: str | None, shown: str, instead: str) -> Found:
     why = f"dataset {shown} can't be had"
     if trouble:
         why = f"dataset {shown} isn't in the cache of Hugging Face, and {trouble}"
+
+    def message(error: Exception) -> str:
+        told = "" if trouble else f" ({said(error)})"
+        return f"{why}{told}; valid without a network: {instead}, hf:NAME@DIR"
+
     with (
-        _Fetching(f"{why}; valid without a network: {instead}, hf:NAME@DIR", told=not trouble),
+        InOneLine(message),
         _silent(),
         _offline() if trouble else contextlib.nullcontext(),
     ):
@@ -100,28 +104,6 @@ def _on_hub(name: str, config: str | None, shown: str, instead: str) -> Found:
         splits: Any = builder.as_dataset()
     features = next(iter(splits.values())).features
     return Found(shown, "the hub", str(builder.cache_dir), splits, features)
-
-
-class _Fetching(contextlib.AbstractContextManager[None]):
-    """The block in which the library looks for a set, and downloads it.
-
-    It may raise anything. One line says so, and the error itself stays with it as its cause.
-    """
-
-    def __init__(self, message: str, told: bool) -> None:
-        self._message, self._told = message, told
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not isinstance(error, Exception):  # none, or Ctrl-C
-            return
-        before, semicolon, after = self._message.partition(";")
-        why = f" ({said(error)})" if self._told else ""
-        raise FileNotFoundError(before + why + semicolon + after) from error
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ import threading
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import TracebackType
 
 _PROBE_SECONDS = 2.5  # the libraries themselves try again for 20 s or for minutes
 _SAID = 300  # characters shown of an error
@@ -44,6 +45,28 @@ def said(error: object) -> str:
 def shortened(text: str) -> str:
     """Shorten a text to one line of at most 300 characters."""
     return textwrap.shorten(text, _SAID, placeholder=" ...")
+
+
+class InOneLine(contextlib.AbstractContextManager[None]):
+    """The block that runs code of others to fetch or prepare a set.
+
+    It may raise anything. One line says so, and the error itself stays with it as its cause.
+
+    Args:
+        message: makes the line of the error.
+    """
+
+    def __init__(self, message: Callable[[Exception], str]) -> None:
+        self._message = message
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Exception):  # neither none nor Ctrl-C
+            raise FileNotFoundError(self._message(error)) from error
 
 
 @contextlib.contextmanager

@@ -11,10 +11,9 @@ import re
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from medjax.lab.data.outside import said, shortened, trouble_with
+from medjax.lab.data.outside import InOneLine, said, shortened, trouble_with
 
 FORMAT = "array_record"
 """The format in which sets are prepared: TFDS reads it without TensorFlow."""
@@ -108,39 +107,21 @@ def _prepare(builder: Any, shown: str, folder: Path, instead: str) -> None:
             raise FileNotFoundError(
                 f"{where}, and {host} can't be reached ({trouble}); valid without it: {instead}"
             )
-    with (
-        _Preparation(where),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        builder.download_and_prepare()
 
-
-class _Preparation(contextlib.AbstractContextManager[None]):
-    """The block that runs the preparation code of a set, which others wrote.
-
-    It may raise anything. One line says so, and the error itself stays with it as its cause.
-    """
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not isinstance(error, Exception):  # none, or Ctrl-C
-            return
+    def message(error: Exception) -> str:
         why = said(error)
         if isinstance(error, ImportError) and importlib.util.find_spec("tensorflow") is None:
             why = "its preparation needs TensorFlow: pip install tensorflow"
         elif not isinstance(error, _TOLD_BY_TFDS):
             why = f"its code fails with {type(error).__name__}: {why}"
-        raise FileNotFoundError(
-            f"{self._where}, and can't be: {why}; by hand: tfds build --file_format={FORMAT}"
-        ) from error
+        return f"{where}, and can't be: {why}; by hand: tfds build --file_format={FORMAT}"
+
+    with (
+        InOneLine(message),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        builder.download_and_prepare()
 
 
 @contextlib.contextmanager
