@@ -101,6 +101,17 @@ def run(folder, group, most, *plays, stop=None):
     return news, [actor.orders for actor in actors], cluster
 
 
+def one_by_one(group):
+    """Make a worker that fits one run and then does a chunk after the other."""
+
+    def play(order):
+        yield from [] if order.begun else [fitted(1)]
+        yield 4
+        yield measured(group, order)
+
+    return play
+
+
 def table(folder, group):
     read = [results.read_table(path).to_pydict() for path in store.parts(folder)]
     rows = [row for part in read for row in zip(part["run"], part["lr"], part["seed"], strict=True)]
@@ -113,12 +124,7 @@ def table(folder, group):
 
 
 def test_every_chunk_is_run_once_and_written(tmp_path, group):
-    def play(order):
-        yield from [] if order.begun else [fitted(1)]
-        yield 4
-        yield measured(group, order)
-
-    news, orders, cluster = run(tmp_path, group, 1, play, play)
+    news, orders, cluster = run(tmp_path, group, 1, *[one_by_one(group)] * 2)
     news = list(news)
     assert sorted(order.chunk for each in orders for order in each) == [0, 1, 2, 3]
     assert sum(each.run_steps for each in news) == 4 * 4
@@ -147,12 +153,7 @@ def test_a_lost_chunk_is_run_again(tmp_path, group):
     def dies(order):
         yield from [fitted(1), 4, RayError("the worker died")]
 
-    def play(order):
-        yield from [] if order.begun else [fitted(1)]
-        yield 4
-        yield measured(group, order)
-
-    news, _, _ = run(tmp_path, group, 1, dies, play)
+    news, _, _ = run(tmp_path, group, 1, dies, one_by_one(group))
     news = list(news)
     assert [x.note for x in news if x.note] == [
         "a worker on node 10.0.0.1 is lost: its chunk is run again"
