@@ -123,8 +123,9 @@ def test_radix_equals_sort(n: int):
 
 @pytest.mark.slow
 @pytest.mark.promotes
-def test_unrolled_radix_equals_sort():
-    check_selection(awkward(255), SELECT["unrolled radix"])
+@pytest.mark.parametrize("n", [4, 255])
+def test_unrolled_radix_equals_sort(n: int):
+    check_selection(awkward(n), SELECT["unrolled radix"])
 
 
 def test_radix_of_more_rows_than_16_bits_count():
@@ -141,8 +142,9 @@ def test_float64_equals_sort(n: int):
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("method", ["bisection", "radix"])
-def test_float64_selection_equals_sort(method: str):
-    check_selection(awkward(11, np.float64), SELECT[method])
+@pytest.mark.parametrize("n", [2, 11])
+def test_float64_selection_equals_sort(n: int, method: str):
+    check_selection(awkward(n, np.float64), SELECT[method])
 
 
 @pytest.mark.slow
@@ -225,7 +227,7 @@ def test_even_median_of_subnormals_stays_between_the_middle_two():
 
 @pytest.mark.slow
 @pytest.mark.promotes
-@pytest.mark.parametrize(("n", "trim"), [(1, 0), (5, 2), (8, 1)])
+@pytest.mark.parametrize(("n", "trim"), [(1, 0), (5, 2), (8, 1), (20, 8)])
 @pytest.mark.usefixtures("design")
 def test_trimmed_mean(n: int, trim: int):
     rng = np.random.default_rng(n)
