@@ -17,11 +17,12 @@ from medjax.training._local import Local, count, evaluate_examples, num_rows
 # beyond it activations fall out of cache.
 _EXAMPLES_PER_CHUNK = 8192
 
-# Where an example has more activations than the first of these, as in convolutional networks, the
-# second is how many a CPU computes at a time, one worker after another: 8 MiB of float32, of a
-# cache of some MiB. It bounds the memory, at about the time of a vmap on a machine that is idle.
+# Where an example has more activations than the first of these, as in convolutional networks, and
+# all workers' batches more than the second, 192 MiB of float32, a CPU computes one worker after
+# another, and at most the third at a time, 64 MiB.
 _MANY_PER_EXAMPLE = 1 << 13
-_CACHED_NUMBERS = 1 << 21
+_MANY_NUMBERS = 3 << 24
+_MANY_AT_A_TIME = 1 << 24
 
 # So many numbers of gradients, 64 MiB of float32, exist at a time on a CPU where the rule doesn't
 # need all. Smaller chunks are slower, as the matrix products of a few workers are small.
@@ -105,14 +106,15 @@ def activation_chunk(objective: Objective, params: PyTree, local: Local) -> Chun
     """Return how many workers' activations may exist at a time, where all gradients are kept."""
     each = _num_activations(objective, params, local)
     return Chunk(
-        _workers_in_cache(each, num_rows(local.examples)),
+        _workers_in_cache(each, local),
         max(1, _NUMBERS_ON_ACCELERATOR // each),
     )
 
 
-def _workers_in_cache(each: int, rows: int) -> int:
-    """Return how many workers of so many activations and examples a CPU takes at a time."""
-    many = each > _MANY_PER_EXAMPLE * rows and each > _CACHED_NUMBERS
+def _workers_in_cache(each: int, local: Local) -> int:
+    """Return how many workers of so many activations each a CPU takes at a time."""
+    rows = num_rows(local.examples)
+    many = each > _MANY_PER_EXAMPLE * rows and each * count(local) > _MANY_NUMBERS
     return 1 if many else max(1, _EXAMPLES_PER_CHUNK // rows)
 
 
@@ -127,7 +129,7 @@ def rows_at_a_time(objective: Objective, params: PyTree, local: Local) -> Chunk:
 def _examples_in_cache(each: int, params: PyTree) -> int:
     """Return how many examples of many activations each a CPU takes at a time."""
     # Adding up gradients must not take longer than computing them.
-    enough = max(_CACHED_NUMBERS, 2 * sum(leaf.size for leaf in jax.tree.leaves(params)))
+    enough = max(_MANY_AT_A_TIME, 2 * sum(leaf.size for leaf in jax.tree.leaves(params)))
     return max(1, enough // each)
 
 
@@ -135,7 +137,7 @@ def gradient_chunk(objective: Objective, params: PyTree, local: Local) -> Chunk:
     """Return how many workers' gradients may exist at a time, with their activations."""
     size = max(1, sum(leaf.size for leaf in jax.tree.leaves(params)))
     each = size + _num_activations(objective, params, local)
-    most = _workers_in_cache(each - size, num_rows(local.examples))
+    most = _workers_in_cache(each - size, local)
     return Chunk(
         max(1, min(most, _NUMBERS_PER_CHUNK // size)),
         max(1, _NUMBERS_ON_ACCELERATOR // each),

@@ -74,7 +74,8 @@ def map_workers(f: Callable[[Any], PyTree], inputs: PyTree, chunk: Chunk) -> PyT
     def in_chunks(size: int, inputs: PyTree) -> PyTree:
         if size >= count(inputs):
             return jax.vmap(f)(inputs)
-        return lax.map(f, inputs, batch_size=size)
+        # A batch of one would make batched products of plain ones, which are faster.
+        return lax.map(f, inputs, batch_size=size if size > 1 else None)
 
     def local(inputs: PyTree, *_: Any) -> PyTree:
         return by_chunk(in_chunks, chunk.up_to(count(inputs)), inputs)

@@ -31,6 +31,7 @@ pytestmark = [
     pytest.mark.promotes,
     pytest.mark.usefixtures("no_sweep_pictures"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves files to the collector
+    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),  # in which a node begins
 ]
 
 
