@@ -93,6 +93,16 @@ class Protocol:
         goes_with="--attack",
         label="{} Byzantine",
     )
+    byzantine_data: str | None = setting(
+        cli.one_of("choice", ("own", "copied")),
+        "what the Byzantine workers' data are: own, a share like any other; or copied, a copy of "
+        "an honest worker's, so that the honest ones share out all examples",
+        "own|copied",
+        default="own",
+        applies=lambda a: bool(a.byzantine),
+        goes_with="--attack and --byzantine 1 or more",
+        label="their data {}",
+    )
     mix: Chain | None = setting(
         parts.or_none(parts.chain_of("mixing", MIXINGS)),
         f"what the server does to the vectors before the rule: {', '.join(MIXINGS)}, several "

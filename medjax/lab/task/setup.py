@@ -3,6 +3,7 @@
 What differs only in numbers (`Hyperparameters`) shares one `Task`, and so one compiled program.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from medjax._engine.plain import accepts_key
 from medjax.attacks import DataAttack
 from medjax.lab.data import Dataset, checked, hold_out, load
 from medjax.lab.machine import memory
@@ -187,7 +189,7 @@ def _objective(config: Settings, dataset: Dataset, model: nn.Module) -> Objectiv
     Raises:
         ValueError: if the data aren't images, or the augmentation gives something else.
     """
-    made: Any = _OBJECTIVES[dataset.inputs](model.apply)  # pyright: ignore[reportArgumentType]
+    made: Any = _OBJECTIVES[dataset.inputs](_apply(model))
     if config.augment is None:
         return made
     if dataset.inputs != "images":
@@ -205,6 +207,13 @@ def _objective(config: Settings, dataset: Dataset, model: nn.Module) -> Objectiv
             f"{images.shape} and {images.dtype}, as it is given"
         )
     return augmented(made, augment)
+
+
+def _apply(model: nn.Module) -> Callable[..., Any]:
+    """Return the network as a function, with a key if the network's own call takes one."""
+    if not accepts_key(model.__call__):
+        return model.apply
+    return lambda params, inputs, key=None: model.apply(params, inputs, key=key)
 
 
 def _classes(config: Settings, dataset: Dataset) -> np.ndarray:

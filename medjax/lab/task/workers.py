@@ -28,11 +28,12 @@ def share_out(task: Task, seeds: Sequence[int]) -> medjax.WorkerData:
         ValueError: if such a partition doesn't exist, or if its workers have too few examples.
     """
     config, classes = task.config, task.classes
+    owners = config.workers - (config.byzantine or 0) * (config.byzantine_data == "copied")
     partition, dealt = partitioner(config), np.tile(classes, config.copies)
     if config.partition == "natural":  # a copy of an author is dealt out as one more
         dealt += np.repeat(np.arange(config.copies) * (classes.max() + 1), len(classes))
     try:
-        shares = [partition(dealt, config.workers, seed) for seed in seeds]
+        shares = [partition(dealt, owners, seed) for seed in seeds]
     except ValueError as error:
         if config.partition != "natural" and config.workers * _FEW_EXAMPLES <= len(dealt):
             raise
@@ -75,7 +76,9 @@ def _seat(parts: list[np.ndarray], config: Settings, seed: int) -> list[np.ndarr
     """In a random order if there are attackers: they are the last, whatever their data."""
     if not config.byzantine:
         return parts
-    return [parts[i] for i in np.random.default_rng([seed, 1]).permutation(len(parts))]
+    order = np.random.default_rng([seed, 1]).permutation(len(parts))
+    # Where the honest workers alone share out the data, the attackers have copies of theirs.
+    return [parts[order[i % len(parts)]] for i in range(config.workers)]
 
 
 def to_be_measured(

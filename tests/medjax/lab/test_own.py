@@ -3,14 +3,20 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from medjax.lab.commands import report
 from medjax.lab.commands.run import main
 from medjax.lab.commands.sweep import main as sweep
+from medjax.lab.data import load
 from medjax.lab.settings.config import as_record, configure, from_record
+from medjax.lab.task.setup import prepare
 
 pytestmark = pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
 
@@ -73,6 +79,15 @@ class Small(nn.Module):
     @nn.compact
     def __call__(self, x):
         return nn.Dense(self.num_classes)(nn.Dense(self.hidden)(x.reshape(len(x), -1)))
+
+
+class Dropping(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, key=None):
+        x = nn.Dense(self.num_classes)(x.reshape(len(x), -1))
+        return nn.Dropout(0.5, deterministic=key is None)(x, rng=key)
 
 
 def blobs(rows: int = 40):
@@ -139,6 +154,18 @@ SAME = [
 def test_own_part_does_what_the_built_one_does(own, same):
     rate = [] if "--lr" in own else ["--lr", "0.1"]
     assert losses(*own.split(), *rate) == pytest.approx(losses(*same.split(), *rate), rel=1e-5)
+
+
+@pytest.mark.usefixtures("mine")
+def test_model_of_ones_own_draws_in_training_only():
+    task = prepare(configure(rule="mean", model="./mine.py:Dropping"), load("digits"))
+    params = {"params": {"Dense_0": {"kernel": jnp.ones((64, 10)), "bias": jnp.zeros(10)}}}
+    batch = jnp.ones((5, 8, 8, 1)), jnp.zeros(5, jnp.int32)
+    objective: Any = task.objective
+    measured, _ = objective(params, batch)
+    np.testing.assert_allclose(measured, np.log(10), rtol=1e-5)  # all logits are 64
+    first, second = (objective(params, batch, key=jax.random.key(k))[0] for k in range(2))
+    assert not np.allclose(first, second)
 
 
 @pytest.mark.slow

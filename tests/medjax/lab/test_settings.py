@@ -108,6 +108,18 @@ def test_copies(tmp_path, error_of):
     assert (owners == 3).all()
 
 
+def test_the_honest_workers_may_share_out_all_of_the_data():
+    given = {"rule": "mean", "dataset": "digits", "workers": 7, "partition": "iid"}
+    config = configure(**given, attack="mimic", byzantine=3, byzantine_data="copied")
+    task = prepare(config, load("digits"))
+    shared = share_out(task, [0])
+    rows = [set(x[:n]) for x, n in zip(shared.examples[0], shared.sizes[0], strict=True)]
+    assert set().union(*rows[:4]) == set(range(len(task.train[1])))
+    assert all(rows[4 + i] == rows[i] for i in range(3))
+    with pytest.raises(ValueError, match=r"^--byzantine-data copied goes only with --attack and"):
+        configure(**given, byzantine_data="copied")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("free", "message"),

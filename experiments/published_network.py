@@ -1,0 +1,61 @@
+"""The network of the published tables: two convolutions, two linear layers, dropout."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Key
+
+from medjax.lab.models.convolution import convolve
+
+_MEAN, _DEVIATION = 0.1307, 0.3081  # of MNIST's pixels
+
+
+class Network(nn.Module):
+    """PyTorch's example for MNIST, with its initial values: 1,199,882 parameters.
+
+    Convolutions of 3x3 without padding to 32 and 64 channels, 2x2 max pooling, dropout of 0.25,
+    a linear layer to 128, dropout of 0.5, a linear layer.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "B H W 1"], key: Key[Array, ""] | None = None
+    ) -> Float[Array, "B K"]:
+        """Return the logits; dropout needs a key."""
+        keys = [None, None] if key is None else list(jax.random.split(key))
+        x = (images - _MEAN) / _DEVIATION
+        x = nn.relu(self._convolution("first", x, 32))
+        x = self._convolution("second", x, 64)
+        pairs = jnp.maximum(x[:, ::2], x[:, 1::2])
+        x = jnp.maximum(pairs[:, :, ::2], pairs[:, :, 1::2])
+        x = _drop(x.reshape(x.shape[0], -1), 0.25, keys[0])
+        x = nn.relu(self._linear("third", x, 128))
+        return self._linear("fourth", _drop(x, 0.5, keys[1]), self.num_classes)
+
+    def _convolution(self, name: str, x: Array, channels: int) -> Array:
+        fan_in = 9 * x.shape[-1]
+        kernel = self.param(name, _uniform(fan_in), (3, 3, x.shape[-1], channels))
+        bias = self.param(f"{name}_bias", _uniform(fan_in), (channels,))
+        return convolve(x, kernel)[:, 1:-1, 1:-1] + bias[None, None, None]
+
+    def _linear(self, name: str, x: Array, features: int) -> Array:
+        fan_in = x.shape[-1]
+        kernel = self.param(name, _uniform(fan_in), (fan_in, features))
+        return x @ kernel + self.param(f"{name}_bias", _uniform(fan_in), (features,))[None]
+
+
+def _uniform(fan_in: int) -> Callable[[Key[Array, ""], tuple[int, ...]], Array]:
+    """Return PyTorch's usual way to draw parameters, uniform between ±1/√fan-in."""
+    bound = fan_in**-0.5
+    return lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+
+def _drop(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
+    """Drop each number with a probability; the others grow to make up for it."""
+    if key is None:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)

@@ -1,0 +1,74 @@
+"""The published tables: the network, the runs, and what is made of their measurements."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from jax import lax
+
+from experiments import published
+from experiments.published_network import Network
+
+pytestmark = pytest.mark.promotes
+
+
+@pytest.mark.slow
+def test_network_is_two_convolutions_and_two_linear_layers():
+    images = jax.random.uniform(jax.random.key(0), (3, 28, 28, 1))
+    network: Any = Network(10)
+    params = network.init(jax.random.key(1), images)["params"]
+    assert sum(x.size for x in jax.tree.leaves(params)) == 1_199_882  # PyTorch's
+    x = (images - 0.1307) / 0.3081
+    for name in ("first", "second"):
+        kernel = params[name]
+        bound = (9 * kernel.shape[2]) ** -0.5
+        assert 0.98 * bound < np.abs(kernel).max() <= bound
+        x = lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x += params[f"{name}_bias"]
+        x = jnp.maximum(x, 0) if name == "first" else x
+    window = (1, 2, 2, 1)
+    x = lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID").reshape(3, -1)
+    x = jnp.maximum(x @ params["third"] + params["third_bias"], 0)
+    expected = x @ params["fourth"] + params["fourth_bias"]
+    np.testing.assert_allclose(network.apply({"params": params}, images), expected, atol=1e-5)
+
+
+def test_accuracy_is_the_mean_of_the_last_measurements_and_errors_are_of_the_mean():
+    cells = [("", "iid", "Krum"), ("bucketing", "sorted", "RFA")]
+    runs = [published.run(cell, seed=k) for k in range(2) for cell in cells]
+    values = np.arange(28) / 100
+    columns = {"run": np.repeat(np.arange(4), 7), "test_accuracy": values}
+    found = published.accuracies(cells, runs, columns)
+    assert [found[cell] for cell in cells] == [
+        pytest.approx([4.0, 18.0]),  # the means of 2 to 6 and of 16 to 20
+        pytest.approx([11.0, 25.0]),
+    ]
+    krum, rfa = published.rows(found)
+    assert (krum["published"], rfa["published"]) == (90.36, 91.17)
+    assert krum["published_error"] == pytest.approx(0.25 / 3**0.5)
+    assert (krum["ours"], krum["error"]) == pytest.approx((11.0, 7.0))
+
+
+def test_the_authors_settings():
+    run = published.run(("bucketing", "sorted", "CClip"), seed=2)
+    assert (run.workers, run.byzantine, run.batch_size, run.lr) == (25, 5, 32, 0.01)
+    assert (run.partition, run.shards_per_worker, run.byzantine_data) == ("shards", 1, "copied")
+    assert run.seed == 2
+    assert str(run.rule) == "centered_clipping_from_last:tau=10,num_steps=3"
+    assert str(run.mix) == "bucketing:bucket_size=2"
+
+
+@pytest.mark.slow
+def test_command_trains_and_shows_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(published, "MIXINGS", {"": None})
+    arguments = ["--dataset", "digits", "--split", "iid", "--seeds", "1", "--steps", "1"]
+    monkeypatch.setattr(published, "RULES", {"mean": {"rule": "mean"}})
+    assert published.main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert "93.20 ± 0.12" in capsys.readouterr().out
+    table = pq.read_table(tmp_path / "out/table.parquet").to_pylist()
+    assert [row["rule"] for row in table] == ["mean"]
