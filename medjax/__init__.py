@@ -4,6 +4,7 @@ All n workers take a step in one jitted program. Everything after their gradient
 over stacked updates, leaves `(n, *shape)`, in the order of the protocol: worker, server.
 """
 
+from medjax import algorithms as algorithms
 from medjax import attacks as attacks
 from medjax import compressors as compressors
 from medjax import mixing as mixing

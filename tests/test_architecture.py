@@ -20,7 +20,7 @@ FLOORS = (
     {"_engine"},
     {"noise", "compressors", "partition", "workers", "servers", "objectives"},
     {"rules", "theory", "sharding"},
-    {"mixing", "attacks", "optimizers"},
+    {"mixing", "attacks", "optimizers", "algorithms"},
     {"training"},
     {""},  # medjax itself, which everybody imports from
 )

@@ -78,23 +78,23 @@ def draws(objective: Objective) -> bool:
     return isinstance(objective, Stateful) or accepts_key(objective)
 
 
-def sample_batches(
+def sample_batch(
     data: WorkerData,
     batch_size: int,
     key: Key[Array, ""],
-    places: Int[Array, " m"],
-    workers: Int[Array, " m"] | None = None,
+    place: Int[Array, ""],
+    worker: Int[Array, ""],
 ) -> Local:
-    """Draw mini-batches of some of the workers, each with replacement from its own examples.
+    """Draw a mini-batch of one worker's own examples, with replacement.
 
     A worker's draw is a function of the key and its index, whoever else draws.
 
     Args:
-        data: the examples.
+        data: the examples of some workers.
         batch_size: how many to draw.
         key: the step's.
-        places: the rows of the data to draw from.
-        workers: the indices of these workers, if they differ from the places.
+        place: the row of the data to draw from.
+        worker: the worker's index.
 
     Raises:
         ValueError: if the batch is larger than the largest worker's number of examples.
@@ -104,14 +104,18 @@ def sample_batches(
         raise ValueError(
             f"batch_size {batch_size} is more than the {rows} examples of the largest worker"
         )
+    worker_key = jax.random.fold_in(key, worker)
+    drawn = jax.random.randint(worker_key, (batch_size,), 0, data.sizes[place])
+    return Local(
+        jax.tree.map(lambda array: array[place, drawn], data.examples), jnp.int32(batch_size)
+    )
 
-    def draw(place: Array, worker: Array) -> Array:
-        worker_key = jax.random.fold_in(key, worker)
-        return jax.random.randint(worker_key, (batch_size,), 0, data.sizes[place])
 
-    drawn = jax.vmap(draw)(places, places if workers is None else workers)
-    batches = jax.tree.map(lambda array: array[places[:, None], drawn], data.examples)
-    return Local(batches, jnp.full(places.shape, batch_size, jnp.int32))
+def sample_batches(
+    data: WorkerData, batch_size: int, key: Key[Array, ""], workers: Int[Array, " m"]
+) -> Local:
+    """Draw mini-batches of some of the workers, as `sample_batch` does, stacked."""
+    return jax.vmap(lambda i: sample_batch(data, batch_size, key, i, i))(workers)
 
 
 def num_rows(examples: PyTree, axis: int = 1) -> int:

@@ -19,9 +19,11 @@ from medjax._engine.stacked import PyTree, Stacked, Updates
 from medjax._engine.streaming import Streaming, apply_optimizer
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData
-from medjax.training._local_steps import check_local_steps
 from medjax.training._metrics import Metrics, Totals, measuring
-from medjax.training._step import SimulationState, worker_updates
+from medjax.training._step import SimulationState, worker_messages
+from medjax.workers import Algorithm
+from medjax.workers._local_steps import as_algorithm
+from medjax.workers._procedure import per_worker_state
 
 
 class Simulation(NamedTuple):
@@ -29,7 +31,7 @@ class Simulation(NamedTuple):
 
     Attributes:
         init: (params, key) to the state before the first step; with the number of workers as a
-            third argument where the objective has a state.
+            third argument where the objective or the algorithm has a state of every worker.
         advance: (state, data, number of steps) to the state after them. The number may be traced:
             one compiled program serves chunks of every length.
         evaluate: (state, data, held_out) to the metrics there. `held_out` is a dict of batches by
@@ -56,17 +58,19 @@ class Result(NamedTuple):
         steps: (E,), the steps before which metrics were measured: 0, k, 2k, ..., num_steps.
         metrics: by name, (E,), or (E, n) where each worker is measured: see `simulate`.
         model_state: each worker's model state after the last step, leaves (n, ...); None without.
+        worker_state: each worker's own state of the algorithm, likewise.
     """
 
     params: PyTree
     steps: Int[Array, " E"]
     metrics: Metrics
     model_state: PyTree = None
+    worker_state: PyTree = None
 
 
 def simulation(
     objective: Objective,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | Algorithm,
     *,
     batch_size: int | None = None,
     worker_chunk: int | None = None,
@@ -82,32 +86,33 @@ def simulation(
     The data are arguments of the parts: jit would compile data that they close over into the
     program.
     """
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise TypeError(f"optimizer must be an optax transformation, got {optimizer!r}")
+    algorithm = as_algorithm(optimizer, local_steps, local_lr)
     if batch_size is not None:
         batch_size = checks.integer("batch_size", batch_size, minimum=1)
     if worker_chunk is not None:
         worker_chunk = checks.integer("worker_chunk", worker_chunk, minimum=1)
     checks.option("streaming", streaming, ("auto", "require", "off"))
-    if streaming == "require" and isinstance(objective, Stateful):
-        raise ValueError("streaming isn't possible: the objective has a state of every worker")
-    num_local, learning_rate = check_local_steps(local_steps, local_lr)
+    for what, has_state in (
+        ("objective", isinstance(objective, Stateful)),
+        ("algorithm", algorithm.worker.init is not None),
+    ):
+        if streaming == "require" and has_state:
+            raise ValueError(f"streaming isn't possible: the {what} has a state of every worker")
     participants, always = check_participants(participants, always)
+    optimizer, worker = algorithm.optimizer, algorithm.worker
     update = optax.with_extra_args_support(optimizer).update
 
     def init(params: PyTree, key: Seed, num_workers: int | None = None) -> SimulationState:
         # A copy, so that the state may be donated; of a strong type, as after a step.
         params = jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x)), params)
-        start, model_state = jnp.zeros([], jnp.int32), None
-        if isinstance(objective, Stateful):
-            n = checks.integer("num_workers", num_workers, minimum=1)
-            model_state = spread(
-                jax.tree.map(
-                    lambda x: jnp.stack([jnp.asarray(x, jnp.result_type(x))] * n), objective.state
-                )
-            )
+        start, states = jnp.zeros([], jnp.int32), [None, None]
+        model = objective.state if isinstance(objective, Stateful) else None
+        for i, make in enumerate((None if model is None else lambda _: model, worker.init)):
+            if make is not None:
+                n = checks.integer("num_workers", num_workers, minimum=1)
+                states[i] = spread(per_worker_state(make, params, n))
         return SimulationState(
-            start, params, optimizer.init(params), stage_key(key, "simulate"), model_state
+            start, params, optimizer.init(params), stage_key(key, "simulate"), *states
         )
 
     def step(state: SimulationState, data: WorkerData) -> SimulationState:
@@ -116,25 +121,24 @@ def simulation(
             n = data.num_workers
             cohort = draw_participants(state.key, state.step, n, participants, always)
             extra_args = {"workers": cohort, "num_workers": n}
-        gradients, model_state = worker_updates(
+        messages, after = worker_messages(
             objective,
+            algorithm,
             state,
             data,
             cohort,
             batch_size=batch_size,
             worker_chunk=worker_chunk,
-            num_local=num_local,
-            learning_rate=learning_rate,
         )
 
-        def apply(gradients: Stacked) -> tuple[Updates, optax.OptState]:
-            updates, opt_state = update(gradients, state.opt_state, state.params, **extra_args)
+        def apply(messages: Stacked) -> tuple[Updates, optax.OptState]:
+            updates, opt_state = update(messages, state.opt_state, state.params, **extra_args)
             _check_aggregated(updates, state.params)
             return updates, opt_state
 
-        updates, opt_state = apply_optimizer(apply, gradients, streaming)
+        updates, opt_state = apply_optimizer(apply, messages, streaming)
         params = cut(optax.apply_updates(state.params, updates))
-        return SimulationState(state.step + 1, params, opt_state, state.key, model_state)
+        return after._replace(step=state.step + 1, params=params, opt_state=opt_state)
 
     def advance(
         state: SimulationState, data: WorkerData, num_steps: int | Int[Array, ""]
@@ -155,7 +159,7 @@ def simulate(
     objective: Objective,
     params: PyTree,
     data: WorkerData,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | Algorithm,
     *,
     num_steps: int,
     key: Seed,
@@ -203,7 +207,8 @@ def simulate(
         data: each worker's examples; see `stack_workers`. Make it an argument of the function that
             you jit: arrays that the function closes over are compiled into the program, which is
             slow.
-        optimizer: a chain over stacked updates that aggregates, such as `noisy_sign_sgd`.
+        optimizer: a chain over stacked updates that aggregates, such as `noisy_sign_sgd`; or an
+            algorithm of `medjax.algorithms`, whose workers do more than send gradients.
         num_steps: the number of steps.
         key: a JAX key or an integer seed, for the mini-batches and the objective; the noise has its
             own, in the optimizer.
@@ -265,7 +270,13 @@ def simulate(
 
     start = parts.init(params, key, data.num_workers)
     state, metrics = lax.scan(run_chunk, start, jnp.asarray(chunks, jnp.int32))
-    return Result(state.params, jnp.asarray(steps, jnp.int32), metrics, state.model_state)
+    return Result(
+        state.params,
+        jnp.asarray(steps, jnp.int32),
+        metrics,
+        state.model_state,
+        state.worker_state,
+    )
 
 
 def _check_aggregated(updates: Updates, params: PyTree) -> None:

@@ -1,25 +1,27 @@
-"""The workers' part of a training step: what each computes before the optimizer's chain."""
+"""The workers' part of a training step: what each sends to the optimizer's chain."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int, Key
 
 from medjax._engine.chunks import Chunk
 from medjax._engine.lazy import LazyUpdates, as_lazy
 from medjax._engine.mesh import axes, fill_up, over_shards
 from medjax._engine.participation import check_cohort, put, take
 from medjax._engine.random import stage_key
-from medjax._engine.stacked import PyTree, Stacked, Updates
+from medjax._engine.stacked import Examples, PyTree, Stacked, Updates
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData
-from medjax.training._chunks import fastest_chunk
-from medjax.training._gradients import weighted_gradient
-from medjax.training._local import Local, draws, sample_batches
-from medjax.training._local_steps import batch_key, local_updates
+from medjax.rules import mean
+from medjax.training._chunks import activation_chunk, fastest_chunk
+from medjax.training._gradients import map_workers, weighted_gradient, worker_gradient
+from medjax.training._local import Local, draws, sample_batch
+from medjax.workers import Algorithm, Oracle, Sent
 
 
 class SimulationState(NamedTuple):
@@ -31,6 +33,7 @@ class SimulationState(NamedTuple):
         opt_state: the optimizer's state.
         key: the run's key.
         model_state: each worker's model state, leaves (n, ...); None without any.
+        worker_state: each worker's own state, of an algorithm that has one, likewise.
     """
 
     step: Int[Array, ""]
@@ -38,98 +41,175 @@ class SimulationState(NamedTuple):
     opt_state: optax.OptState
     key: Key[Array, ""]
     model_state: PyTree = None
+    worker_state: PyTree = None
 
 
-def worker_updates(
+class _Worker(NamedTuple):
+    """A worker that takes part, or several, stacked.
+
+    Attributes:
+        place: the row of the data that is its own.
+        worker: its index among all workers.
+        size: how many examples it has.
+        examples: these, if all of them are its batch.
+        model_state: its model's state.
+        state: its own state.
+    """
+
+    place: Int[Array, "..."]
+    worker: Int[Array, "..."]
+    size: Int[Array, "..."]
+    examples: Examples | None
+    model_state: PyTree
+    state: PyTree
+
+
+def worker_messages(
     objective: Objective,
+    algorithm: Algorithm,
     state: SimulationState,
     data: WorkerData,
     cohort: Int[Array, " m"] | None,
     *,
     batch_size: int | None,
     worker_chunk: int | None,
-    num_local: int,
-    learning_rate: float | Float[Array, ""],
-) -> tuple[LazyUpdates, PyTree]:
-    """Prepare the updates of the workers that take part in a step.
+) -> tuple[LazyUpdates, SimulationState]:
+    """Prepare the messages of the workers that take part in a step.
 
     Args:
         objective: the objective.
+        algorithm: says what a worker does.
         state: the state before the step.
         data: all workers' data.
         cohort: the indices of the workers that take part; None for all.
         batch_size: how many examples each draws; None for all of its own.
-        worker_chunk: how many updates exist at a time; None for as many as are fastest.
-        num_local: K, the number of local steps.
-        learning_rate: γ, their length.
+        worker_chunk: how many messages exist at a time; None for as many as are fastest.
 
     Returns:
-        The updates, which are not computed yet unless the objective has a state; and all workers'
-        model states after the step.
+        The messages, which are not computed yet unless a worker has a state; and the run's state
+        with the workers' after the step.
     """
-    for leaf in jax.tree.leaves(state.model_state):
-        check_cohort("the model state", len(leaf), data.num_workers)
+    for name, states in (("model", state.model_state), ("workers'", state.worker_state)):
+        for leaf in jax.tree.leaves(states):
+            check_cohort(f"the {name} state", len(leaf), data.num_workers)
     num_present = data.num_workers if cohort is None else len(cohort)
     # A cohort's data are copied only where each device must be given its members': on a single
     # device they stay where they are, and `workers` says where.
     in_place = cohort is not None and not axes()
     workers = jnp.arange(len(data.sizes), dtype=jnp.int32) if cohort is None else cohort
     given = data if cohort is None or in_place else jax.tree.map(lambda x: x[cohort], data)
-    inputs = (None if in_place else given, workers, take(state.model_state, cohort))
-    inputs = fill_up(inputs, num_present)
+    states = (take(state.model_state, cohort), take(state.worker_state, cohort))
+    inputs = fill_up((None if in_place else given, workers, states), num_present)
 
-    def batches(inputs: PyTree, first: int | Array, count: int, local_step: int | Array) -> Local:
+    def some(inputs: PyTree, first: int | Array, count: int) -> _Worker:
         rows, workers, states = inputs
-        workers, states = _part((workers, states), first, count)
-        if batch_size is not None:
-            key = batch_key(state.key, state.step, local_step)
-            places = workers if in_place else first + jnp.arange(count)
-            local = sample_batches(data if in_place else rows, batch_size, key, places, workers)
-        elif in_place:
-            local = Local(*jax.tree.map(lambda x: x[workers], (data.examples, data.sizes)))
+        workers, (model_state, own_state) = _part((workers, states), first, count)
+        examples = None
+        if in_place:
+            places, sizes = workers, data.sizes[workers]
+            if batch_size is None:
+                examples = jax.tree.map(lambda x: x[workers], data.examples)
         else:
-            local = Local(*_part((rows.examples, rows.sizes), first, count))
-        keys = None
-        if draws(objective):
-            key = batch_key(stage_key(state.key, "objective"), state.step, local_step)
-            keys = jax.vmap(lambda worker: jax.random.fold_in(key, worker))(workers)
-        return local._replace(keys=keys, states=states)
+            places, sizes = first + jnp.arange(count), _part(rows.sizes, first, count)
+            if batch_size is None:
+                examples = _part(rows.examples, first, count)
+        return _Worker(places, workers, sizes, examples, model_state, own_state)
 
-    def compute(inputs: PyTree, first: int | Array, count: int) -> tuple[Stacked, PyTree]:
-        return local_updates(
-            objective,
-            state.params,
-            lambda local_step: batches(inputs, first, count, local_step),
-            count,
-            num_steps=num_local,
-            learning_rate=learning_rate,
+    def batch(rows: WorkerData, worker: _Worker, k: int | Array) -> Local:
+        if batch_size is None:
+            local = Local(worker.examples, worker.size)
+        else:
+            key = batch_key(state.key, state.step, k)
+            local = sample_batch(rows, batch_size, key, worker.place, worker.worker)
+        if not draws(objective):
+            return local
+        key = batch_key(stage_key(state.key, "objective"), state.step, k)
+        return local._replace(keys=jax.random.fold_in(key, worker.worker))
+
+    def compute(
+        f: Callable[[Oracle, PyTree], Sent], inputs: PyTree, first: int | Array, count: int
+    ) -> Sent:
+        rows = data if in_place else inputs[0]
+
+        def one(worker: _Worker) -> Sent:
+            def gradient(y: PyTree, k: int | Array, model_state: PyTree) -> tuple[PyTree, PyTree]:
+                local = batch(rows, worker, k)._replace(states=model_state)
+                found = worker_gradient(objective, y, local)
+                return found.updates, found.states
+
+            return f(
+                Oracle(state.params, gradient, worker.worker, worker.size, worker.model_state),
+                worker.state,
+            )
+
+        stacked = some(inputs, first, count)
+        chunk = activation_chunk(objective, state.params, first_batches(rows, stacked))
+        return map_workers(one, stacked, chunk)
+
+    def first_batches(rows: WorkerData, stacked: _Worker) -> Local:
+        """Return the shapes of the workers' batches."""
+
+        def one(worker: _Worker) -> Local:
+            return batch(rows, worker, 0)._replace(states=worker.model_state)
+
+        return jax.eval_shape(jax.vmap(one), stacked)
+
+    def all_at_once(f: Callable[[Oracle, PyTree], Sent]) -> Sent:
+        return over_shards(
+            lambda inputs, *_: compute(f, inputs, 0, len(inputs[1])), inputs, num_present, "workers"
         )
 
-    if isinstance(objective, Stateful):
-        # A step changes every worker's state, so that all updates are computed in one go.
-        stacked, states = over_shards(
-            lambda inputs, *_: compute(inputs, 0, len(inputs[1])), inputs, num_present, "workers"
+    procedure, broadcast = algorithm.worker, algorithm.broadcast(state.opt_state)
+    ask = procedure.ask
+    if ask is not None:
+        asked = all_at_once(lambda oracle, _: Sent(ask(oracle, broadcast))).message
+        broadcast = {**broadcast, "asked": mean()(asked)}
+
+    def take_part(oracle: Oracle, own_state: PyTree) -> Sent:
+        return procedure.round(oracle, broadcast, own_state)
+
+    if isinstance(objective, Stateful) or procedure.init is not None:
+        # A step changes every worker's state, so that all messages are computed in one go.
+        sent = all_at_once(take_part)
+        return as_lazy(sent.message), state._replace(
+            model_state=put(state.model_state, cohort, sent.model_state),
+            worker_state=put(state.worker_state, cohort, sent.state),
         )
-        return as_lazy(stacked), put(state.model_state, cohort, states)
 
     def weighted(inputs: PyTree, weights: Array) -> Updates:
-        local = batches(inputs, 0, len(weights), 0)
+        rows = data if in_place else inputs[0]
+        local = jax.vmap(lambda worker: batch(rows, worker, 0))(some(inputs, 0, len(weights)))
         return weighted_gradient(objective, state.params, local, weights)
 
+    def messages(inputs: PyTree, first: int | Array, count: int) -> Stacked:
+        return compute(take_part, inputs, first, count).message
+
     if worker_chunk is None:
-        local = jax.eval_shape(lambda: batches(inputs, 0, num_present, 0))
+        local = jax.eval_shape(
+            lambda: first_batches(data if in_place else given, some(inputs, 0, num_present))
+        )
         chunk = fastest_chunk(objective, state.params, local)
     else:
         chunk = Chunk(worker_chunk, worker_chunk)
     updates = LazyUpdates(
-        like=jax.eval_shape(lambda: state.params),
+        like=jax.eval_shape(lambda: algorithm.like(state.params)),
         num_workers=num_present,
         chunk=chunk.up_to(num_present),
         inputs=inputs,
-        compute=lambda inputs, first, count: compute(inputs, first, count)[0],
-        weighted=None if num_local > 1 or draws(objective) else weighted,
+        compute=messages,
+        weighted=weighted if procedure.is_gradient and not draws(objective) else None,
     )
-    return updates, state.model_state
+    return updates, state
+
+
+def batch_key(
+    key: Key[Array, ""], step: Int[Array, ""], local_step: int | Int[Array, ""]
+) -> Key[Array, ""]:
+    """Return the mini-batches' key at a local step; the first doesn't depend on their number."""
+    later = jax.random.fold_in(stage_key(key, "local_steps"), step)
+    return jnp.where(
+        local_step == 0, jax.random.fold_in(key, step), jax.random.fold_in(later, local_step)
+    )
 
 
 def _part(tree: PyTree, first: int | Array, count: int) -> PyTree:

@@ -17,7 +17,9 @@ from medjax.training import _chunks
 from medjax.training._chunks import fastest_chunk
 from medjax.training._gradients import local_gradients, weighted_gradient
 from medjax.training._local import Local
-from medjax.training._step import worker_updates
+from medjax.training._step import worker_messages
+from medjax.workers import Algorithm
+from medjax.workers._procedure import gradient
 
 # Workers of 1, 3, 7, 2, 5 and 6 examples: 7 rows each, 42 in all, some of them padding.
 RNG = np.random.default_rng(0)
@@ -116,10 +118,18 @@ def test_half_precision_gradients_are_rounded_once(monkeypatch: pytest.MonkeyPat
 
 def updates(worker_chunk: int | None) -> LazyUpdates:
     """Return the lazy gradients of a run's first step."""
-    state = medjax.simulation(objective, medjax.mean_sgd(0.1)).init(PARAMS, 0)
-    settings: Any = dict(batch_size=None, worker_chunk=worker_chunk, num_local=1, learning_rate=1.0)
-    found, states = worker_updates(objective, state, DATA, None, **settings)
-    assert states is None
+    optimizer = medjax.mean_sgd(0.1)
+    state = medjax.simulation(objective, optimizer).init(PARAMS, 0)
+    found, after = worker_messages(
+        objective,
+        Algorithm(gradient(), optimizer),
+        state,
+        DATA,
+        None,
+        batch_size=None,
+        worker_chunk=worker_chunk,
+    )
+    assert after is state
     return found
 
 

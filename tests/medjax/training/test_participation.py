@@ -13,7 +13,7 @@ import medjax
 from medjax import aggregate, per_worker, perturb, rules
 from medjax._engine.participation import draw_participants
 from medjax._engine.random import stage_key
-from medjax.training._local import sample_batches
+from medjax.training._local import sample_batch, sample_batches
 
 N, DIM = 6, 3
 CENTRES = np.random.default_rng(0).normal(size=(N, DIM)).astype(np.float32)
@@ -128,7 +128,9 @@ def test_a_workers_mini_batch_does_not_depend_on_who_else_is_there():
     some = draw(examples, 4, key, cohort)
     np.testing.assert_array_equal(some.examples, everyone[cohort])
     own = jax.tree.map(lambda x: x[cohort[1:]], examples)
-    last = draw(own, 4, key, jnp.arange(2), cohort[1:])
+    last = jax.vmap(lambda place, worker: sample_batch(own, 4, key, place, worker))(
+        jnp.arange(2), cohort[1:]
+    )
     np.testing.assert_array_equal(last.examples, everyone[cohort[1:]])
     assert some.sizes.tolist() == [4, 4, 4]
 

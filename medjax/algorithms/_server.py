@@ -1,0 +1,138 @@
+"""Servers of algorithms: an aggregate of the messages, and a memory that it changes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key
+
+from medjax._engine.random import Seed, stage_key
+from medjax._engine.stacked import PyTree, Updates, count_workers
+from medjax.rules import PlainRule, Rule, StatefulRule, aggregate, mean
+
+AnyRule = Rule | StatefulRule | PlainRule
+LearningRate = optax.ScalarOrSchedule
+
+
+class Message(NamedTuple):
+    """A message with more than an update.
+
+    Attributes:
+        update: what the rule aggregates.
+        other: what is averaged beside it.
+    """
+
+    update: PyTree
+    other: PyTree
+
+
+class ServerState(NamedTuple):
+    """The state of a server with a memory.
+
+    Attributes:
+        rule: that of the rule.
+        memory: the server's own.
+    """
+
+    rule: optax.OptState
+    memory: Any
+
+
+class Received(NamedTuple):
+    """Results of a round, as a server gets them.
+
+    Attributes:
+        update: the aggregate of the updates.
+        other: the mean of what came beside them; None for messages that are updates alone.
+        present: m, how many workers took part.
+        share: m/n.
+        params: the parameters before the step.
+    """
+
+    update: PyTree
+    other: PyTree
+    present: int
+    share: float
+    params: PyTree
+
+
+def averaging(
+    rule: AnyRule | None, server_lr: LearningRate = 1.0, key: Seed | None = None
+) -> optax.GradientTransformation:
+    """Move by the aggregate of the updates: x ← x - η · rule(updates), by default their mean."""
+    return optax.chain(aggregated(rule, key), optax.scale_by_learning_rate(server_lr))
+
+
+def aggregated(
+    rule: AnyRule | None, key: Seed | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Aggregate with a rule, by default the mean."""
+    return aggregate(mean() if rule is None else rule, key)
+
+
+def remembering(
+    rule: AnyRule | None,
+    start: Callable[[PyTree], PyTree],
+    step: Callable[[Received, Any], tuple[Updates, Any]],
+    key: Seed | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Aggregate messages, and change a memory.
+
+    Args:
+        rule: aggregates the updates; None for the mean.
+        start: the parameters to the memory at the start.
+        step: what came in a round, and the memory, to the direction and the new memory.
+        key: for a rule that draws.
+    """
+    stage = aggregated(rule, key)
+
+    def init(params: PyTree) -> ServerState:
+        return ServerState(stage.init(params), start(params))
+
+    def update(
+        updates: Any, state: Any, params: PyTree = None, **extra_args: Any
+    ) -> tuple[Updates, ServerState]:
+        plain = not isinstance(updates, Message)
+        sent = updates if plain else updates.update
+        result, rule_state = stage.update(sent, state.rule, params, **extra_args)
+        present, of = count_workers(sent), extra_args.get("num_workers")
+        other = None if plain else mean()(updates.other)
+        share = 1.0 if of is None else present / of
+        direction, memory = step(Received(result, other, present, share, params), state.memory)
+        return direction, ServerState(rule_state, memory)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def moved_by(
+    stage: optax.GradientTransformation, server_lr: LearningRate
+) -> optax.GradientTransformationExtraArgs:
+    """Append the step size: x ← x - η · direction."""
+    return optax.chain(stage, optax.scale_by_learning_rate(server_lr))
+
+
+def memory_of(state: Any) -> Any:
+    """Return the memory in the state of a chain that begins with `remembering`."""
+    return state[0].memory
+
+
+def zeros_like(params: PyTree) -> PyTree:
+    """Return zeros of the parameters' shapes and dtypes."""
+    return jax.tree.map(lambda x: jnp.zeros_like(jnp.asarray(x, jnp.result_type(x))), params)
+
+
+def add(x: PyTree, y: PyTree, scale: float | Array = 1.0) -> PyTree:
+    """Return x + scale · y, in the dtypes of x."""
+    return jax.tree.map(lambda a, b: (a + scale * b).astype(jnp.result_type(a)), x, y)
+
+
+def drawing_key(key: Seed, name: str) -> Key[Array, ""]:
+    """Return the key of an algorithm's draws."""
+    return stage_key(key, name)
+
+
+def worker_key(key: Key[Array, ""], step: Array, worker: Array) -> Key[Array, ""]:
+    """Return a worker's key in a round."""
+    return jax.random.fold_in(jax.random.fold_in(key, step), worker)

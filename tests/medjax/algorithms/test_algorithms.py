@@ -1,0 +1,224 @@
+"""Laws that all algorithms obey, and those of signs and of compressed differences."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import medjax
+from medjax import algorithms, attacks, compressors, rules, sharding
+
+pytestmark = pytest.mark.promotes  # optax's adam does, and the common objective
+
+N, K = 6, 3
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=(24, 3)).astype(np.float32)
+TARGETS = RNG.normal(size=24).astype(np.float32)
+DATA = medjax.stack_workers((INPUTS, TARGETS), np.array_split(np.arange(24), [2, 7, 11, 12, 20]))
+START = {"w": jnp.array([0.5, -1.0, 0.2]), "c": jnp.float32(0.3)}
+
+
+def least_squares(params: Any, batch: Any) -> Any:
+    x, y = batch
+    return (x @ params["w"] + params["c"] - y) ** 2 / 2, {}
+
+
+def make(name: str, lr: Any = 0.05) -> Any:
+    """An algorithm with usual settings, whose step size may be traced."""
+    qsgd = compressors.qsgd(2)
+    return {
+        "fedavg": lambda: algorithms.fedavg(K, lr),
+        "fedprox": lambda: algorithms.fedprox(K, lr, mu=0.5),
+        "scaffold": lambda: algorithms.scaffold(K, lr),
+        "feddyn": lambda: algorithms.feddyn(K, lr, alpha=0.5),
+        "fednova": lambda: algorithms.fednova([1, 2, 3, 1, 2, 3], lr),
+        "mime": lambda: algorithms.mime(K, lr, beta=0.5),
+        "mime_lite": lambda: algorithms.mime_lite(K, lr, beta=0.5),
+        "diloco": lambda: algorithms.diloco(K, optax.adam(lr)),
+        "distributed_lion": lambda: algorithms.distributed_lion(lr, weight_decay=0.1),
+        "signum": lambda: algorithms.signum(lr),
+        "z_sign_fedavg": lambda: algorithms.z_sign_fedavg(K, lr, sigma=1.0, key=3),
+        "sign_fv": lambda: algorithms.sign_fv(lr, N),
+        "ef21": lambda: algorithms.ef21(lr, compressors.top_k(2)),
+        "diana": lambda: algorithms.diana(lr, qsgd, alpha=0.3, key=3),
+        "marina": lambda: algorithms.marina(lr, 0.3, qsgd, 3),
+        "byz_vr_marina": lambda: algorithms.byz_vr_marina(lr, 0.3, qsgd, 3, rule=rules.median()),
+        "dasha": lambda: algorithms.dasha(lr, qsgd, momentum=0.3, key=3),
+        "storm": lambda: algorithms.storm(lr, 0.3, rule=rules.majority_vote()),
+        "delayed_sgd": lambda: algorithms.delayed_sgd(lr, [0, 1, 2, 3, 0, 1]),
+        "fedbuff": lambda: algorithms.fedbuff(K, lr, delays=3, key=3),
+        "dp_fedavg": lambda: algorithms.dp_fedavg(K, lr, clip=0.1, noise_multiplier=1.0, key=3),
+    }[name]()
+
+
+NAMES = tuple(algorithms.ALGORITHMS)
+
+
+def run(algorithm: Any, data: Any = DATA, num_steps: int = 4, **settings: Any) -> Any:
+    settings = {"batch_size": 2, "eval_every": None} | settings
+    return medjax.simulate(
+        least_squares, START, data, algorithm, num_steps=num_steps, key=1, **settings
+    )
+
+
+def assert_close(found: Any, wanted: Any, atol: float = 1e-6) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol), found, wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_step_sizes_are_vmapped_and_runs_go_on_bit_for_bit(name: str):
+    rates = jnp.array([0.02, 0.05])
+    together = jax.jit(jax.vmap(lambda lr: run(make(name, lr)).params))(rates)
+    parts = medjax.simulation(least_squares, make(name), batch_size=2)
+    advance = jax.jit(parts.advance)
+    state = jax.jit(parts.init, static_argnums=2)(START, 1, N)
+    whole, halves = advance(state, DATA, 4), advance(advance(state, DATA, 3), DATA, 1)
+    jax.tree.map(np.testing.assert_array_equal, halves.params, whole.params)
+    assert_close(jax.tree.map(lambda x: x[1], together), whole.params)
+    moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), whole.params, START)
+    assert max(jax.tree.leaves(moved)) > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_spread_over_devices_it_is_the_same(name: str):
+    mesh = sharding.make_mesh(4)
+    settings: Any = {"participants": 5} if name != "dp_fedavg" else {}
+    whole = jax.jit(lambda data: run(make(name), data, **settings).params)(DATA)
+    spread = jax.jit(lambda data: run(make(name), data, mesh=mesh, **settings).params)(DATA)
+    assert_close(spread, whole, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["scaffold", "diloco", "ef21"])
+def test_a_workers_state_stays_while_it_is_away(name: str):
+    parts = medjax.simulation(least_squares, make(name), participants=2)
+    before = jax.jit(parts.init, static_argnums=2)(START, 1, N)
+    after = jax.jit(parts.advance)(before, DATA, 1)
+    changed = [
+        np.abs(np.asarray(x - y, float).reshape(N, -1)).max(axis=1) > 0
+        for x, y in zip(
+            jax.tree.leaves(after.worker_state), jax.tree.leaves(before.worker_state), strict=True
+        )
+    ]
+    assert np.any(changed, axis=0).sum() == 2
+
+
+def test_one_worker_with_lion_is_lion():
+    data = medjax.stack_workers((INPUTS, TARGETS), [np.arange(24)])
+    lion: Any = {"learning_rate": 0.01, "b1": 0.8, "b2": 0.9, "weight_decay": 0.2}
+    ours = algorithms.distributed_lion(0.01, beta1=0.8, beta2=0.9, weight_decay=0.2)
+    theirs = optax.chain(medjax.aggregate(rules.mean()), optax.lion(**lion))
+    for average in (False, True):
+        ours = algorithms.distributed_lion(
+            0.01, beta1=0.8, beta2=0.9, weight_decay=0.2, average=average
+        )
+        assert_close(run(ours, data).params, run(theirs, data).params)
+
+
+def test_signum_is_a_vote_of_momenta():
+    momentum = medjax.worker_momentum(0.9, N)
+    chain = optax.chain(momentum, medjax.sign_sgd(0.01))
+    assert_close(run(algorithms.signum(0.01)).params, run(chain).params)
+
+
+def test_learned_weights_turn_a_liar_round():
+    tx = algorithms.sign_fv(1.0, 4)
+    state = tx.init(jnp.zeros(50))
+    truth = jnp.asarray(RNG.choice([-1.0, 1.0], 50), jnp.float32)
+    lies = jnp.stack([truth, truth, truth, -truth])
+    for _ in range(3):
+        decided, state = tx.update(lies, state)
+        np.testing.assert_array_equal(decided, -truth)
+    (errors, steps), *_ = state
+    np.testing.assert_allclose(errors / steps, [0, 0, 0, 1])
+    # With ε = 0.01 each of the two weighs ln 99 or its negative: two against two are one voice.
+    decided, _ = tx.update(jnp.stack([truth, truth, -truth, -truth]), state)
+    np.testing.assert_array_equal(decided, -truth)
+
+
+def test_ef21_converges_where_naive_compression_drifts_away():
+    # Three workers, f_i = ⟨a_i, x⟩² + ‖x‖²/2: the largest coordinate of each gradient alone leads
+    # away from 0 (Beznosikov et al., 2020).
+    a = np.array([[-3, 2, 2], [2, -3, 2], [2, 2, -3]], np.float32)
+    data = medjax.stack_workers(a, np.arange(3)[:, None])
+
+    def objective(x: Any, batch: Any) -> Any:
+        return (batch @ x) ** 2 + x @ x / 2, {}
+
+    def far(algorithm: Any, num_steps: int) -> float:
+        found = jax.jit(
+            lambda data: (
+                medjax.simulate(
+                    objective, jnp.ones(3), data, algorithm, num_steps=num_steps, key=0
+                ).params
+            )
+        )(data)
+        return float(jnp.linalg.norm(found))
+
+    top_1 = compressors.top_k(1)
+    naive = optax.chain(medjax.compress(top_1), medjax.mean_sgd(0.02))
+    assert far(naive, 300) > 2 * math.sqrt(3)
+    assert far(algorithms.ef21(0.02, top_1), 1500) < 1e-6
+
+
+def test_compressed_differences_need_a_key_only_where_they_draw():
+    with pytest.raises(ValueError, match=r"draws random numbers: give ef21 a key$"):
+        algorithms.ef21(0.1, compressors.qsgd(2))
+
+
+def test_an_attack_forges_any_entry_of_a_message():
+    # The last worker sends ten times the others' mean, reversed, in both entries: with 5 honest
+    # ones the mean of all is (5 - 10)/6 of theirs.
+    plain, forged = algorithms.scaffold(1, 0.1), algorithms.scaffold(1, 0.1)
+    forged = forged.preceded_by(medjax.attack(attacks.ipm(10.0), 1, 0))
+    honest = medjax.stack_workers(
+        (INPUTS, TARGETS), np.array_split(np.arange(24), [2, 7, 11, 12, 20])[:5]
+    )
+    found = []
+    for algorithm, data in ((plain, honest), (forged, DATA)):
+        parts = medjax.simulation(least_squares, algorithm)
+        state = parts.init(START, 0, data.num_workers)
+        state = parts.advance(state, data, 1)
+        moves = jax.tree.map(jnp.subtract, state.params, START)
+        found.append((moves, algorithm.broadcast(state.opt_state)))
+    factor = (5 - 10) / 6
+    assert_close(found[1], jax.tree.map(lambda x: factor * x, found[0]), atol=1e-5)
+
+
+def test_robust_rules_take_the_place_of_the_mean():
+    median = algorithms.fedavg(1, 0.1, rule=rules.median())
+    assert_close(run(median).params, run(medjax.median_sgd(0.1)).params)
+
+
+def test_stateful_algorithms_are_not_streamed():
+    with pytest.raises(ValueError, match=r"the algorithm has a state of every worker$"):
+        run(make("scaffold"), streaming="require")
+    streamed = run(make("fedprox"), streaming="require", worker_chunk=2).params
+    assert_close(streamed, run(make("fedprox"), streaming="off").params)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: algorithms.fedavg(0, 0.1), "local_steps must be at least 1, got 0"),
+        (lambda: algorithms.fedavg(2), "takes local_lr or an optimizer, and not both"),
+        (lambda: algorithms.fedprox(2, 0.1, mu=-1.0), "mu must be a finite number at least 0"),
+        (lambda: algorithms.scaffold(2, 0.1, option="III"), "option must be one of I, II"),
+        (lambda: algorithms.sign_fv(0.1, 3, epsilon=0.5), "epsilon must be below 0.5"),
+        (
+            lambda: algorithms.z_sign_fedavg(2, 0.1, sigma=1.0, z=2, key=0),
+            "z must be 1 or math.inf",
+        ),
+        (lambda: algorithms.delayed_sgd(0.1, -1), "delays must be at least 0, got -1"),
+        (lambda: algorithms.fedbuff(2, 0.1, delays=1), "delays are drawn: give fedbuff a key"),
+        (lambda: run(make("fedavg"), local_steps=2, local_lr=0.1), "the algorithm has its own"),
+    ],
+)
+def test_mistakes(build: Any, message: str):
+    with pytest.raises(ValueError, match=message):
+        build()
