@@ -58,42 +58,42 @@ def make(name: str, lr: Any = 0.05) -> Any:
 NAMES = tuple(algorithms.ALGORITHMS)
 
 
-def run(algorithm: Any, data: Any = DATA, num_steps: int = 4, **settings: Any) -> Any:
-    settings = {"batch_size": 2, "eval_every": None} | settings
-    return medjax.simulate(
-        least_squares, START, data, algorithm, num_steps=num_steps, key=1, **settings
-    )
+def run(algorithm: Any, data: Any = DATA, **settings: Any) -> Any:
+    """The parameters after some steps; without measuring, which takes longer to compile."""
+    parts = medjax.simulation(least_squares, algorithm, batch_size=2, **settings)
+    return jax.jit(lambda data: parts.advance(parts.init(START, 1, data.num_workers), data, 4))(
+        data
+    ).params
 
 
 def assert_close(found: Any, wanted: Any, atol: float = 1e-6) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol), found, wanted)
 
 
+def after(algorithm: Any, num_steps: int, state: Any = None, **settings: Any) -> Any:
+    """The state of a run after some steps: without measuring, which takes longer to compile."""
+    parts = medjax.simulation(least_squares, algorithm, batch_size=2, participants=5, **settings)
+    state = parts.init(START, 1, N) if state is None else state
+    return parts.advance(state, DATA, num_steps)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_step_sizes_are_vmapped_and_runs_go_on_bit_for_bit(name: str):
-    rates = jnp.array([0.02, 0.05])
-    together = jax.jit(jax.vmap(lambda lr: run(make(name, lr)).params))(rates)
-    parts = medjax.simulation(least_squares, make(name), batch_size=2)
-    advance = jax.jit(parts.advance)
-    state = jax.jit(parts.init, static_argnums=2)(START, 1, N)
-    whole, halves = advance(state, DATA, 4), advance(advance(state, DATA, 3), DATA, 1)
+def test_grids_runs_that_go_on_and_devices_give_the_same(name: str):
+    advance = jax.jit(lambda state, steps: after(make(name), steps, state))
+    start = medjax.simulation(least_squares, make(name)).init(START, 1, N)
+    whole, halves = advance(start, 4), advance(advance(start, 3), 1)
     jax.tree.map(np.testing.assert_array_equal, halves.params, whole.params)
-    assert_close(jax.tree.map(lambda x: x[1], together), whole.params)
     moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), whole.params, START)
     assert max(jax.tree.leaves(moved)) > 1e-3
+    rates = jnp.array([0.02, 0.05])
+    grid = jax.jit(jax.vmap(lambda lr: after(make(name, lr), 4).params))(rates)
+    assert_close(jax.tree.map(lambda x: x[1], grid), whole.params)
+    spread = jax.jit(lambda: after(make(name), 4, mesh=sharding.make_mesh(4)).params)()
+    assert_close(spread, whole.params, atol=2e-6)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_spread_over_devices_it_is_the_same(name: str):
-    mesh = sharding.make_mesh(4)
-    settings: Any = {"participants": 5} if name != "dp_fedavg" else {}
-    whole = jax.jit(lambda data: run(make(name), data, **settings).params)(DATA)
-    spread = jax.jit(lambda data: run(make(name), data, mesh=mesh, **settings).params)(DATA)
-    assert_close(spread, whole, atol=2e-6)
-
-
 @pytest.mark.parametrize("name", ["scaffold", "diloco", "ef21"])
 def test_a_workers_state_stays_while_it_is_away(name: str):
     parts = medjax.simulation(least_squares, make(name), participants=2)
@@ -108,6 +108,7 @@ def test_a_workers_state_stays_while_it_is_away(name: str):
     assert np.any(changed, axis=0).sum() == 2
 
 
+@pytest.mark.slow
 def test_one_worker_with_lion_is_lion():
     data = medjax.stack_workers((INPUTS, TARGETS), [np.arange(24)])
     lion: Any = {"learning_rate": 0.01, "b1": 0.8, "b2": 0.9, "weight_decay": 0.2}
@@ -117,13 +118,14 @@ def test_one_worker_with_lion_is_lion():
         ours = algorithms.distributed_lion(
             0.01, beta1=0.8, beta2=0.9, weight_decay=0.2, average=average
         )
-        assert_close(run(ours, data).params, run(theirs, data).params)
+        assert_close(run(ours, data), run(theirs, data))
 
 
+@pytest.mark.slow
 def test_signum_is_a_vote_of_momenta():
     momentum = medjax.worker_momentum(0.9, N)
     chain = optax.chain(momentum, medjax.sign_sgd(0.01))
-    assert_close(run(algorithms.signum(0.01)).params, run(chain).params)
+    assert_close(run(algorithms.signum(0.01)), run(chain))
 
 
 def test_learned_weights_turn_a_liar_round():
@@ -141,6 +143,7 @@ def test_learned_weights_turn_a_liar_round():
     np.testing.assert_array_equal(decided, -truth)
 
 
+@pytest.mark.slow
 def test_ef21_converges_where_naive_compression_drifts_away():
     # Three workers, f_i = ⟨a_i, x⟩² + ‖x‖²/2: the largest coordinate of each gradient alone leads
     # away from 0 (Beznosikov et al., 2020).
@@ -171,6 +174,7 @@ def test_compressed_differences_need_a_key_only_where_they_draw():
         algorithms.ef21(0.1, compressors.qsgd(2))
 
 
+@pytest.mark.slow
 def test_an_attack_forges_any_entry_of_a_message():
     # The last worker sends ten times the others' mean, reversed, in both entries: with 5 honest
     # ones the mean of all is (5 - 10)/6 of theirs.
@@ -190,16 +194,18 @@ def test_an_attack_forges_any_entry_of_a_message():
     assert_close(found[1], jax.tree.map(lambda x: factor * x, found[0]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_robust_rules_take_the_place_of_the_mean():
     median = algorithms.fedavg(1, 0.1, rule=rules.median())
-    assert_close(run(median).params, run(medjax.median_sgd(0.1)).params)
+    assert_close(run(median), run(medjax.median_sgd(0.1)))
 
 
+@pytest.mark.slow
 def test_stateful_algorithms_are_not_streamed():
     with pytest.raises(ValueError, match=r"the algorithm has a state of every worker$"):
         run(make("scaffold"), streaming="require")
-    streamed = run(make("fedprox"), streaming="require", worker_chunk=2).params
-    assert_close(streamed, run(make("fedprox"), streaming="off").params)
+    streamed = run(make("fedprox"), streaming="require", worker_chunk=2)
+    assert_close(streamed, run(make("fedprox"), streaming="off"))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import pytest
 import medjax
 from medjax import algorithms, compressors, rules
 
+pytestmark = pytest.mark.slow
+
 A, M = np.array([1.0, 2.0, 5.0, 0.3]), np.array([1.0, -2.0, 4.0, 10.0])
 N = len(A)
 OPTIMUM = (A @ M) / A.sum()
@@ -23,22 +25,17 @@ def quadratic(x: Any, batch: Any) -> Any:
     return a / 2 * (x - m) ** 2, {}
 
 
+DATA = medjax.stack_workers((A.astype(np.float32), M.astype(np.float32)), np.arange(N)[:, None])
+
+
+def end(algorithm: Any, num_steps: Any, start: float = 0.0, **settings: Any) -> jax.Array:
+    """The parameters after some steps; without measuring, which takes longer to compile."""
+    parts = medjax.simulation(quadratic, algorithm, **settings)
+    return parts.advance(parts.init(jnp.float32(start), 0, N), DATA, num_steps).params
+
+
 def ends(algorithm: Any, num_steps: int, start: float = 0.0, **settings: Any) -> float:
-    data = medjax.stack_workers((A.astype(np.float32), M.astype(np.float32)), np.arange(N)[:, None])
-    train = jax.jit(
-        lambda data: (
-            medjax.simulate(
-                quadratic,
-                jnp.float32(start),
-                data,
-                algorithm,
-                num_steps=num_steps,
-                key=0,
-                **settings,
-            ).params
-        )
-    )
-    return float(train(data))
+    return float(jax.jit(lambda steps: end(algorithm, steps, start, **settings))(num_steps))
 
 
 def weighted(weights: np.ndarray) -> float:
@@ -87,10 +84,10 @@ def test_scaffold_of_cohorts_ends_at_the_optimum():
 def test_scaffolds_variates_average_to_the_servers():
     algorithm = algorithms.scaffold(K, GAMMA)
     parts = medjax.simulation(quadratic, algorithm)
-    data = medjax.stack_workers((A.astype(np.float32), M.astype(np.float32)), np.arange(N)[:, None])
+    advance = jax.jit(parts.advance)
     state = parts.init(jnp.float32(0), 0, N)
     for _ in range(3):
-        state = parts.advance(state, data, 1)
+        state = advance(state, DATA, 1)
         np.testing.assert_allclose(
             state.worker_state.mean(), algorithm.broadcast(state.opt_state), rtol=1e-5
         )
@@ -228,13 +225,9 @@ def test_dp_fedavg_clips_moves_and_adds_noise_to_their_sum():
     plain = algorithms.dp_fedavg(K, GAMMA, clip=clip, noise_multiplier=0.0, key=0)
     wanted = np.clip(moves, -clip, clip).mean()
     assert ends(plain, 1) == pytest.approx(wanted, rel=1e-5)
-    data = medjax.stack_workers((A, M), np.arange(N)[:, None])
 
     def one(key: Any) -> Any:
-        algorithm = algorithms.dp_fedavg(K, GAMMA, clip=clip, noise_multiplier=2.0, key=key)
-        return medjax.simulate(
-            quadratic, jnp.float32(0), data, algorithm, num_steps=1, key=0
-        ).params
+        return end(algorithms.dp_fedavg(K, GAMMA, clip=clip, noise_multiplier=2.0, key=key), 1)
 
     found = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 4000))
     assert float(found.mean()) == pytest.approx(wanted, abs=4 * 2 * clip / N / math.sqrt(4000))
