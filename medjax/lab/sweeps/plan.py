@@ -21,9 +21,9 @@ _CACHED_NUMBERS = 1 << 23
 _MOST_SIDE_BY_SIDE = 64
 _MOST_EXAMPLES = 8192  # of one run: medjax takes more of them in turns
 _MOST_MEASURED = 1 << 26  # activations of one run: likewise
-# On a CPU, of networks with more activations than the first of these for an example, so many exist
-# at a time, unless the objective draws.
-_MANY_ACTIVATIONS, _MOST_ACTIVATIONS = 1 << 13, 1 << 21
+# On a CPU, of networks with more activations than the first of these for an example, and the second
+# for all workers, so many as the third exist at a time, unless the objective draws.
+_MANY_ACTIVATIONS, _MANY_NUMBERS, _MOST_ACTIVATIONS = 1 << 13, 3 << 24, 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +164,8 @@ def _numbers_per_run(group: Group) -> int:
     trained, measured = (min(n * x, max(x, _MOST_EXAMPLES)) for x in (batch, measured))
     activations = max(each * trained, min(each * max(measured, held_out), _MOST_MEASURED))
     config, cpu = task.config, jax.default_backend() == "cpu"
-    if cpu and each > _MANY_ACTIVATIONS and config.augment is None:
+    many = each > _MANY_ACTIVATIONS and activations > _MANY_NUMBERS
+    if cpu and many and config.augment is None:
         activations = min(activations, max(_MOST_ACTIVATIONS, 2 * task.num_params))
     return n * task.num_params + activations
 

@@ -14,6 +14,8 @@ from medjax.lab.tables import rounded
 TUNED = ("lr", "lr_schedule", "momentum", "b", "noise", "df", "zero", "tie", "worker_chunk")
 """Settings of the algorithm, which are chosen; others that vary make different problems."""
 
+_OF_ATTACKERS = ("byzantine", "byzantine_data")
+
 Columns = Mapping[str, np.ndarray]
 
 
@@ -131,20 +133,21 @@ def metric_names(columns: Columns) -> list[str]:
 def _under_attacks(found: Sequence[Candidate], names: Sequence[str]) -> list[list[Candidate]]:
     """Group the candidates that, among some settings, differ only in the attack.
 
-    Without an attack there is no number of attackers: such a candidate is in the group of each
-    number that there is.
+    Without an attack there are no attackers: such a candidate is in the group of each number of
+    them, with each kind of data, that there is.
     """
-    names = [name for name in names if name not in ("attack", "byzantine", "seed")]
-    numbers: dict[tuple[Any, ...], dict[int | None, None]] = {}
+    names = [name for name in names if name not in ("attack", *_OF_ATTACKERS, "seed")]
+    attackers: dict[tuple[Any, ...], dict[Any, None]] = {}
     for candidate in found:
         if candidate.run.attack is not None:
-            numbers.setdefault(_key(candidate.run, names), {})[candidate.run.byzantine] = None
+            there = attackers.setdefault(_key(candidate.run, names), {})
+            there[_key(candidate.run, _OF_ATTACKERS)] = None
     groups: dict[tuple[Any, ...], list[Candidate]] = {}
     for candidate in found:
         run, key = candidate.run, _key(candidate.run, names)
-        every = numbers.get(key, [None]) if run.attack is None else [run.byzantine]
-        for number in every:
-            groups.setdefault((key, number), []).append(candidate)
+        alone = run.attack is None
+        for each in attackers.get(key, [None]) if alone else [_key(run, _OF_ATTACKERS)]:
+            groups.setdefault((key, each), []).append(candidate)
     return list(groups.values())
 
 
