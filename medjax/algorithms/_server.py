@@ -128,6 +128,11 @@ def add(x: PyTree, y: PyTree, scale: float | Array = 1.0) -> PyTree:
     return jax.tree.map(lambda a, b: (a + scale * b).astype(jnp.result_type(a)), x, y)
 
 
+def scaled(x: PyTree, factor: float | Array) -> PyTree:
+    """Return factor · x, in the dtypes of x."""
+    return jax.tree.map(lambda a: (factor * a).astype(a.dtype), x)
+
+
 def drawing_key(key: Seed, name: str) -> Key[Array, ""]:
     """Return the key of an algorithm's draws."""
     return stage_key(key, name)

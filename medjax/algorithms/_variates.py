@@ -16,6 +16,7 @@ from medjax.algorithms._server import (
     memory_of,
     moved_by,
     remembering,
+    scaled,
     zeros_like,
 )
 from medjax.workers import Algorithm, Oracle, Procedure, Sent
@@ -38,14 +39,16 @@ def scaffold(
         c_i⁺ = g_i(x) (option I), or c_i - c + (x - y_i)/(Kγ) (option II)
         c ← c + (1/n) Σ_{i∈S} (c_i⁺ - c_i).
 
-    Karimireddy et al. (2020). All variates start at 0.
+    Karimireddy et al. (2020). All variates start at 0. A worker sends one vector by option II, two
+    by option I.
 
     Args:
         local_steps: K.
         local_lr: γ.
         server_lr: η.
         option: "I" for another gradient at x, "II" for the average of those on the way.
-        rule: in place of the mean of the moves; the variates are averaged.
+        rule: in place of the mean of the moves, and by option II of the variates' changes, which
+            follow from them; by option I these are averaged.
         key: for a rule that draws.
 
     Raises:
@@ -54,6 +57,7 @@ def scaffold(
     """
     num_steps = check_local_steps(local_steps, local_lr)
     checks.option("option", option, ("I", "II"))
+    from_steps = option == "II"
 
     def round(oracle: Oracle, c: PyTree, own: PyTree) -> Sent:
         def correct(g: PyTree, y: PyTree, k: int | Array) -> PyTree:
@@ -61,22 +65,28 @@ def scaffold(
             return jax.tree.map(lambda g, own, c: g - own + c, g, own, c)
 
         found = walk(oracle, num_steps, local_lr, correct)
-        if option == "I":
-            new, _ = oracle.gradient(oracle.params, 0, oracle.model_state)
-        else:
-            new = jax.tree.map(
-                lambda own, c, s: (own - c + s / num_steps).astype(own.dtype), own, c, found.sums
-            )
-        moved = jax.tree.map(lambda s, x: (local_lr * s).astype(x.dtype), found.sums, own)
+        sums = jax.tree.map(lambda s, own: s.astype(own.dtype), found.sums, own)
+        if from_steps:
+            new = jax.tree.map(lambda own, c, s: own - c + s / num_steps, own, c, sums)
+            return Sent(sums, new, found.model_state)
+        new, _ = oracle.gradient(oracle.params, 0, oracle.model_state)
         change = jax.tree.map(jnp.subtract, new, own)
-        return Sent(Message(moved, change), new, found.model_state)
+        return Sent(Message(sums, change), new, found.model_state)
 
     def step(received: Received, c: PyTree) -> tuple[PyTree, PyTree]:
-        return received.update, add(c, received.other, received.share)
+        # By option II the change of a variate follows from the sum of the steps: the server needs
+        # no second vector.
+        change = received.other
+        if from_steps:
+            change = jax.tree.map(lambda s, c: s / num_steps - c, received.update, c)
+        return scaled(received.update, local_lr), add(c, change, received.share)
 
     server = moved_by(remembering(rule, zeros_like, step, key), server_lr)
     return Algorithm(
-        Procedure(round, zeros_like), server, memory_of, lambda params: Message(params, params)
+        Procedure(round, zeros_like),
+        server,
+        memory_of,
+        lambda params: params if from_steps else Message(params, params),
     )
 
 

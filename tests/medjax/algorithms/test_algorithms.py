@@ -178,7 +178,7 @@ def test_compressed_differences_need_a_key_only_where_they_draw():
 def test_an_attack_forges_any_entry_of_a_message():
     # The last worker sends ten times the others' mean, reversed, in both entries: with 5 honest
     # ones the mean of all is (5 - 10)/6 of theirs.
-    plain, forged = algorithms.scaffold(1, 0.1), algorithms.scaffold(1, 0.1)
+    plain, forged = (algorithms.scaffold(1, 0.1, option="I") for _ in range(2))
     forged = forged.preceded_by(medjax.attack(attacks.ipm(10.0), 1, 0))
     honest = medjax.stack_workers(
         (INPUTS, TARGETS), np.array_split(np.arange(24), [2, 7, 11, 12, 20])[:5]
