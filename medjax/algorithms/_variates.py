@@ -93,6 +93,7 @@ def scaffold(
 def feddyn(
     local_steps: int,
     local_lr: LocalRate,
+    server_lr: LearningRate = 1.0,
     *,
     alpha: float | Array,
     rule: AnyRule | None = None,
@@ -101,13 +102,14 @@ def feddyn(
     """FedDyn: each worker's objective is regularised anew in each round.
 
         y ← y - γ (g_i(y) - h_i + α (y - x)), K times from x;  h_i ← h_i - α (y_i - x)
-        h ← h - (α/n) Σ_{i∈S} (y_i - x);  x ← mean_{i∈S} y_i - h/α
+        h ← h - (α/n) Σ_{i∈S} (y_i - x);  x ← x + η (mean_{i∈S} y_i - x - h/α)
 
-    Acar et al. (2021).
+    Acar et al. (2021), whose η is 1.
 
     Args:
         local_steps: K.
         local_lr: γ.
+        server_lr: η.
         alpha: α > 0; may be traced.
         rule: in place of the mean of the moves.
         key: for a rule that draws.
@@ -136,7 +138,7 @@ def feddyn(
         h = add(h, received.update, alpha * received.share)
         return add(received.update, h, 1 / alpha), h
 
-    server = moved_by(remembering(rule, zeros_like, step, key), 1.0)
+    server = moved_by(remembering(rule, zeros_like, step, key), server_lr)
     return Algorithm(Procedure(round, zeros_like), server)
 
 
