@@ -1,4 +1,4 @@
-"""Algorithms whose workers compute at models of the past, and one that tells no worker's data."""
+"""Algorithms whose workers compute at models of the past, and one that is private."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from medjax.algorithms._server import (
     drawing_key,
     memory_of,
     moved_by,
+    of_worker,
     remembering,
     worker_key,
 )
@@ -62,7 +63,8 @@ def delayed_sgd(
         key: for drawn delays, and for a rule that draws.
 
     Raises:
-        ValueError: if a delay is negative, or delays are to be drawn and no key is given.
+        ValueError: if a delay is negative, or delays are to be drawn and no key is given; while
+            tracing, if other than n or one are given.
         TypeError: if a delay isn't a static integer.
     """
     look = _Delays.of(delays, drawn, key, "delayed_sgd")
@@ -104,7 +106,8 @@ def fedbuff(
         key: for drawn delays, and for a rule that draws.
 
     Raises:
-        ValueError: if a number is out of range, or delays are to be drawn and no key is given.
+        ValueError: if a number is out of range, or delays are to be drawn and no key is given;
+            while tracing, if other than n delays or one are given.
         TypeError: if a number isn't a static integer where it must be.
     """
     num_steps = check_local_steps(local_steps, local_lr)
@@ -114,8 +117,7 @@ def fedbuff(
         at, delay = look.back(oracle, past)
         found = walk(oracle._replace(params=at), num_steps, local_lr)
         factor = local_lr / jnp.sqrt(1.0 + delay.astype(jnp.float32))
-        moved = jax.tree.map(lambda s, x: (factor * s).astype(x.dtype), found.sums, at)
-        return Sent(moved, state, found.model_state)
+        return Sent(found.scaled(factor, at), state, found.model_state)
 
     server = moved_by(remembering(rule, look.start, look.step, key), server_lr)
     return Algorithm(Procedure(round), server, memory_of)
@@ -159,8 +161,7 @@ def dp_fedavg(
         found = walk(oracle, num_steps, local_lr)
         length = local_lr * optax.tree.norm(found.sums)
         factor = local_lr * jnp.minimum(1.0, clip / jnp.maximum(length, 1e-30))
-        moved = jax.tree.map(lambda s, x: (factor * s).astype(x.dtype), found.sums, oracle.params)
-        return Sent(moved, state, found.model_state)
+        return Sent(found.scaled(factor, oracle.params), state, found.model_state)
 
     def step(received: Received, count: Int[Array, ""]) -> tuple[PyTree, Int[Array, ""]]:
         leaves, treedef = jax.tree.flatten(received.update)
@@ -200,7 +201,7 @@ class _Delays(NamedTuple):
 
     def back(self, oracle: Oracle, past: Past) -> tuple[PyTree, Int[Array, ""]]:
         """Return the model that a worker computes at, and how old it is."""
-        delay = jnp.asarray(self.each, jnp.int32)[oracle.worker if len(self.each) > 1 else 0]
+        delay = of_worker("delays", self.each, oracle)
         if self.key is not None:
             drawn = worker_key(self.key, past.step, oracle.worker)
             delay = jax.random.randint(drawn, (), 0, delay + 1)

@@ -17,7 +17,9 @@ from medjax.algorithms._server import (
     Received,
     averaging,
     moved_by,
+    of_worker,
     remembering,
+    scaled,
 )
 from medjax.workers import Algorithm, Oracle, Procedure, Sent
 from medjax.workers._local_steps import (
@@ -109,8 +111,7 @@ def fedprox(
             return jax.tree.map(lambda g, y, x: g + mu * (y - x), g, y, oracle.params)
 
         found = walk(oracle, num_steps, local_lr, correct)
-        sums = jax.tree.map(lambda s, x: s.astype(x.dtype), found.sums, oracle.params)
-        return Sent(sums, state, found.model_state)
+        return Sent(found.scaled(1.0, oracle.params), state, found.model_state)
 
     server = optax.chain(averaging(rule, server_lr, key), optax.scale(local_lr))
     return Algorithm(Procedure(round), server)
@@ -139,7 +140,7 @@ def fednova(
         key: for a rule that draws.
 
     Raises:
-        ValueError: if a number is out of range, or not as many are given as there are workers.
+        ValueError: if a number is out of range; while tracing, if other than n or one are given.
         TypeError: if a τ_i isn't a static integer, or another isn't a number.
     """
     each = [local_steps] if isinstance(local_steps, int) else list(local_steps)
@@ -147,15 +148,13 @@ def fednova(
 
     def round(oracle: Oracle, broadcast: PyTree, state: PyTree) -> Sent:
         del broadcast
-        steps = jnp.asarray(each, jnp.int32)[oracle.worker if len(each) > 1 else 0]
-        found = walk(oracle, steps, local_lr)
-        number = steps.astype(jnp.float32)
-        sums = jax.tree.map(lambda s, x: (s / number).astype(x.dtype), found.sums, oracle.params)
-        return Sent(Message(sums, number), state, found.model_state)
+        steps = of_worker("local_steps", each, oracle)
+        found, number = walk(oracle, steps, local_lr), steps.astype(jnp.float32)
+        sent = Message(found.scaled(1 / number, oracle.params), number)
+        return Sent(sent, state, found.model_state)
 
     def step(received: Received, memory: None) -> tuple[PyTree, None]:
-        scale = local_lr * received.other
-        return jax.tree.map(lambda x: (scale * x).astype(x.dtype), received.update), memory
+        return scaled(received.update, local_lr * received.other), memory
 
     server = moved_by(remembering(rule, lambda params: None, step, key), server_lr)
     return Algorithm(

@@ -1,16 +1,17 @@
 """Servers of algorithms: an aggregate of the messages, and a memory that it changes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int, Key
 
 from medjax._engine.random import Seed, stage_key
 from medjax._engine.stacked import PyTree, Updates, count_workers
 from medjax.rules import PlainRule, Rule, StatefulRule, aggregate, mean
+from medjax.workers import Oracle
 
 AnyRule = Rule | StatefulRule | PlainRule
 LearningRate = optax.ScalarOrSchedule
@@ -131,6 +132,22 @@ def add(x: PyTree, y: PyTree, scale: float | Array = 1.0) -> PyTree:
 def scaled(x: PyTree, factor: float | Array) -> PyTree:
     """Return factor · x, in the dtypes of x."""
     return jax.tree.map(lambda a: (factor * a).astype(a.dtype), x)
+
+
+def of_worker(name: str, values: Sequence[int], oracle: Oracle) -> Int[Array, ""]:
+    """Return a worker's own of n values, or the only one, which is everybody's.
+
+    Raises:
+        ValueError: if there are others than n or one.
+    """
+    if len(values) == 1:
+        return jnp.int32(values[0])
+    if len(values) != oracle.num_workers:
+        raise ValueError(
+            f"{name} has {len(values)} values for {oracle.num_workers} workers; valid: one for "
+            "each, or one for all"
+        )
+    return jnp.asarray(values, jnp.int32)[oracle.worker]
 
 
 def drawing_key(key: Seed, name: str) -> Key[Array, ""]:

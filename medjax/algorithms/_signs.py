@@ -21,6 +21,7 @@ from medjax.algorithms._server import (
     memory_of,
     moved_by,
     remembering,
+    scaled,
     worker_key,
     zeros_like,
 )
@@ -157,7 +158,7 @@ def z_sign_fedavg(
 
     def count(received: Received, step: Int[Array, ""]) -> tuple[PyTree, Int[Array, ""]]:
         factor = scale * sigma * local_lr
-        return jax.tree.map(lambda s: (factor * s).astype(s.dtype), received.update), step + 1
+        return scaled(received.update, factor), step + 1
 
     start = jnp.zeros([], jnp.int32)
     server = moved_by(remembering(None, lambda params: start, count), server_lr)

@@ -65,7 +65,7 @@ def scaffold(
             return jax.tree.map(lambda g, own, c: g - own + c, g, own, c)
 
         found = walk(oracle, num_steps, local_lr, correct)
-        sums = jax.tree.map(lambda s, own: s.astype(own.dtype), found.sums, own)
+        sums = found.scaled(1.0, own)
         if from_steps:
             new = jax.tree.map(lambda own, c, s: own - c + s / num_steps, own, c, sums)
             return Sent(sums, new, found.model_state)
@@ -131,7 +131,7 @@ def feddyn(
             )
 
         found = walk(oracle, num_steps, local_lr, correct)
-        moved = jax.tree.map(lambda s, x: (local_lr * s).astype(x.dtype), found.sums, own)
+        moved = found.scaled(local_lr, own)
         return Sent(moved, add(own, moved, alpha), found.model_state)
 
     def step(received: Received, h: PyTree) -> tuple[PyTree, PyTree]:
@@ -228,7 +228,7 @@ def _mime(
             return jax.tree.map(lambda g, m: (1 - beta) * g + beta * m, g, broadcast["momentum"])
 
         found = walk(oracle, num_steps, local_lr, correct)
-        moved = jax.tree.map(lambda s, x: (local_lr * s).astype(x.dtype), found.sums, oracle.params)
+        moved = found.scaled(local_lr, oracle.params)
         return Sent(Message(moved, ask(oracle, broadcast)), state, found.model_state)
 
     def step(received: Received, momentum: PyTree) -> tuple[PyTree, PyTree]:

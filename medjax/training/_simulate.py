@@ -105,14 +105,20 @@ def simulation(
     def init(params: PyTree, key: Seed, num_workers: int | None = None) -> SimulationState:
         # A copy, so that the state may be donated; of a strong type, as after a step.
         params = jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x)), params)
-        start, states = jnp.zeros([], jnp.int32), [None, None]
+
         model = objective.state if isinstance(objective, Stateful) else None
-        for i, make in enumerate((None if model is None else lambda _: model, worker.init)):
-            if make is not None:
-                n = checks.integer("num_workers", num_workers, minimum=1)
-                states[i] = spread(per_worker_state(make, params, n))
+
+        def of_each(make: Callable[[PyTree], PyTree]) -> PyTree:
+            n = checks.integer("num_workers", num_workers, minimum=1)
+            return spread(per_worker_state(make, params, n))
+
         return SimulationState(
-            start, params, optimizer.init(params), stage_key(key, "simulate"), *states
+            jnp.zeros([], jnp.int32),
+            params,
+            optimizer.init(params),
+            stage_key(key, "simulate"),
+            None if model is None else of_each(lambda _: model),
+            None if worker.init is None else of_each(worker.init),
         )
 
     def step(state: SimulationState, data: WorkerData) -> SimulationState:

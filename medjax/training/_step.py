@@ -138,7 +138,7 @@ def worker_messages(
                 return found.updates, found.states
 
             return f(
-                Oracle(state.params, gradient, worker.worker, worker.size, worker.model_state),
+                Oracle(state.params, gradient, worker.worker, data.num_workers, worker.model_state),
                 worker.state,
             )
 

@@ -23,14 +23,16 @@ class Walk(NamedTuple):
     """A worker's steps of SGD on its own.
 
     Attributes:
-        sums: the sum of the steps' directions, in float32 at least.
-        end: y = x - γ · the sum.
+        sums: the sum of the steps' directions, (x - y)/γ, in float32 at least.
         model_state: the model's state after them.
     """
 
     sums: PyTree
-    end: PyTree
     model_state: PyTree
+
+    def scaled(self, factor: float | Array, like: PyTree) -> PyTree:
+        """Return factor · sums, in the dtypes of others: by γ it is x - y."""
+        return jax.tree.map(lambda s, x: (factor * s).astype(x.dtype), self.sums, like)
 
 
 def walk(
@@ -50,22 +52,17 @@ def walk(
         learning_rate: γ.
         correct: the gradient to the direction of a step.
     """
-
-    def at(sums: PyTree) -> PyTree:
-        return jax.tree.map(
-            lambda x, s: (x - learning_rate * s).astype(x.dtype), oracle.params, sums
-        )
+    x = oracle.params
 
     def step(k: Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         sums, model_state = carry
-        y = at(sums)
+        y = jax.tree.map(lambda x, s: (x - learning_rate * s).astype(x.dtype), x, sums)
         found, model_state = oracle.gradient(y, k, model_state)
         direction = correct(found, y, k)
         return jax.tree.map(lambda s, g: s + g.astype(s.dtype), sums, direction), model_state
 
-    start = jax.tree.map(lambda x: jnp.zeros(x.shape, at_least_float32(x.dtype)), oracle.params)
-    sums, model_state = lax.fori_loop(0, num_steps, step, (start, oracle.model_state))
-    return Walk(sums, at(sums), model_state)
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, at_least_float32(x.dtype)), x)
+    return Walk(*lax.fori_loop(0, num_steps, step, (start, oracle.model_state)))
 
 
 def local_sgd(num_steps: int, learning_rate: LearningRate) -> Procedure:
@@ -79,8 +76,7 @@ def local_sgd(num_steps: int, learning_rate: LearningRate) -> Procedure:
     def round(oracle: Oracle, broadcast: PyTree, state: PyTree) -> Sent:
         del broadcast
         found = walk(oracle, num_steps, learning_rate)
-        sums = jax.tree.map(lambda s, x: s.astype(x.dtype), found.sums, oracle.params)
-        return Sent(sums, state, found.model_state)
+        return Sent(found.scaled(1.0, oracle.params), state, found.model_state)
 
     return Procedure(round)
 

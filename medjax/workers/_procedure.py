@@ -23,14 +23,14 @@ class Oracle(NamedTuple):
             the round, and its model's state after it. The same k is the same batch, so that two
             points can share one.
         worker: the worker's index.
-        size: how many examples it has.
+        num_workers: n, of all workers.
         model_state: the state of the worker's model; None without any.
     """
 
     params: PyTree
     gradient: Callable[[PyTree, Index, PyTree], tuple[PyTree, PyTree]]
     worker: Int[Array, ""]
-    size: Int[Array, ""]
+    num_workers: int
     model_state: PyTree = None
 
 

@@ -200,6 +200,37 @@ def test_robust_rules_take_the_place_of_the_mean():
     assert_close(run(median), run(medjax.median_sgd(0.1)))
 
 
+@pytest.mark.parametrize(
+    "algorithm",
+    [algorithms.fednova([1, 2], 0.1), algorithms.delayed_sgd(0.1, [0, 1])],
+    ids=["fednova", "delayed_sgd"],
+)
+def test_there_is_one_number_for_each_worker_or_for_all(algorithm: Any):
+    with pytest.raises(ValueError, match="has 2 values for 6 workers; valid: one for each"):
+        run(algorithm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "calls"), [("scaffold", 6), ("mime", 6), ("ef21", 2)])
+def test_models_states_change_once_with_each_batch(name: str, calls: int):
+    def counted(params: Any, state: Any, batch: Any, key: Any) -> Any:
+        return *least_squares(params, batch), state + 1
+
+    objective = medjax.objectives.Stateful(counted, jnp.float32(0))
+    parts = medjax.simulation(objective, make(name), batch_size=2)
+    state = jax.jit(lambda: parts.advance(parts.init(START, 1, N), DATA, 2))()
+    np.testing.assert_array_equal(state.model_state, [calls] * N)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_stays(name: str):
+    start = jax.tree.map(lambda x: x.astype(jnp.bfloat16), START)
+    parts = medjax.simulation(least_squares, make(name), batch_size=2)
+    after = jax.eval_shape(lambda: parts.advance(parts.init(start, 1, N), DATA, 2))
+    assert {x.dtype for x in jax.tree.leaves(after.params)} == {jnp.dtype(jnp.bfloat16)}
+
+
 @pytest.mark.slow
 def test_stateful_algorithms_are_not_streamed():
     with pytest.raises(ValueError, match=r"the algorithm has a state of every worker$"):
