@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments.paper.claims import text_table
+from experiments.paper.options import check_images
 from medjax.lab.settings import cli
 from medjax.lab.settings.config import Settings, configure
 from medjax.lab.settings.flags import add_out
@@ -129,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = {"dataset": arguments.dataset, "steps": arguments.steps, "eval_every": every}
 
     def work() -> int:
+        check_images(arguments.dataset)
         # Seed by seed, so that what there is when it is stopped covers the table.
         runs = [run(cell, seed=k, **given) for k in range(arguments.seeds) for cell in cells]
         with (

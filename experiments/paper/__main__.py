@@ -9,8 +9,7 @@ from rich.console import Console
 
 from experiments.paper import claims, fig1, fig2, fig2_subset, fig3, theory
 from experiments.paper.claims import Claim
-from experiments.paper.options import Options
-from medjax.lab.data import load
+from experiments.paper.options import Options, check_images
 from medjax.lab.settings import cli
 from medjax.lab.storage import results
 from medjax.lab.storage.locks import alone_in
@@ -98,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         for name in names:
             results.check_own_folder(folders[name], **_purpose(name, options))
-        if options.dataset is not None and load(options.dataset).inputs != "images":
-            raise ValueError(f"dataset {options.dataset!r} is of text; valid: images")
+        if options.dataset is not None:
+            check_images(options.dataset)
         found: list[Claim] = []
         for name in names:
             with alone_in(folders[name]):

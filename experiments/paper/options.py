@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from medjax.lab.data import load
+
 
 class Options(NamedTuple):
     """The options of one of the paper's experiments.
@@ -15,3 +17,13 @@ class Options(NamedTuple):
     quick: bool = False
     dataset: str | None = None
     steps: int | None = None
+
+
+def check_images(dataset: str) -> None:
+    """Check that a data set is of images.
+
+    Raises:
+        ValueError: if it isn't, or can't be had.
+    """
+    if load(dataset).inputs != "images":
+        raise ValueError(f"dataset {dataset!r} is of text; valid: images")

@@ -72,3 +72,9 @@ def test_command_trains_and_shows_the_table(tmp_path, monkeypatch, capsys):
     assert "93.20 ± 0.12" in capsys.readouterr().out
     table = pq.read_table(tmp_path / "out/table.parquet").to_pylist()
     assert [row["rule"] for row in table] == ["mean"]
+
+
+def test_text_is_refused(tmp_path, error_of):
+    error = error_of(published.main, "--dataset", "text", "--out", str(tmp_path / "out"))
+    assert error.startswith("error: dataset 'text' is of text; valid: images")
+    assert not (tmp_path / "out").exists()
