@@ -12,6 +12,7 @@ stays with it while others take part.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from medjax.algorithms._bits import communication as communication
 from medjax.algorithms._delays import delayed_sgd as delayed_sgd
 from medjax.algorithms._delays import dp_fedavg as dp_fedavg
 from medjax.algorithms._delays import fedbuff as fedbuff

@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 from medjax._engine import checks
 from medjax._engine.random import Seed
 from medjax._engine.stacked import PyTree
+from medjax.algorithms._bits import compressed
 from medjax.algorithms._server import (
     AnyRule,
     LearningRate,
@@ -74,7 +75,7 @@ def ef21(
         return mean, Memory(memory.step + 1, mean)
 
     server = moved_by(remembering(rule, _nothing_yet, step), lr)
-    return Algorithm(Procedure(round, zeros_like), server, lambda state: memory_of(state).step)
+    return Algorithm(Procedure(round, zeros_like), server, _step_of, bits=compressed(compressor))
 
 
 def diana(
@@ -117,7 +118,7 @@ def diana(
         return direction, Memory(memory.step + 1, mean)
 
     server = moved_by(remembering(rule, _nothing_yet, step), lr)
-    return Algorithm(Procedure(round, zeros_like), server, lambda state: memory_of(state).step)
+    return Algorithm(Procedure(round, zeros_like), server, _step_of, bits=compressed(compressor))
 
 
 def dasha(
@@ -164,7 +165,11 @@ def dasha(
         return zeros_like(params), zeros_like(params)
 
     server = moved_by(remembering(rule, _nothing_yet, step), lr)
-    return Algorithm(Procedure(round, init), server, lambda state: memory_of(state).step)
+    return Algorithm(Procedure(round, init), server, _step_of, bits=compressed(compressor))
+
+
+def _step_of(state: PyTree) -> Int[Array, ""]:
+    return memory_of(state).step
 
 
 def _nothing_yet(params: PyTree) -> Memory:

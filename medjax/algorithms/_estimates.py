@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Int
 from medjax._engine import checks
 from medjax._engine.random import Seed
 from medjax._engine.stacked import PyTree
+from medjax.algorithms._bits import compressed
 from medjax.algorithms._differences import compression
 from medjax.algorithms._server import (
     AnyRule,
@@ -96,7 +97,8 @@ def marina(
         return Coin(memory, drawn | (memory.step == 0))
 
     server = moved_by(remembering(rule, _start_here, _step_from_here), lr)
-    return Algorithm(Procedure(round), server, broadcast)
+    bits = compressed(compressor, probability)
+    return Algorithm(Procedure(round), server, broadcast, bits=bits)
 
 
 def byz_vr_marina(

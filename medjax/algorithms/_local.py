@@ -27,8 +27,8 @@ from medjax.workers._local_steps import (
 )
 from medjax.workers._local_steps import (
     check_local_steps,
-    local_optimizer,
     local_sgd,
+    steps_of,
     walk,
 )
 
@@ -38,7 +38,7 @@ def fedavg(
     local_lr: LocalRate | None = None,
     server_lr: LearningRate = 1.0,
     *,
-    optimizer: optax.GradientTransformation | None = None,
+    local_optimizer: optax.GradientTransformation | None = None,
     rule: AnyRule | None = None,
     key: Seed | None = None,
 ) -> Algorithm:
@@ -53,19 +53,19 @@ def fedavg(
         local_steps: K.
         local_lr: γ; None with an optimizer.
         server_lr: η, a number (perhaps traced) or an optax schedule.
-        optimizer: the workers' own, in place of SGD of length γ.
+        local_optimizer: the workers' own, in place of SGD of length γ.
         rule: in place of the mean.
         key: for a rule that draws.
 
     Raises:
-        ValueError: if a number is out of range, or not one of γ and an optimizer is given.
+        ValueError: if a number is out of range, or not one of γ and the optimizer is given.
         TypeError: if K isn't a static integer.
     """
-    if (local_lr is None) == (optimizer is None):
-        raise ValueError("fedavg takes local_lr or an optimizer, and not both")
-    if optimizer is not None:
+    if (local_lr is None) == (local_optimizer is None):
+        raise ValueError("fedavg takes local_lr or local_optimizer, and not both")
+    if local_optimizer is not None:
         num_steps = checks.integer("local_steps", local_steps, minimum=1)
-        worker = local_optimizer(num_steps, optimizer, keep_state=False)
+        worker = steps_of(num_steps, local_optimizer, keep_state=False)
         return Algorithm(worker, averaging(rule, server_lr, key))
     assert local_lr is not None
     num_steps = check_local_steps(local_steps, local_lr)
@@ -164,7 +164,7 @@ def fednova(
 
 def diloco(
     local_steps: int,
-    optimizer: optax.GradientTransformation,
+    local_optimizer: optax.GradientTransformation,
     server_lr: LearningRate = 0.7,
     *,
     momentum: float | Array = 0.9,
@@ -179,7 +179,7 @@ def diloco(
 
     Args:
         local_steps: H.
-        optimizer: the workers' own, such as `optax.adamw(1e-3)`.
+        local_optimizer: the workers' own, such as `optax.adamw(1e-3)`.
         server_lr: the server's step size.
         momentum: the server's.
         rule: in place of the mean.
@@ -194,4 +194,4 @@ def diloco(
     server = optax.chain(
         averaging(rule, -1.0, key), optax.sgd(server_lr, momentum=momentum, nesterov=True)
     )
-    return Algorithm(local_optimizer(num_steps, optimizer, keep_state=True), server)
+    return Algorithm(steps_of(num_steps, local_optimizer, keep_state=True), server)

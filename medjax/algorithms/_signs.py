@@ -1,7 +1,7 @@
 """Algorithms whose workers send signs."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from medjax._engine.mesh import spread
 from medjax._engine.participation import check_cohort, put, take
 from medjax._engine.random import Seed
 from medjax._engine.stacked import PyTree, Stacked, Updates
+from medjax.algorithms._bits import signs, vectors
 from medjax.algorithms._server import (
     LearningRate,
     Received,
@@ -29,9 +30,14 @@ from medjax.rules import majority_vote
 from medjax.workers import Algorithm, Oracle, Procedure, Sent
 from medjax.workers._local_steps import LearningRate as LocalRate
 from medjax.workers._local_steps import check_local_steps, walk
+from medjax.workers._procedure import gradient
+
+_ZERO = ("zero", "plus")
 
 
-def signum(lr: LearningRate, *, beta: float | Array = 0.9) -> Algorithm:
+def signum(
+    lr: LearningRate, *, beta: float | Array = 0.9, zero: Literal["zero", "plus"] = "zero"
+) -> Algorithm:
     """Signum with majority vote: a vote of the signs of the workers' momenta.
 
         m_i ← β m_i + (1 - β) g_i;  x ← x - η sign(Σ_i sign(m_i)).
@@ -41,12 +47,15 @@ def signum(lr: LearningRate, *, beta: float | Array = 0.9) -> Algorithm:
     Args:
         lr: η, a number (perhaps traced) or an optax schedule.
         beta: β in [0, 1); may be traced.
+        zero: "zero" or "plus", how a worker votes where its momentum is 0; with "plus" a vote is
+            one bit.
 
     Raises:
-        ValueError: if β is out of range.
-        TypeError: if it isn't a number.
+        ValueError: if β is out of range, or there is no such vote.
+        TypeError: if β isn't a number.
     """
     checks.fraction("beta", beta, below_one=True)
+    checks.option("zero", zero, _ZERO)
 
     def round(oracle: Oracle, broadcast: PyTree, own: PyTree) -> Sent:
         del broadcast
@@ -54,8 +63,8 @@ def signum(lr: LearningRate, *, beta: float | Array = 0.9) -> Algorithm:
         own = _average(beta, own, g)
         return Sent(own, own, model_state)
 
-    server = moved_by(aggregated(majority_vote()), lr)
-    return Algorithm(Procedure(round, zeros_like), server)
+    server = moved_by(aggregated(majority_vote(zero=zero)), lr)
+    return Algorithm(Procedure(round, zeros_like), server, bits=signs(never_0=zero == "plus"))
 
 
 def distributed_lion(
@@ -65,6 +74,7 @@ def distributed_lion(
     beta2: float | Array = 0.99,
     weight_decay: float | Array = 0.0,
     average: bool = False,
+    zero: Literal["zero", "plus"] = "zero",
 ) -> Algorithm:
     """Distributed Lion: each worker sends the sign of its Lion update.
 
@@ -79,6 +89,7 @@ def distributed_lion(
         beta2: β₂ likewise.
         weight_decay: λ ≥ 0; may be traced.
         average: whether the server averages the signs, in place of a vote.
+        zero: "zero" or "plus", the sign of 0; with "plus" a sign is one bit.
 
     Raises:
         ValueError: if a number is out of range.
@@ -87,19 +98,25 @@ def distributed_lion(
     checks.fraction("beta1", beta1, below_one=True)
     checks.fraction("beta2", beta2, below_one=True)
     checks.real("weight_decay", weight_decay, minimum=0.0)
+    checks.option("zero", zero, _ZERO)
+
+    def sign(x: Array) -> Array:
+        s = jnp.sign(x)
+        return s if zero == "zero" else jnp.where(s == 0, jnp.ones_like(s), s)
 
     def round(oracle: Oracle, broadcast: PyTree, own: PyTree) -> Sent:
         del broadcast
         g, model_state = oracle.gradient(oracle.params, 0, oracle.model_state)
-        sign = jax.tree.map(jnp.sign, _average(beta1, own, g))
-        return Sent(sign, _average(beta2, own, g), model_state)
+        sent = jax.tree.map(sign, _average(beta1, own, g))
+        return Sent(sent, _average(beta2, own, g), model_state)
 
     server = optax.chain(
         aggregated(None if average else majority_vote()),
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(lr),
     )
-    return Algorithm(Procedure(round, zeros_like), server)
+    bits = signs(never_0=zero == "plus", average=average)
+    return Algorithm(Procedure(round, zeros_like), server, bits=bits)
 
 
 def z_sign_fedavg(
@@ -151,8 +168,8 @@ def z_sign_fedavg(
                 noise = jax.random.uniform(key, sum_.shape, sum_.dtype, -1, 1)
             return jnp.sign(sum_ + sigma * noise)
 
-        signs = [sign(x, k) for x, k in zip(leaves, keys, strict=True)]
-        sent = jax.tree.unflatten(treedef, signs)
+        sent = [sign(x, k) for x, k in zip(leaves, keys, strict=True)]
+        sent = jax.tree.unflatten(treedef, sent)
         sent = jax.tree.map(lambda s, x: s.astype(x.dtype), sent, oracle.params)
         return Sent(sent, state, found.model_state)
 
@@ -162,7 +179,7 @@ def z_sign_fedavg(
 
     start = jnp.zeros([], jnp.int32)
     server = moved_by(remembering(None, lambda params: start, count), server_lr)
-    return Algorithm(Procedure(round), server, memory_of)
+    return Algorithm(Procedure(round), server, memory_of, bits=_sign_up)
 
 
 class Reliability(NamedTuple):
@@ -178,9 +195,7 @@ class Reliability(NamedTuple):
     steps: Int[Array, " n"]
 
 
-def sign_fv(
-    lr: LearningRate, num_workers: int, *, epsilon: float = 0.01
-) -> optax.GradientTransformationExtraArgs:
+def sign_fv(lr: LearningRate, num_workers: int, *, epsilon: float = 0.01) -> Algorithm:
     """signSGD with federated voting: a vote whose weights are learnt from the decisions.
 
         x ← x - η sign(Σ_i w_i sign(g_i)),  w_i = ln((1 - p_i)/p_i).
@@ -193,9 +208,6 @@ def sign_fv(
         lr: η, a number (perhaps traced) or an optax schedule.
         num_workers: n, of all workers.
         epsilon: ε in (0, 1/2).
-
-    Returns:
-        An optimizer of stacked gradients.
 
     Raises:
         ValueError: if ε or n is out of range; while tracing, if there are other than n workers.
@@ -224,20 +236,24 @@ def sign_fv(
         known: Reliability = take(state, workers)
         p = jnp.clip(known.errors / jnp.maximum(known.steps, 1), epsilon, 1 - epsilon)
         weights = jnp.where(known.steps == 0, 1.0, jnp.log((1 - p) / p))
-        signs = [jnp.sign(x) for x in jax.tree.leaves(updates)]
-        decisions = [jnp.sign(jnp.tensordot(weights.astype(s.dtype), s, 1)) for s in signs]
+        sent = [jnp.sign(x) for x in jax.tree.leaves(updates)]
+        decisions = [jnp.sign(jnp.tensordot(weights.astype(s.dtype), s, 1)) for s in sent]
         differing = sum(
             jnp.sum(s != d[None], axis=tuple(range(1, s.ndim)))
-            for s, d in zip(signs, decisions, strict=True)
+            for s, d in zip(sent, decisions, strict=True)
         )
         share = differing / sum(d.size for d in decisions)
         new = Reliability(known.errors + share, known.steps + 1)
         decided = jax.tree.unflatten(jax.tree.structure(updates), decisions)
         return decided, put(state, workers, new)
 
-    return optax.chain(
-        optax.GradientTransformationExtraArgs(init, update), optax.scale_by_learning_rate(lr)
-    )
+    server = moved_by(optax.GradientTransformationExtraArgs(init, update), lr)
+    return Algorithm(gradient(), server, bits=signs(never_0=False))
+
+
+def _sign_up(params: PyTree, num_workers: int) -> tuple[float, float]:
+    """Count a sign up, which isn't 0 where noise is added before, and whole models down."""
+    return signs(never_0=True)(params, num_workers)[0], vectors()(params, num_workers)[1]
 
 
 def _average(beta: float | Array, m: PyTree, g: PyTree) -> PyTree:

@@ -7,6 +7,7 @@ from jaxtyping import Array
 from medjax._engine import checks
 from medjax._engine.random import Seed
 from medjax._engine.stacked import PyTree
+from medjax.algorithms._bits import vectors
 from medjax.algorithms._server import (
     AnyRule,
     LearningRate,
@@ -87,6 +88,7 @@ def scaffold(
         server,
         memory_of,
         lambda params: params if from_steps else Message(params, params),
+        vectors(up=1 if from_steps else 2, down=2),
     )
 
 
@@ -243,4 +245,5 @@ def _mime(
         server,
         lambda state: {"momentum": memory_of(state)},
         lambda params: Message(params, params),
+        vectors(up=2, down=3 if corrected else 2),
     )

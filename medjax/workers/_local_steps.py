@@ -81,7 +81,7 @@ def local_sgd(num_steps: int, learning_rate: LearningRate) -> Procedure:
     return Procedure(round)
 
 
-def local_optimizer(
+def steps_of(
     num_steps: int, optimizer: optax.GradientTransformation, *, keep_state: bool
 ) -> Procedure:
     """Send x - y after K steps of any optax optimizer.

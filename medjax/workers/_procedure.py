@@ -1,7 +1,7 @@
 """Procedures: what each worker computes between two messages of the server."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -76,12 +76,15 @@ class Algorithm:
         optimizer: a chain over the stacked messages that ends in an update of the parameters.
         broadcast: the optimizer's state to what it tells the workers beside the parameters.
         like: the parameters to a worker's message, of which the shapes and dtypes count.
+        bits: (parameters, m) to the bits that one of m workers sends in a round and those that it
+            gets; None for a whole vector each. See `medjax.algorithms.communication`.
     """
 
     worker: Procedure
     optimizer: optax.GradientTransformation
     broadcast: Callable[[optax.OptState], PyTree] = lambda state: None
     like: Callable[[PyTree], PyTree] = lambda params: params
+    bits: Callable[[PyTree, int], tuple[float, float]] | None = None
 
     def preceded_by(self, stage: optax.GradientTransformation) -> "Algorithm":
         """Return the algorithm with a stage over all stacked messages, before the server's.
@@ -106,12 +109,8 @@ class Algorithm:
         def broadcast(state: Any) -> PyTree:
             return self.broadcast(state[1])
 
-        return Algorithm(
-            self.worker,
-            optax.GradientTransformationExtraArgs(init, update),
-            broadcast,
-            self.like,
-        )
+        chained = optax.GradientTransformationExtraArgs(init, update)
+        return replace(self, optimizer=chained, broadcast=broadcast)
 
 
 def gradient() -> Procedure:

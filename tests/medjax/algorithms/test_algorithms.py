@@ -129,7 +129,7 @@ def test_signum_is_a_vote_of_momenta():
 
 
 def test_learned_weights_turn_a_liar_round():
-    tx = algorithms.sign_fv(1.0, 4)
+    tx = algorithms.sign_fv(1.0, 4).optimizer
     state = tx.init(jnp.zeros(50))
     truth = jnp.asarray(RNG.choice([-1.0, 1.0], 50), jnp.float32)
     lies = jnp.stack([truth, truth, truth, -truth])
@@ -243,7 +243,7 @@ def test_stateful_algorithms_are_not_streamed():
     ("build", "message"),
     [
         (lambda: algorithms.fedavg(0, 0.1), "local_steps must be at least 1, got 0"),
-        (lambda: algorithms.fedavg(2), "takes local_lr or an optimizer, and not both"),
+        (lambda: algorithms.fedavg(2), "takes local_lr or local_optimizer, and not both"),
         (lambda: algorithms.fedprox(2, 0.1, mu=-1.0), "mu must be a finite number at least 0"),
         (lambda: algorithms.scaffold(2, 0.1, option="III"), "option must be one of I, II"),
         (lambda: algorithms.sign_fv(0.1, 3, epsilon=0.5), "epsilon must be below 0.5"),

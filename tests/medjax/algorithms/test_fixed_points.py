@@ -47,7 +47,7 @@ def test_fedavg_ends_where_each_worker_weighs_how_far_it_gets():
     wanted = weighted(1 - (1 - GAMMA * A) ** K)
     assert wanted == pytest.approx(1.98578, abs=1e-5)
     assert ends(algorithms.fedavg(K, GAMMA), 200) == pytest.approx(wanted, rel=1e-5)
-    assert ends(algorithms.fedavg(K, optimizer=optax.sgd(GAMMA)), 200) == pytest.approx(
+    assert ends(algorithms.fedavg(K, local_optimizer=optax.sgd(GAMMA)), 200) == pytest.approx(
         wanted, rel=1e-5
     )
     assert ends(algorithms.fedavg(K, GAMMA, 0.5), 400) == pytest.approx(wanted, rel=1e-5)
