@@ -22,7 +22,8 @@ from medjax.lab.models.transformer import Transformer
 from medjax.lab.settings import parts
 from medjax.lab.settings.parts import Part
 from medjax.lab.settings.rules import parse
-from medjax.lab.task.protocol import Protocol, build_optimizer, build_rule
+from medjax.lab.task.optimizer import build_optimizer
+from medjax.lab.task.protocol import Protocol, build_rule
 from medjax.mixing import MIXINGS
 from medjax.partition import natural, stack_workers
 

@@ -151,10 +151,11 @@ def z_sign_fedavg(
     """
     num_steps = check_local_steps(local_steps, local_lr)
     checks.real("sigma", sigma, minimum=0.0, exclusive=True)
-    if z not in (1, math.inf):
+    if float(z) not in (1, math.inf):
         raise ValueError(f"z must be 1 or math.inf, got {z}")
     base = drawing_key(key, "z_sign_fedavg")
-    scale = math.sqrt(math.pi / 2) if z == 1 else 1.0
+    normal = float(z) == 1
+    scale = math.sqrt(math.pi / 2) if normal else 1.0
 
     def round(oracle: Oracle, step: Int[Array, ""], state: PyTree) -> Sent:
         found = walk(oracle, num_steps, local_lr)
@@ -162,7 +163,7 @@ def z_sign_fedavg(
         keys = jax.random.split(worker_key(base, step, oracle.worker), len(leaves))
 
         def sign(sum_: Array, key: Array) -> Array:
-            if z == 1:
+            if normal:
                 noise = jax.random.normal(key, sum_.shape, sum_.dtype)
             else:
                 noise = jax.random.uniform(key, sum_.shape, sum_.dtype, -1, 1)

@@ -108,7 +108,7 @@ def _console(show: bool) -> Console:
 
 
 def _usual_folder(config: Settings) -> Path:
-    name = f"{wording.for_files(config.rule)}-{store.fingerprint([config])}"
+    name = f"{wording.for_files(wording.method(vars(config)))}-{store.fingerprint([config])}"
     return results.DEFAULT_PARENT / name
 
 

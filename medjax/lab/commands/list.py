@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from medjax.algorithms import ALGORITHMS
 from medjax.attacks import ATTACKS
 from medjax.compressors import COMPRESSORS
 from medjax.lab.data import SOURCES
@@ -23,7 +24,7 @@ from medjax.lab.models.augmentations import AUGMENTATIONS
 from medjax.lab.models.catalogue import MODELS
 from medjax.lab.settings import cli, parts, wording
 from medjax.lab.settings.config import GROUPS, SETTINGS
-from medjax.lab.settings.field import flag, specs
+from medjax.lab.settings.field import Spec, flag, specs
 from medjax.lab.settings.rules import RULE_TABLE
 from medjax.mixing import MIXINGS
 from medjax.noise import NOISES
@@ -53,6 +54,7 @@ _NOISE = "b·ξ is added to every local gradient first"
 _NOISY = "noisy_"
 
 KINDS: Mapping[str, Kind] = {
+    "algorithms": Kind("algorithm", "--algorithm", ALGORITHMS, "with workers that do more"),
     "rules": Kind("rule", "--rule", RULE_TABLE, f"each also as {_NOISY}NAME: {_NOISE}"),
     "mixings": Kind("mixing", "--mix", MIXINGS, "several are joined by +"),
     "attacks": Kind("attack", "--attack", ATTACKS, "several are joined by +"),
@@ -67,6 +69,7 @@ KINDS: Mapping[str, Kind] = {
 """Every kind of names by what `--kind` takes."""
 
 _SETTINGS = "settings"
+_FREE = ("compress",)  # shown with what takes it, though it goes with others too
 
 HEADINGS = ("name", "family", "what it is", "settings", "needs", "source")
 
@@ -197,12 +200,13 @@ def settings(kind: Kind, name: str) -> list[str]:
     factory = kind.table[name]
     own = parts.settings_of(kind.word, factory) if kind.word in parts.KNOWN else {}
     written = [
-        f"{key}={'VALUE' if setting.default is setting.empty else _word(setting.default)}"
+        f"{key}={'VALUE' if setting.default is setting.empty else _text(setting.default)}"
         for key, setting in own.items()
     ]
     names = [key for key in parts.parameters(factory) if key not in own]
-    flags = [key for key in names if key in SETTINGS and SETTINGS[key].applies]
-    return written + [f"{flag(key)} {_word(SETTINGS[key].default)}" for key in flags]
+    names = ["compress" if key == "compressor" else key for key in names]
+    flags = [key for key in names if key in SETTINGS and (SETTINGS[key].applies or key in _FREE)]
+    return written + [f"{flag(key)} {_word(SETTINGS[key])}" for key in flags]
 
 
 def requirements(docstring: str) -> list[str]:
@@ -221,5 +225,11 @@ def sources(docstring: str) -> list[str]:
     return list(dict.fromkeys(f"{authors}, {year}" for authors, year in found))
 
 
-def _word(value: object) -> str:
-    return "none" if value is None else wording.short(value)
+def _word(spec: Spec) -> str:
+    """Return a flag's default, or the word for its value if that depends on others."""
+    return spec.metavar if callable(spec.default) or spec.default_text else _text(spec.default)
+
+
+def _text(value: object) -> str:
+    text = "none" if value is None else wording.short(value)
+    return text.lower() if isinstance(value, bool) else text

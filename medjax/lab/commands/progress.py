@@ -31,8 +31,8 @@ _SHOWN = (
 )
 _SECONDS_BETWEEN_LINES = 15.0
 _STAGES = (
-    *("participation", "local_steps", "local_lr", "worker_momentum", "weights", "compress"),
-    *("error_feedback", "attack", "byzantine", "mix", "server"),
+    *("participation", "local_steps", "local_lr", "local_optimizer", "worker_momentum", "weights"),
+    *("compress", "error_feedback", "attack", "byzantine", "mix", "server"),
 )
 _LABELS = {"images": "classes", "characters": "different characters"}
 _WORDS = {"zero": "0", "plus": "+1", "random": "±1 at random"}
@@ -162,7 +162,7 @@ def plan(config: Settings, setup: Setup) -> list[str]:
         details.append(f"f = {config.declared_byzantine}")
     if config.zero is not None and config.tie is not None:
         details.append(f"a zero votes {_WORDS[config.zero]}, a tie gives {_WORDS[config.tie]}")
-    usual = resolve({"rule": config.rule})
+    usual = resolve({"algorithm": config.algorithm, "rule": config.rule})
     stages = [name for name in _STAGES if getattr(config, name) != getattr(usual, name)]
     protocol = wording.named(vars(config), stages)
     validation = ""
@@ -170,7 +170,7 @@ def plan(config: Settings, setup: Setup) -> list[str]:
         validation = f"{data['validation_examples']} validation, "
     batch = "full batch" if config.batch_size == "full" else f"batches of {config.batch_size}"
     return [
-        f"algorithm  {config.rule}: {', '.join(details)}",
+        f"algorithm  {wording.method(vars(config))}: {', '.join(details)}",
         *([f"protocol   {protocol}"] if protocol else []),
         f"workers    {config.workers}, {each} examples each, of {config.dataset} "
         f"({data['train_examples']} training, {validation}{data['test_examples']} test, "

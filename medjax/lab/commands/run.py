@@ -237,4 +237,5 @@ def _summary(
 def _stem(config: Settings) -> str:
     """Return a name for a run's folder."""
     dataset = wording.for_files(str(config.dataset).partition(":")[0])
-    return f"{wording.for_files(config.rule)}-{dataset}-n{config.workers}-seed{config.seed}"
+    method = wording.for_files(wording.method(vars(config)))
+    return f"{method}-{dataset}-n{config.workers}-seed{config.seed}"

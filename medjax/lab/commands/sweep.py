@@ -123,5 +123,5 @@ def recorded(candidates: Sequence[select.Candidate]) -> list[dict[str, Any]]:
 
 def default_folder(runs: Sequence[Settings]) -> Path:
     """Return a folder under runs/, the same for the same grid."""
-    rules = "-".join(dict.fromkeys(wording.for_files(run.rule) for run in runs))
+    rules = "-".join(dict.fromkeys(wording.for_files(wording.method(vars(run))) for run in runs))
     return results.DEFAULT_PARENT / f"sweep-{rules[:60]}-{store.fingerprint(runs)}"

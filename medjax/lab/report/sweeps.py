@@ -27,8 +27,13 @@ def section(name: str, folder: Path, record: Mapping[str, Any]) -> Section:
         page.provenance(sessions[-1] | {"own_code": record.get("own_code")}),
     ]
     total = record["runs"]
-    rules = record["axes"].get("rule") or [record["settings"]["rule"]]
-    heading = f"{total} runs of {', '.join(rules)}"
+    methods = [
+        each
+        for name in ("algorithm", "rule")
+        for each in record["axes"].get(name) or [record["settings"].get(name)]
+        if each not in (None, "none")
+    ]
+    heading = f"{total} runs of {', '.join(methods)}"
     facts = [each for each in facts if each.entries]
     if not runs:
         notes = ["unfinished: no run is finished yet"]

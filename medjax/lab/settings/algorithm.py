@@ -1,10 +1,12 @@
 """Settings of the algorithm: the rule, its noise, and the step size."""
 
 from dataclasses import dataclass
+from inspect import signature
 
+from medjax.algorithms import ALGORITHMS
 from medjax.lab.settings import cli, parts, rules, values
 from medjax.lab.settings.field import Given, setting
-from medjax.lab.settings.parts import Part
+from medjax.lab.settings.parts import Part, parameters
 from medjax.lab.settings.values import THEORY, Adaptive, Schedule
 from medjax.noise import NOISES
 
@@ -12,39 +14,69 @@ _A_NOISY_RULE = "a noisy rule, such as noisy_sign"
 
 
 def _is_noisy(a: Given) -> bool:
-    return a.rule.noisy
+    return a.rule is not None and a.rule.noisy
 
 
 def _takes(option: str) -> dict[str, object]:
     """The condition of a setting that is an argument of the rule's factory."""
     return {
-        "applies": lambda a: option in a.rule.parameters,
+        "applies": lambda a: a.rule is not None and option in a.rule.parameters,
         "goes_with": f"--rule {rules.names_with(option)}",
     }
 
 
+def _of_algorithms(option: str) -> str:
+    """Name the algorithms that take a setting, for people."""
+    return "--algorithm " + ", ".join(k for k, f in ALGORITHMS.items() if option in parameters(f))
+
+
+def _algorithm_takes(a: Given, *options: str) -> bool:
+    return a.algorithm is not None and any(x in a.algorithm.parameters for x in options)
+
+
+def _aggregates(a: Given) -> bool:
+    """Tell if the server has a rule: algorithms that vote or add noise have their own."""
+    return a.algorithm is None or _algorithm_takes(a, "rule")
+
+
 def _step_size(a: Given) -> float | str:
-    return THEORY if a.given.b == THEORY else rules.default_step_size(a.rule)
+    if a.algorithm is None:
+        return THEORY if a.given.b == THEORY else rules.default_step_size(a.rule)
+    if _algorithm_takes(a, "server_lr"):
+        usual = signature(a.algorithm.factory).parameters["server_lr"].default
+        return float(usual) if isinstance(usual, int | float) else 1.0
+    return 0.1 if a.rule is not None and not rules.is_vote(a.rule) else 0.003
 
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm:
     """The rule, its noise, and the step size."""
 
-    rule: Part = setting(
+    algorithm: Part | None = setting(
+        parts.or_none(parts.one_of("algorithm", ALGORITHMS)),
+        "more than a gradient of each worker, with settings after it, as scaffold:local_steps=5: "
+        f"{', '.join(ALGORITHMS)}; or none",
+        "NAME",
+        label="{}",
+    )
+    rule: Part | None = setting(
         rules.parse,
         "how the server aggregates; noisy_NAME adds b·ξ to every local gradient first: "
         f"{rules.by_family()}",
         "NAME",
-        default=rules.parse("noisy_sign"),
+        default=lambda a: rules.parse("noisy_sign" if a.algorithm is None else "mean"),
+        default_text="noisy_sign; mean with --algorithm",
+        applies=_aggregates,
+        goes_with=f"gradients, and with {_of_algorithms('rule')}",
         label="{}",
     )
     lr: float | str = setting(
         cli.number_or((THEORY,), 0, exclusive=True),
-        "step size, or theory, that of theorems 5 and 6",
+        "step size, or theory, that of theorems 5 and 6; with --algorithm the server's",
         "δ",
         default=_step_size,
-        default_text="0.003 for votes, 0.1 for mean, 0.03 for others; theory with --b theory",
+        default_text="0.003 for votes, 0.1 for mean, 0.03 for others; theory with --b theory; of "
+        "algorithms with local steps 1, of diloco 0.7",
         label="δ = {}",
         traced=True,
     )

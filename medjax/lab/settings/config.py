@@ -57,7 +57,8 @@ def resolve(given: Mapping[str, Any], *, drop: bool = False) -> Settings:
             setattr(a, name, spec.value_without(a))
         if name == "b" and a.b == AUTO:
             a.b = _scale_without_tuning(a.rule)
-    if THEORY in (a.b, a.lr) and rules.theorem(a.rule) is None:
+    theorem = None if a.algorithm is not None else rules.theorem(a.rule)
+    if THEORY in (a.b, a.lr) and theorem is None:
         name = "b" if a.b == THEORY else "lr"
         raise ValueError(f"{flag(name)} {THEORY} goes only with --rule noisy_median, noisy_sign")
     return Settings(**{name: getattr(a, name) for name in SETTINGS})

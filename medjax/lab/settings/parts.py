@@ -9,9 +9,9 @@ import argparse
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from medjax.lab.settings import cli, own
 
@@ -19,6 +19,10 @@ T = TypeVar("T")
 Table = Mapping[str, Callable[..., Any]]
 
 KNOWN: Mapping[str, frozenset[str]] = {
+    "algorithm": frozenset(
+        {"lr", "server_lr", "local_lr", "local_optimizer", "rule", "compressor", "key"}
+        | {"num_workers"}
+    ),
     "rule": frozenset({"num_byzantine", "num_workers", "weights", "zero", "tie", "start"}),
     "mixing": frozenset({"num_byzantine"}),
     "attack": frozenset({"num_classes", "rule"}),
@@ -28,11 +32,22 @@ KNOWN: Mapping[str, frozenset[str]] = {
     "model": frozenset({"num_classes", "parent", "name"}),
     "dataset": frozenset(),
     "augmentation": frozenset(),
+    "local optimizer": frozenset({"learning_rate"}),
 }
 """By kind, arguments of factories that a run gives, and that so aren't written after the name.
 
 A vector to start from has no place on a command line, nor have flax's own fields of a module.
 """
+
+GIVEN_BY = {
+    "num_byzantine": "--declared-byzantine",
+    "num_workers": "--workers",
+    "compressor": "--compress",
+    "learning_rate": "--lr",
+    "server_lr": "--lr",
+    "key": "--seed",
+}
+"""The flags that give such arguments, where they have another name."""
 
 _NOISY = "noisy_"
 
@@ -185,6 +200,9 @@ def _settings(
     written = [(key.strip(), value.strip()) for key, _, value in pairs]
     valid, hints = settings_of(kind, factory), _hints(factory)
     for key, value in written:
+        if key in KNOWN[kind] and key in parameters(factory):
+            flag = GIVEN_BY.get(key, "--" + key.replace("_", "-"))
+            raise argparse.ArgumentTypeError(f"{text!r}: {key} is given by {flag}")
         if key not in valid:
             takes = f"takes {', '.join(valid)}" if valid else "takes no settings"
             raise argparse.ArgumentTypeError(f"{text!r}: {kind} {name} {takes}, got {key!r}")
@@ -213,8 +231,10 @@ def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _value(key: str, text: str, hint: Any) -> int | float | str | None:
+def _value(key: str, text: str, hint: Any) -> Any:
     """Read a value as the factory's annotation has it: of a real setting 1 is 1.0.
+
+    Where it may be a sequence, one of n values is written 1/2/3.
 
     Raises:
         ValueError: if the number doesn't fit into the 32 bits that it is computed with.
@@ -223,6 +243,8 @@ def _value(key: str, text: str, hint: Any) -> int | float | str | None:
         return None
     if hint is bool and text in ("true", "false"):
         return text == "true"
+    if "/" in text and any(get_origin(each) is Sequence for each in get_args(hint)):
+        return tuple(_value(key, each, None) for each in text.split("/"))
     real = float in (hint, *get_args(hint))
     for kind in (float,) if real else (int, float):
         try:

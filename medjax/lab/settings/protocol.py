@@ -1,6 +1,9 @@
 """Settings of what stands between the gradients and the rule, and of the server's optimizer."""
 
 from dataclasses import dataclass
+from typing import Any
+
+import optax
 
 from medjax.attacks import ATTACKS
 from medjax.compressors import COMPRESSORS
@@ -12,6 +15,8 @@ from medjax.mixing import MIXINGS
 from medjax.servers import SERVERS
 
 _server = parts.one_of("server", SERVERS)
+_LOCAL = {"sgd": optax.sgd, "adam": optax.adam, "adamw": optax.adamw}
+_local_optimizer = parts.one_of("local optimizer", _LOCAL)
 
 
 def _usual_byzantine(a: Given) -> int:
@@ -23,7 +28,27 @@ def _usual_byzantine(a: Given) -> int:
 
 def _is_told_of_byzantine(a: Given) -> bool:
     mixings = a.mix.parts if a.mix is not None else ()
-    return any("num_byzantine" in part.parameters for part in (a.rule, *mixings))
+    rule = () if a.rule is None else (a.rule,)
+    return any("num_byzantine" in part.parameters for part in (*rule, *mixings))
+
+
+def _compresses(a: Given) -> bool:
+    """Tell if the algorithm compresses by itself."""
+    return a.algorithm is not None and "compressor" in a.algorithm.parameters
+
+
+def _walks(a: Given) -> bool:
+    """Tell if workers take steps of their own."""
+    if a.algorithm is not None:
+        return bool({"local_lr", "local_optimizer"} & {*a.algorithm.parameters})
+    return a.local_steps is not None
+
+
+# For what an algorithm has of its own.
+_WITHOUT_ALGORITHM: dict[str, Any] = {
+    "applies": lambda a: a.algorithm is None,
+    "goes_with": "no --algorithm",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +62,29 @@ class Protocol:
         "K",
         default_text="a gradient",
         label="{} local steps",
+        applies=lambda a: a.algorithm is None,
+        goes_with="no --algorithm: these take it after their name, as scaffold:local_steps=5",
     )
     local_lr: float | None = setting(
         cli.number(0, exclusive=True),
         "the length of the workers' own steps",
         "γ",
         default=0.1,
-        applies=lambda a: a.local_steps is not None,
-        goes_with="--local-steps",
+        applies=_walks,
+        goes_with="--local-steps, or an --algorithm with local steps",
         label="local δ = {}",
         traced=True,
+    )
+    local_optimizer: Part | None = setting(
+        parts.or_none(_local_optimizer),
+        f"the optimizer of the workers' own steps: {', '.join(_LOCAL)}, or one of optax, as "
+        "optax:lion; its step size is --local-lr",
+        "NAME",
+        default=lambda a: _local_optimizer("adamw") if a.algorithm.name == "diloco" else None,
+        default_text="sgd; adamw for diloco",
+        applies=lambda a: a.algorithm is not None and "local_optimizer" in a.algorithm.parameters,
+        goes_with="--algorithm fedavg, diloco",
+        label="local {}",
     )
     participation: int | None = setting(
         cli.integer(1),
@@ -61,6 +99,7 @@ class Protocol:
         "β",
         label="worker momentum {}",
         traced=True,
+        **_WITHOUT_ALGORITHM,
     )
     compress: Part | None = setting(
         parts.or_none(parts.one_of("compressor", COMPRESSORS)),
@@ -73,8 +112,8 @@ class Protocol:
         "whether a worker adds what was not sent to its next vector",
         "yes|no",
         default="no",
-        applies=lambda a: a.compress is not None,
-        goes_with="--compress",
+        applies=lambda a: a.compress is not None and not _compresses(a),
+        goes_with="--compress, and without an --algorithm that compresses",
         label="error feedback: {}",
     )
     attack: Chain | None = setting(
@@ -120,7 +159,7 @@ class Protocol:
         goes_with=f"--rule {rules.names_with('num_byzantine')}, or --mix nnm, arc",
         label="f = {}",
     )
-    server: Part = setting(
+    server: Part | None = setting(
         _server,
         f"the optimizer that takes the aggregate for a gradient: {', '.join(SERVERS)}, or one of "
         "optax, as optax:adamw",
@@ -128,13 +167,14 @@ class Protocol:
         default=lambda a: _server("sgd" if a.momentum is None else "momentum"),
         default_text="sgd",
         label="server {}",
+        **_WITHOUT_ALGORITHM,
     )
     momentum: float | None = setting(
         cli.number(0, below=1),
         "of --server momentum, which it implies",
         "M",
         default=0.9,
-        applies=lambda a: a.server.name == "momentum",
+        applies=lambda a: a.server is not None and a.server.name == "momentum",
         goes_with="--server momentum",
         label="momentum {}",
         traced=True,

@@ -40,14 +40,14 @@ def family(factory: Callable[..., Any]) -> str:
     return next((words for words, kind in FAMILIES.items() if kind in made), "in two stages")
 
 
-def is_additive(rule: Part) -> bool:
+def is_additive(rule: Part | None) -> bool:
     """Tell if the rule needs only a sum over the workers, so that these can be streamed."""
-    return _made(rule.factory) == (Additive,)
+    return rule is not None and _made(rule.factory) == (Additive,)
 
 
-def is_vote(rule: Part) -> bool:
+def is_vote(rule: Part | None) -> bool:
     """Tell if the rule is the majority vote: its step size is a length for every coordinate."""
-    return rule.factory is rules.majority_vote
+    return rule is not None and rule.factory is rules.majority_vote
 
 
 def default_step_size(rule: Part) -> float:
@@ -57,10 +57,10 @@ def default_step_size(rule: Part) -> float:
     return 0.1 if rule.factory is rules.mean else 0.03
 
 
-def theorem(rule: Part) -> Callable[[int, int], theory.Rates] | None:
+def theorem(rule: Part | None) -> Callable[[int, int], theory.Rates] | None:
     """Return the theorem, (T, d) to (b, δ), on the algorithm; None if there is none."""
     theorems = {rules.majority_vote: theory.theorem5, rules.median: theory.theorem6}
-    return theorems.get(rule.factory) if rule.noisy else None
+    return theorems.get(rule.factory) if rule is not None and rule.noisy else None
 
 
 def auto_scale(rule: Part) -> Adaptive | None:

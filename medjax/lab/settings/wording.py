@@ -6,7 +6,7 @@ from typing import Any
 
 from medjax.lab.settings.config import SETTINGS
 
-_TELLING_IF_NONE = ("b", "mix", "compress", "attack", "augment")
+_TELLING_IF_NONE = ("algorithm", "b", "mix", "compress", "attack", "augment")
 
 
 def telling(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -18,6 +18,14 @@ def telling(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         return len(values if name in _TELLING_IF_NONE else values - {"None"}) > 1
 
     return [name for name in _LABELS if name == "rule" or differs(name)]
+
+
+def method(config: Mapping[str, Any]) -> str:
+    """Return a run's algorithm and rule: krum, scaffold:local_steps=5, the same with krum."""
+    algorithm, rule = config.get("algorithm"), config.get("rule")
+    if algorithm is None or rule is None:
+        return str(rule if algorithm is None else algorithm)
+    return str(algorithm) if str(rule) == "mean" else f"{algorithm} with {rule}"
 
 
 def labels(configs: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> list[str]:
@@ -53,7 +61,7 @@ def for_files(value: object) -> str:
 
 def describe(config: Mapping[str, Any]) -> str:
     """Return a run in a line, from its resolved settings."""
-    parts = [str(config["rule"]), f"n = {config['workers']}", f"δ = {short(config['lr'])}"]
+    parts = [method(config), f"n = {config['workers']}", f"δ = {short(config['lr'])}"]
     if config["b"] is not None:
         parts.append(f"b = {short(config['b'])}")
     batch = config["batch_size"]

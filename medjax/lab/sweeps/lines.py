@@ -40,8 +40,8 @@ def along(found: Sequence[Candidate], columns: Columns, *names: str) -> list[Lin
     """Make a line for each rule and problem: the best candidate at each value of some settings."""
     telling_names = telling([vars(candidate.run) for candidate in found])
     lines = []
-    for rule in dict.fromkeys(candidate.run.rule for candidate in found):
-        of_rule = [candidate for candidate in found if candidate.run.rule == rule]
+    for method in dict.fromkeys(map(_method, found)):
+        of_rule = [candidate for candidate in found if _method(candidate) == method]
         apart = [
             name
             for name in varied([candidate.run for candidate in of_rule])
@@ -51,11 +51,16 @@ def along(found: Sequence[Candidate], columns: Columns, *names: str) -> list[Lin
         for candidate in of_rule:
             cell = cells.setdefault(_values(candidate, apart), {})
             cell.setdefault(_values(candidate, names), []).append(candidate)
-        shown = ["rule", *(name for name in apart if name in telling_names)]
+        shown = ["rule", *(x for x in ("algorithm", *apart) if x in telling_names)]
         for cell in cells.values():
             line = Line("", {v: best(these, columns)[0] for v, these in cell.items()})
             lines.append(line._replace(label=named(vars(_first(line).run), shown)))
     return lines
+
+
+def _method(candidate: Candidate) -> tuple[Part | None, Part | None]:
+    """Return the algorithm and the rule, whose runs are compared with one another."""
+    return candidate.run.algorithm, candidate.run.rule
 
 
 def follows(found: Sequence[Candidate], name: str, others: Sequence[str]) -> bool:
@@ -97,9 +102,9 @@ def foremost(lines: Sequence[Line], columns: Columns, most: int = MOST) -> list[
 
     Each rule keeps as many as the others, so that the worst of the rules is still compared.
     """
-    by_rule: dict[Part, list[int]] = {}
+    by_rule: dict[Any, list[int]] = {}
     for k in sorted(range(len(lines)), key=lambda k: _badness(lines[k], columns)):
-        by_rule.setdefault(_first(lines[k]).run.rule, []).append(k)
+        by_rule.setdefault(_method(_first(lines[k])), []).append(k)
     in_turns = itertools.chain(*itertools.zip_longest(*by_rule.values()))
     kept = [k for k in in_turns if k is not None][:most]
     return [lines[k] for k in sorted(kept)]
@@ -107,8 +112,8 @@ def foremost(lines: Sequence[Line], columns: Columns, most: int = MOST) -> list[
 
 def choice(found: Sequence[Candidate], columns: Columns, *names: str) -> str:
     """Say which settings are chosen in a picture of some others; empty if none is."""
-    rules = dict.fromkeys(candidate.run.rule for candidate in found)
-    by_rule = [varied([c.run for c in found if c.run.rule == rule]) for rule in rules]
+    methods = dict.fromkeys(map(_method, found))
+    by_rule = [varied([c.run for c in found if _method(c) == method]) for method in methods]
     chosen = [name for name in CHOSEN if name not in names and any(name in v for v in by_rule)]
     what = ", ".join(map(called, chosen))
     return f"at each point the best {what} by {by(columns)}" if chosen else ""

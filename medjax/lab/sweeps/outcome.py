@@ -59,5 +59,7 @@ def outcome(runs: Sequence[Settings], columns: Columns) -> Outcome:
 def title(runs: Sequence[Settings]) -> str:
     """Describe in a line what all runs have in common."""
     names = grid.varied(runs)
-    parts = [("dataset", "{}"), ("workers", "n = {}"), ("model", "{}"), ("steps", "{} steps")]
-    return ", ".join(form.format(getattr(runs[0], n)) for n, form in parts if n not in names)
+    parts = [("algorithm", "{}"), ("dataset", "{}"), ("workers", "n = {}"), ("model", "{}")]
+    parts.append(("steps", "{} steps"))
+    told = [(getattr(runs[0], n), form) for n, form in parts if n not in names]
+    return ", ".join(form.format(value) for value, form in told if value is not None)

@@ -22,7 +22,8 @@ from medjax.lab.sweeps.select import Candidate
 _SECONDS_BETWEEN_LINES = 15.0
 _MOST_DIVERGED = 5  # that are named
 # Settings that tell programs apart.
-_TOLD = ("rule", "mix", "attack", "byzantine", "workers", "dataset", "partition", "alpha", "model")
+_TOLD = ("algorithm", "rule", "mix", "attack", "byzantine", "workers")
+_TOLD += ("dataset", "partition", "alpha", "model")
 
 
 def plan(

@@ -11,7 +11,8 @@ from medjax.lab.settings.config import Settings, as_record
 from medjax.lab.sweeps.grid import varied
 from medjax.lab.tables import rounded
 
-TUNED = ("lr", "lr_schedule", "momentum", "b", "noise", "df", "zero", "tie", "worker_chunk")
+TUNED = ("lr", "lr_schedule", "local_lr", "momentum", "b", "noise", "df", "zero", "tie")
+TUNED += ("worker_chunk",)
 """Settings of the algorithm, which are chosen; others that vary make different problems."""
 
 _OF_ATTACKERS = ("byzantine", "byzantine_data")

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
-from medjax import compressors
+from medjax import algorithms, compressors
 from medjax.compressors import Bits
 from medjax.lab.settings import rules
 from medjax.lab.settings.values import Adaptive
-from medjax.lab.task.protocol import draws_signs
+from medjax.lab.task.interpret import hyperparameters
+from medjax.lab.task.optimizer import build_algorithm, compresses, draws_signs
 from medjax.lab.task.setup import Task
 
 
@@ -19,7 +21,8 @@ def per_step(task: Task, b: Any) -> Bits:
     rounded up. (Of finite gradients: a NaN abstains.) A worker's can't be 0 with `--zero plus` or
     `random`, nor if the sign is drawn with noise of b > 0 that isn't adaptive, which is 0 where all
     gradients are; nor the server's with `--tie random`, or if it has an odd number of such votes.
-    With a mixing the workers send vectors, of which the server takes the signs.
+    With a mixing the workers send vectors, of which the server takes the signs. An algorithm says
+    itself what it sends: see `medjax.algorithms.communication`.
 
     Args:
         task: the task.
@@ -29,6 +32,8 @@ def per_step(task: Task, b: Any) -> Bits:
         Numbers, or an array of them for each b.
     """
     config, protocol, n = task.config, task.protocol, task.protocol.num_workers
+    if config.algorithm is not None:
+        return _of_algorithm(task)
     if not rules.is_vote(config.rule):
         return compressors.communication(task.like, n, up=protocol.compressor)
     drawn = b is not None and draws_signs(protocol) and not isinstance(config.b, Adaptive)
@@ -39,3 +44,16 @@ def per_step(task: Task, b: Any) -> Bits:
     if not one_by_one:
         up = compressors.communication(task.like, n).up
     return Bits(up, n * task.num_params * (2 - decided))
+
+
+def _of_algorithm(task: Task) -> Bits:
+    """Count an algorithm's bits; a compressor that isn't its own is one of whole messages."""
+    config, protocol = task.config, task.protocol
+    values = hyperparameters(config, task.num_params)
+    algorithm = build_algorithm(config, protocol, values, jax.random.key(0))
+    bits = algorithms.communication(algorithm, task.like, protocol.num_workers)
+    if protocol.compressor is None or compresses(config):
+        return bits
+    message = algorithm.like(task.like)
+    up = compressors.communication(message, protocol.num_workers, up=protocol.compressor).up
+    return bits._replace(up=up)

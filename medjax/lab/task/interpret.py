@@ -40,7 +40,7 @@ def hyperparameters(config: Settings, num_params: int) -> Hyperparameters:
     """Return a run's numbers, the theorems' where it asks for them."""
     lr, b, beta = config.lr, config.b, config.worker_momentum
     theorem = rules.theorem(config.rule)
-    if theorem is not None:
+    if theorem is not None and config.algorithm is None:
         rates = theorem(max(1, config.steps), num_params)
         lr = rates.lr if lr == THEORY else lr
         b = rates.b if b == THEORY else b
@@ -106,6 +106,7 @@ def server(config: Settings, lr: Any, momentum: Any) -> optax.GradientTransforma
     Raises:
         ValueError: if it can't have its settings, or isn't an optimizer.
     """
+    assert config.server is not None
     built = config.server.build(learning_rate=step_size(config, lr), momentum=momentum)
     if not isinstance(built, optax.GradientTransformation):
         raise ValueError(

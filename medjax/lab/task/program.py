@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,14 +14,8 @@ from jaxtyping import Array, Int
 import medjax
 from medjax import sharding
 from medjax.lab.task import backdoor
-from medjax.lab.task.interpret import (
-    Hyperparameters,
-    noise_distribution,
-    noise_scale,
-    server,
-    worker_momentum,
-)
-from medjax.lab.task.protocol import build_optimizer
+from medjax.lab.task import optimizer as optimizers
+from medjax.lab.task.interpret import Hyperparameters
 from medjax.lab.task.setup import Task
 from medjax.sharding import GRID
 
@@ -70,33 +63,23 @@ def one_run(task: Task) -> Program:
     def simulation(
         values: Hyperparameters, workers: medjax.WorkerData | None = None
     ) -> medjax.Simulation:
-        protocol = task.protocol
-        if config.weights == "examples" and workers is not None:
-            sizes = workers.sizes[: workers.num_workers]
-            protocol = replace(protocol, rule=medjax.rules.mean(sizes))
-        optimizer = build_optimizer(
-            protocol,
-            server(config, values.lr, values.momentum),
-            noise_scale(config, values.b),
-            noise_distribution(config),
-            _keys(values)[1],
-            worker_momentum(config, values.worker_momentum),
-        )
+        sizes = None if workers is None else workers.sizes[: workers.num_workers]
+        optimizer = optimizers.build(config, task.protocol, values, _keys(values)[1], sizes)
         return medjax.simulation(
             objective,
             optimizer,
             batch_size=None if config.batch_size == "full" else int(config.batch_size),
             worker_chunk=config.worker_chunk if isinstance(config.worker_chunk, int) else None,
             local_steps=config.local_steps,
-            local_lr=values.local_lr,
+            local_lr=None if config.local_steps is None else values.local_lr,
             participants=config.participation,
-            always=protocol.num_byzantine if config.participation else 0,
+            always=task.protocol.num_byzantine if config.participation else 0,
         )
 
     def init(values: Hyperparameters) -> medjax.SimulationState:
         model_key, _, simulation_key = _keys(values)
         params = task.model.init(model_key, task.train[0][:1])
-        return simulation(values).init(params, simulation_key)
+        return simulation(values).init(params, simulation_key, config.workers)
 
     def advance(
         state: medjax.SimulationState,

@@ -1,4 +1,4 @@
-"""From the settings to the chain over stacked updates."""
+"""From the settings to the stages between gradients and server."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +17,7 @@ from medjax.lab.settings.config import Settings
 from medjax.lab.settings.parts import Part
 from medjax.mixing import Mixing
 from medjax.mixing._mixings import as_mixing
-from medjax.noise import Noise
-from medjax.rules import Additive, Rule, StatefulRule
+from medjax.rules import Rule, StatefulRule
 from medjax.rules._rule import as_rule
 
 FEWEST_CLASSES = 2
@@ -30,7 +29,8 @@ class Protocol:
     """The stages between gradients and server.
 
     Attributes:
-        rule: the server's; if it has no memory, with the mixing before it.
+        rule: the server's; if it has no memory, with the mixing before it. None for an algorithm
+            that has its own.
         num_workers: the number that send something at each step.
         num_byzantine: the number of them, the last, that send what the attack makes.
         attacks: theirs on the vectors, one after the other.
@@ -41,7 +41,7 @@ class Protocol:
         mixings: stages before a rule with a memory.
     """
 
-    rule: Rule | StatefulRule
+    rule: Rule | StatefulRule | None
     num_workers: int
     num_byzantine: int = 0
     attacks: tuple[Attack, ...] = ()
@@ -74,7 +74,13 @@ def build_protocol(config: Settings, num_classes: int = FEWEST_CLASSES) -> Proto
         "tie": config.tie,
     }
     mixings = config.mix.parts if config.mix is not None else ()
-    rule, mixings = build_rule(config.rule, mixings, known, asked)
+    rule, stages = None, ()
+    if config.rule is not None:
+        rule, stages = build_rule(config.rule, mixings, known, asked)
+    elif mixings:
+        raise ValueError(
+            f"--mix {config.mix} stands before a rule, and --algorithm {config.algorithm} has none"
+        )
     if isinstance(rule, StatefulRule) and rule.knows_workers and asked < n:
         raise ValueError(f"--rule {config.rule} remembers the workers: all must take part")
     _check_weights(config)
@@ -88,7 +94,7 @@ def build_protocol(config: Settings, num_classes: int = FEWEST_CLASSES) -> Proto
         _compressor(config),
         config.error_feedback == "yes",
         n,
-        mixings,
+        stages,
     )
 
 
@@ -164,15 +170,16 @@ def check(stage: optax.GradientTransformation, num_workers: int) -> None:
 
 
 def _attacks(
-    config: Settings, rule: Rule | StatefulRule, known: dict[str, Any], num_workers: int
+    config: Settings, rule: Rule | StatefulRule | None, known: dict[str, Any], num_workers: int
 ) -> list[Attack | DataAttack]:
     """Build the attacks, those of vectors checked against the numbers of workers."""
     built: list[Attack | DataAttack] = []
     if config.attack is None or not config.byzantine:
         return built
     for part in config.attack.parts:
-        if "rule" in part.parameters and isinstance(rule, StatefulRule):
-            raise ValueError(f"--attack {part} is on rules without memory, got {rule.name}")
+        if "rule" in part.parameters and not isinstance(rule, Rule):
+            name = f"--algorithm {config.algorithm}" if rule is None else rule.name
+            raise ValueError(f"--attack {part} is on rules without memory, got {name}")
         made = part.build(rule=rule, **known)
         if not isinstance(made, DataAttack):
             made = _adapted(part, as_attack, known | {"rule": rule})
@@ -190,40 +197,3 @@ def _compressor(config: Settings) -> Compressor | None:
             "already; valid: a rule of vectors, such as mean"
         )
     return _adapted(config.compress, as_compressor, {})
-
-
-def draws_signs(protocol: Protocol) -> bool:
-    """Tell if the sign of the noisy gradient is drawn in the place of the noise.
-
-    A vote looks at signs alone; but nothing may stand between.
-    """
-    signs_only = isinstance(protocol.rule, Additive) and protocol.rule.signs_only
-    return signs_only and protocol.compressor is None and not protocol.attacks
-
-
-def build_optimizer(
-    protocol: Protocol,
-    server: optax.GradientTransformation,
-    b: Any,
-    noise: Noise | None,
-    key: jax.Array,
-    worker_momentum: optax.GradientTransformation | None = None,
-) -> optax.GradientTransformationExtraArgs:
-    """Chain the stages in the order of the protocol: worker, wire, adversary, server.
-
-    b is None where there is no noise.
-    """
-    rule, compressor = protocol.rule, protocol.compressor
-    stages = [] if worker_momentum is None else [worker_momentum]
-    if b is not None:
-        stage = medjax.noisy_sign if draws_signs(protocol) else medjax.perturb
-        stages.append(stage(b, noise, key=key))
-    if compressor is not None and protocol.error_feedback:
-        stages.append(medjax.error_feedback(compressor, protocol.all_workers, key))
-    elif compressor is not None:
-        stages.append(medjax.compress(compressor, key))
-    stages += [
-        medjax.attack(attack, protocol.num_byzantine, jax.random.fold_in(key, i))
-        for i, attack in enumerate(protocol.attacks)
-    ]
-    return optax.chain(*stages, *server_stages(rule, protocol.mixings, key), server)

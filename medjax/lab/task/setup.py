@@ -21,8 +21,8 @@ from medjax.lab.models import catalogue as models
 from medjax.lab.settings import own
 from medjax.lab.settings.config import Settings, own_parts
 from medjax.lab.settings.parts import Part
-from medjax.lab.task import backdoor
-from medjax.lab.task.interpret import noise_distribution, server
+from medjax.lab.task import backdoor, optimizer
+from medjax.lab.task.interpret import noise_distribution
 from medjax.lab.task.protocol import Protocol, build_protocol
 from medjax.objectives import Objective, augmented, classification, language_modelling
 from medjax.partition import PARTITIONS
@@ -69,8 +69,7 @@ def check(config: Settings) -> None:
         ValueError: if they don't fit each other.
     """
     with _explained(config):
-        build_protocol(config)
-        server(config, 1.0, config.momentum)
+        optimizer.check(config)
         noise = noise_distribution(config)
         if noise is not None:
             jax.eval_shape(lambda key: noise.sample(key, (2,)), jax.random.key(0))
@@ -113,7 +112,7 @@ def prepare(config: Settings, dataset: Dataset) -> Task:
 def _prepare(config: Settings, dataset: Dataset) -> Task:
     _check_enough(config, len(dataset.groups))
     protocol = build_protocol(config, dataset.num_classes)
-    server(config, 1.0, config.momentum)  # says what its settings can't be
+    optimizer.check(config)  # says what its settings can't be
     for attack in protocol.data_attacks:
         _check_data_attack(attack, dataset)
     model = _model(config, dataset)

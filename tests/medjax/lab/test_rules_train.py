@@ -10,7 +10,8 @@ from medjax.lab.data import load
 from medjax.lab.settings.config import configure
 from medjax.lab.settings.rules import RULE_TABLE
 from medjax.lab.task import interpret
-from medjax.lab.task.protocol import build_optimizer, build_protocol
+from medjax.lab.task.optimizer import build_optimizer
+from medjax.lab.task.protocol import build_protocol
 
 # What has no default. The thresholds are those of vectors that are about as long as 1.
 REQUIRED = {
