@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import optax
+import optax.contrib
 from jaxtyping import Array, Float
 
 from medjax._engine import checks
@@ -53,6 +54,22 @@ def momentum(
     """
     checks.fraction("momentum", momentum, below_one=True)
     return _optimizer(optax.sgd, learning_rate, momentum=momentum)
+
+
+def nesterov(
+    learning_rate: optax.ScalarOrSchedule, momentum: Number = 0.9
+) -> optax.GradientTransformation:
+    """Nesterov's momentum: m ← β m + u, x ← x - η (u + β m), from m = 0 (Sutskever et al., 2013).
+
+    Args:
+        learning_rate: η, a number (perhaps traced) or an optax schedule.
+        momentum: β in [0, 1); may be traced.
+
+    Raises:
+        ValueError, TypeError: if a setting isn't a number in its range.
+    """
+    checks.fraction("momentum", momentum, below_one=True)
+    return _optimizer(optax.sgd, learning_rate, momentum=momentum, nesterov=True)
 
 
 def adam(
@@ -134,13 +151,60 @@ def adagrad(
     return _optimizer(optax.adagrad, learning_rate, initial_accumulator_value=eps**2, eps=0.0)
 
 
+def lion(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.99,
+    weight_decay: Number = 0.0,
+) -> optax.GradientTransformation:
+    """Lion: x ← x - η (sign(β₁ m + (1 - β₁) u) + λ x), m ← β₂ m + (1 - β₂) u (Chen et al., 2023).
+
+    Args:
+        learning_rate: η, a number (perhaps traced) or an optax schedule.
+        b1: β₁ in [0, 1); may be traced.
+        b2: β₂ in [0, 1); may be traced.
+        weight_decay: λ ≥ 0; may be traced.
+
+    Raises:
+        ValueError, TypeError: if a setting isn't a number in its range.
+    """
+    checks.fraction("b1", b1, below_one=True)
+    checks.fraction("b2", b2, below_one=True)
+    checks.real("weight_decay", weight_decay, minimum=0.0)
+    return _optimizer(optax.lion, learning_rate, b1=b1, b2=b2, weight_decay=weight_decay)
+
+
+def muon(
+    learning_rate: optax.ScalarOrSchedule, beta: Number = 0.95
+) -> optax.GradientTransformation:
+    """Muon: the momentum of each matrix is made nearly orthogonal (Jordan et al., 2024).
+
+        m ← β m + (1 - β) u, x ← x - η √max(1, columns/rows) · orthogonal(β m̂ + (1 - β) û)
+
+    By five steps of Newton and Schulz; hats are Adam's corrections. Parameters that aren't matrices
+    get NAdam's steps, of β₁ = 0.9, β₂ = 0.999 and ε = 10⁻⁸.
+
+    Args:
+        learning_rate: η, a number (perhaps traced) or an optax schedule.
+        beta: β in [0, 1); may be traced.
+
+    Raises:
+        ValueError, TypeError: if a setting isn't a number in its range.
+    """
+    checks.fraction("beta", beta, below_one=True)
+    return _optimizer(optax.contrib.muon, learning_rate, beta=beta)
+
+
 SERVERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": sgd,
     "momentum": momentum,
+    "nesterov": nesterov,
     "adam": adam,
     "amsgrad": amsgrad,
     "yogi": yogi,
     "adagrad": adagrad,
+    "lion": lion,
+    "muon": muon,
 }
 """The factory of each server optimizer, by name. Its first parameter is the step size."""
 

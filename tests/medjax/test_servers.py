@@ -34,6 +34,32 @@ def momentum(lr: Step, momentum: float = 0.9) -> np.ndarray:
     return moved
 
 
+def nesterov(lr: Step, momentum: float = 0.9) -> np.ndarray:
+    m, moved = 0.0, 0.0
+    for t, u in enumerate(UPDATES):
+        m = momentum * m + u
+        moved = moved + lr(t) * (u + momentum * m)
+    return moved
+
+
+def lion(lr: Step, b1: float = B1, b2: float = B2, weight_decay: float = 0.0) -> np.ndarray:
+    m, moved = 0.0, 0.0
+    for t, u in enumerate(UPDATES):
+        moved = moved + lr(t) * (np.sign(b1 * m + (1 - b1) * u) + weight_decay * START)
+        m = b2 * m + (1 - b2) * u
+    return moved
+
+
+def nadam(lr: Step, beta: float = 0.95) -> np.ndarray:
+    """Muon's steps for what is no matrix."""
+    m = v = moved = 0.0
+    for t, u in enumerate(UPDATES):
+        m, v = 0.9 * m + 0.1 * u, 0.999 * v + 0.001 * u**2
+        first = 0.9 * m / (1 - 0.9 ** (t + 2)) + 0.1 * u / (1 - 0.9 ** (t + 1))
+        moved = moved + lr(t) * first / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
+    return moved
+
+
 def adaptive(second: Callable[..., Any], v: float = 0.0, m: float = 0.0) -> Callable[..., Any]:
     def run(lr: Step, b1: float = B1, b2: float = B2, eps: float = EPS) -> np.ndarray:
         first, estimate, largest, moved = m, v, 0.0, 0.0
@@ -72,6 +98,9 @@ def adagrad(lr: Step, eps: float = EPS) -> np.ndarray:
 BY_HAND: dict[str, Callable[..., Any]] = {
     "sgd": sgd,
     "momentum": momentum,
+    "nesterov": nesterov,
+    "lion": lion,
+    "muon": nadam,
     "adam": adaptive(second_moment),
     "amsgrad": adaptive(largest_so_far),
     "yogi": adaptive(yogis, v=1e-6, m=1e-6),
@@ -80,6 +109,9 @@ BY_HAND: dict[str, Callable[..., Any]] = {
 SETTINGS: dict[str, dict[str, float]] = {
     "sgd": {},
     "momentum": {"momentum": 0.5},
+    "nesterov": {"momentum": 0.5},
+    "lion": {"b1": 0.8, "b2": 0.9, "weight_decay": 0.1},
+    "muon": {"beta": 0.5},
     "adam": {"b1": 0.8, "b2": 0.9, "eps": 0.1},
     "amsgrad": {"b1": 0.8, "b2": 0.6, "eps": 0.1},
     "yogi": {"b1": 0.8, "b2": 0.9, "eps": 0.1},
@@ -129,7 +161,7 @@ def test_all_settings_may_be_traced_even_in_half_precision(name: str):
         for actual, lr in zip(swept, rates, strict=True):
             expected = BY_HAND[name](lambda t, lr=float(lr): lr, **settings)
             # Bits lost in a sum are those of its largest term.
-            size = np.abs(UPDATES).max(axis=0) if name in ("sgd", "momentum") else 1
+            size = np.abs(UPDATES).max(axis=0) if name in ("sgd", "momentum", "nesterov") else 1
             assert (np.abs(actual - expected) <= tolerance * (size + np.abs(expected))).all()
 
 
@@ -138,6 +170,9 @@ def test_in_float32_it_is_optaxs(name: str):
     plain = {
         "sgd": optax.sgd(0.1),
         "momentum": optax.sgd(0.1, 0.9),
+        "nesterov": optax.sgd(0.1, 0.9, nesterov=True),
+        "lion": optax.lion(0.1, B1, B2, weight_decay=0.0),
+        "muon": optax.contrib.muon(0.1),
         "adam": optax.adam(0.1, B1, B2, EPS),
         "amsgrad": optax.amsgrad(0.1, B1, B2, EPS),
         "yogi": optax.yogi(0.1, B1, B2, EPS),
@@ -155,8 +190,20 @@ def test_after_a_rule(name: str):
     g = {"w": np.float32([[1.0, 2.0], [3.0, -5.0], [2.0, 9.0]])}
     params = {"w": jnp.ones(2)}
     updates, _ = tx.update(g, tx.init(params), params)
-    expected, _ = server.update({"w": jnp.array([2.0, 2.0])}, server.init(params))
+    expected, _ = server.update({"w": jnp.array([2.0, 2.0])}, server.init(params), params)
     np.testing.assert_array_equal(updates["w"], expected["w"])
+
+
+def test_muon_makes_matrices_nearly_orthogonal():
+    u = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)
+    tx = servers.muon(0.1)
+    step, _ = tx.update(jnp.asarray(u), tx.init(jnp.zeros((2, 5))), jnp.zeros((2, 5)))
+    values = np.linalg.svd(u / np.linalg.norm(u), compute_uv=False)
+    left, _, right = np.linalg.svd(u, full_matrices=False)
+    for _ in range(5):  # on the singular values alone, as the polynomial is odd
+        values = 3.4445 * values - 4.775 * values**3 + 2.0315 * values**5
+    expected = -0.1 * math.sqrt(5 / 2) * (left * values) @ right
+    np.testing.assert_allclose(step, expected, atol=1e-4)
 
 
 @pytest.mark.slow

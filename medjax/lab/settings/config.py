@@ -59,8 +59,11 @@ def resolve(given: Mapping[str, Any], *, drop: bool = False) -> Settings:
             a.b = _scale_without_tuning(a.rule)
     theorem = None if a.algorithm is not None else rules.theorem(a.rule)
     if THEORY in (a.b, a.lr) and theorem is None:
-        name = "b" if a.b == THEORY else "lr"
-        raise ValueError(f"{flag(name)} {THEORY} goes only with --rule noisy_median, noisy_sign")
+        name, alone = "b" if a.b == THEORY else "lr", ", without --algorithm"
+        raise ValueError(
+            f"{flag(name)} {THEORY} goes only with --rule noisy_median, noisy_sign"
+            f"{alone if a.algorithm is not None else ''}"
+        )
     return Settings(**{name: getattr(a, name) for name in SETTINGS})
 
 

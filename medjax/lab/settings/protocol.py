@@ -47,7 +47,7 @@ def _walks(a: Given) -> bool:
 # For what an algorithm has of its own.
 _WITHOUT_ALGORITHM: dict[str, Any] = {
     "applies": lambda a: a.algorithm is None,
-    "goes_with": "no --algorithm",
+    "goes_with": "gradients, without --algorithm",
 }
 
 
@@ -63,7 +63,7 @@ class Protocol:
         default_text="a gradient",
         label="{} local steps",
         applies=lambda a: a.algorithm is None,
-        goes_with="no --algorithm: these take it after their name, as scaffold:local_steps=5",
+        goes_with="gradients; an algorithm takes them after its name, scaffold:local_steps=5",
     )
     local_lr: float | None = setting(
         cli.number(0, exclusive=True),
@@ -171,11 +171,11 @@ class Protocol:
     )
     momentum: float | None = setting(
         cli.number(0, below=1),
-        "of --server momentum, which it implies",
+        "of --server momentum, which it implies, and nesterov",
         "M",
         default=0.9,
-        applies=lambda a: a.server is not None and a.server.name == "momentum",
-        goes_with="--server momentum",
+        applies=lambda a: a.server is not None and a.server.name in ("momentum", "nesterov"),
+        goes_with="--server momentum, nesterov",
         label="momentum {}",
         traced=True,
     )

@@ -10,7 +10,7 @@ from medjax.lab.settings.wording import named, telling
 from medjax.lab.sweeps.grid import varied
 from medjax.lab.sweeps.select import Candidate, Columns, best, criterion
 
-CHOSEN = ("lr", "lr_schedule", "momentum", "b", "df")
+CHOSEN = ("lr", "lr_schedule", "local_lr", "momentum", "b", "df")
 """Settings of which the best value is chosen wherever they aren't drawn.
 
 The rest of the algorithm's settings (the noise's distribution, the vote of a zero) have few values,

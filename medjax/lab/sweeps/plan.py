@@ -167,7 +167,15 @@ def _numbers_per_run(group: Group) -> int:
     many = each > _MANY_ACTIVATIONS and activations > _MANY_NUMBERS
     if cpu and many and config.augment is None:
         activations = min(activations, max(_MOST_ACTIVATIONS, 2 * task.num_params))
-    return n * task.num_params + activations
+    return n * task.num_params + activations + task.config.workers * _numbers_kept(task)
+
+
+def _numbers_kept(task: Task) -> int:
+    """Count what each worker keeps from one round to the next."""
+    if task.algorithm is None or task.algorithm.worker.init is None:
+        return 0
+    kept = jax.eval_shape(task.algorithm.worker.init, task.like)
+    return sum(x.size for x in jax.tree.leaves(kept))
 
 
 def _data_bytes(group: Group, num_seeds: int) -> int:

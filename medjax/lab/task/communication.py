@@ -2,16 +2,15 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
 from medjax import algorithms, compressors
 from medjax.compressors import Bits
 from medjax.lab.settings import rules
 from medjax.lab.settings.values import Adaptive
-from medjax.lab.task.interpret import hyperparameters
-from medjax.lab.task.optimizer import build_algorithm, compresses, draws_signs
+from medjax.lab.task.optimizer import compresses, draws_signs
 from medjax.lab.task.setup import Task
+from medjax.workers import Algorithm
 
 
 def per_step(task: Task, b: Any) -> Bits:
@@ -32,8 +31,8 @@ def per_step(task: Task, b: Any) -> Bits:
         Numbers, or an array of them for each b.
     """
     config, protocol, n = task.config, task.protocol, task.protocol.num_workers
-    if config.algorithm is not None:
-        return _of_algorithm(task)
+    if task.algorithm is not None:
+        return _of_algorithm(task, task.algorithm)
     if not rules.is_vote(config.rule):
         return compressors.communication(task.like, n, up=protocol.compressor)
     drawn = b is not None and draws_signs(protocol) and not isinstance(config.b, Adaptive)
@@ -46,14 +45,11 @@ def per_step(task: Task, b: Any) -> Bits:
     return Bits(up, n * task.num_params * (2 - decided))
 
 
-def _of_algorithm(task: Task) -> Bits:
+def _of_algorithm(task: Task, algorithm: Algorithm) -> Bits:
     """Count an algorithm's bits; a compressor that isn't its own is one of whole messages."""
-    config, protocol = task.config, task.protocol
-    values = hyperparameters(config, task.num_params)
-    algorithm = build_algorithm(config, protocol, values, jax.random.key(0))
-    bits = algorithms.communication(algorithm, task.like, protocol.num_workers)
-    if protocol.compressor is None or compresses(config):
+    protocol, n = task.protocol, task.protocol.num_workers
+    bits = algorithms.communication(algorithm, task.like, n)
+    if protocol.compressor is None or compresses(task.config):
         return bits
     message = algorithm.like(task.like)
-    up = compressors.communication(message, protocol.num_workers, up=protocol.compressor).up
-    return bits._replace(up=up)
+    return bits._replace(up=compressors.communication(message, n, up=protocol.compressor).up)

@@ -26,6 +26,7 @@ from medjax.lab.task.interpret import noise_distribution
 from medjax.lab.task.protocol import Protocol, build_protocol
 from medjax.objectives import Objective, augmented, classification, language_modelling
 from medjax.partition import PARTITIONS
+from medjax.workers import Algorithm
 
 _BYTES_DEALT = 32  # of an example: its label and its index, in two orders
 
@@ -39,6 +40,7 @@ class Task:
     Attributes:
         config: one of theirs.
         protocol: what the workers send, who lies, and how the server aggregates.
+        algorithm: one with other numbers, to look at; None where workers send gradients.
         model: the network.
         objective: what is minimised.
         train: the inputs and labels that the workers share out.
@@ -52,6 +54,7 @@ class Task:
 
     config: Settings
     protocol: Protocol
+    algorithm: Algorithm | None
     model: nn.Module
     objective: Objective
     train: tuple[np.ndarray, np.ndarray]
@@ -69,7 +72,7 @@ def check(config: Settings) -> None:
         ValueError: if they don't fit each other.
     """
     with _explained(config):
-        optimizer.check(config)
+        optimizer.example(config, build_protocol(config))
         noise = noise_distribution(config)
         if noise is not None:
             jax.eval_shape(lambda key: noise.sample(key, (2,)), jax.random.key(0))
@@ -112,7 +115,7 @@ def prepare(config: Settings, dataset: Dataset) -> Task:
 def _prepare(config: Settings, dataset: Dataset) -> Task:
     _check_enough(config, len(dataset.groups))
     protocol = build_protocol(config, dataset.num_classes)
-    optimizer.check(config)  # says what its settings can't be
+    algorithm = optimizer.example(config, protocol)
     for attack in protocol.data_attacks:
         _check_data_attack(attack, dataset)
     model = _model(config, dataset)
@@ -130,6 +133,7 @@ def _prepare(config: Settings, dataset: Dataset) -> Task:
     return Task(
         config,
         protocol,
+        algorithm,
         model,
         _objective(config, dataset, model),
         train,

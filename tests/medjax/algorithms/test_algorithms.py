@@ -259,3 +259,11 @@ def test_stateful_algorithms_are_not_streamed():
 def test_mistakes(build: Any, message: str):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_bits_of_a_vote():
+    lion = algorithms.distributed_lion(0.1, zero="plus")
+    params = {"w": jnp.zeros((3, 2)), "c": jnp.zeros(())}
+    assert algorithms.communication(lion, params, 5) == (5 * 7, 5 * 7)
+    assert algorithms.communication(lion, params, 4) == (4 * 7, 4 * 2 * 7)  # a tie may be 0
+    assert algorithms.communication(algorithms.signum(0.1), params, 5) == (5 * 2 * 7, 5 * 2 * 7)

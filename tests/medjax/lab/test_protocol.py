@@ -31,7 +31,8 @@ COMMANDS = {
     "--participation 6 --compress qsgd:levels=4 --server momentum": 32 + 650 * (1 + 3),
     "--rule median --attack sign_flip --compress sign:zero=random --error-feedback yes "
     "--server adam:b1=0.5": 650,
-    "--rule sign --attack nonfinite:value=-inf --worker-momentum 0.9 --mix none": 2 * 650,
+    "--rule sign --attack nonfinite:value=-inf --worker-momentum 0.9 --mix none "
+    "--server nesterov --momentum 0.5": 2 * 650,
     "--rule trimmed_mean --mix nnm --attack alie --compress scaled_sign --server yogi": 650 + 32,
     "--rule geometric_median --mix bucketing --attack ipm:tau=0.5 --compress stochastic_sign "
     "--server adagrad": 650 + 32,
@@ -41,9 +42,9 @@ COMMANDS = {
     "--rule multi_krum:num_selected=3 --mix clip:max_norm=1+nnm --attack optimal_ipm:num_rounds=1 "
     "--compress random_k:fraction=0.1 --server sgd": 32 * 65 + 32,
     "--rule noisy_mean --b 0.1 --attack min_max:direction=unit --compress "
-    "random_mask:fraction=0.1 --worker-momentum undamped:0.5": 32 * (64 + 1) + 32,
+    "random_mask:fraction=0.1 --worker-momentum undamped:0.5 --server lion": 32 * (64 + 1) + 32,
     "--rule centered_clipping_from_last:tau=1 --attack min_sum --mix bucketing --participation 6 "
-    "--compress rotation_quantization:bits=2": 2 * 1024 + 96,
+    "--compress rotation_quantization:bits=2 --server muon": 2 * 1024 + 96,
     # B is (2, 10); the vector is sent as it is.
     "--rule mean --attack mimic:worker=2 --compress low_rank:rank=2 --error-feedback yes": (
         32 * 2 * 10 + 32 * 10 + 32

@@ -1,0 +1,160 @@
+"""Algorithms on the command line: `--algorithm NAME:setting=value`."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from medjax.algorithms import ALGORITHMS
+from medjax.lab.commands import list as list_command
+from medjax.lab.commands import sweep as sweep_command
+from medjax.lab.commands.run import main
+from medjax.lab.data import load
+from medjax.lab.settings import parts
+from medjax.lab.settings.config import configure
+from medjax.lab.sweeps import plan
+
+pytestmark = [pytest.mark.usefixtures("no_picture"), pytest.mark.promotes]
+
+QUICK = ["--dataset", "digits", "--model", "logistic", "--workers", "7", "--batch-size", "4"]
+QUICK += ["--partition", "dirichlet", "--alpha", "0.1", "--steps", "2"]
+D, N = 650, 7
+FULL = 32
+QSGD = 3 + 2 * FULL / D  # a norm for each of two leaves, and 5 levels with their signs
+
+# Of each algorithm a command, and the bits that a worker sends and gets, for each parameter.
+COMMANDS = {
+    "fedavg:local_steps=2 --local-optimizer adam --rule median": (FULL, FULL),
+    "fedprox:local_steps=2,mu=0.1 --participation 5": (FULL, FULL),
+    "scaffold:local_steps=2 --lr 0.5 --rule noisy_median --b 0.001 --mix nnm --attack ipm "
+    "--participation 5": (FULL, 2 * FULL),
+    "feddyn:local_steps=2,alpha=0.1 --local-lr 0.05": (FULL, FULL),
+    "fednova:local_steps=1/2/3/4/5/6/7": (FULL, FULL),
+    "mime:local_steps=2,beta=0.9": (2 * FULL, 3 * FULL),
+    "mime_lite:local_steps=2,beta=0.9 --weights examples": (2 * FULL, 2 * FULL),
+    "diloco:local_steps=2 --lr-schedule cosine": (FULL, FULL),
+    "distributed_lion:zero=plus,average=true": (1, 3),
+    "signum": (2, 2),
+    "z_sign_fedavg:local_steps=2,sigma=0.1,z=inf": (1, FULL),
+    "sign_fv:epsilon=0.1": (2, 2),
+    "ef21 --compress scaled_sign": (1 + FULL / D, FULL),
+    "diana:alpha=0.5 --compress qsgd:levels=2": (QSGD, FULL),
+    "marina:probability=0.25 --compress qsgd:levels=2": (0.25 * FULL + 0.75 * QSGD, FULL),
+    "byz_vr_marina:probability=1 --compress qsgd:levels=2 --rule krum": (FULL, FULL),
+    "dasha:momentum=0.5 --compress qsgd:levels=2": (QSGD, FULL),
+    "storm:momentum=0.5 --rule sign": (FULL, FULL),
+    "delayed_sgd:delays=0/1/2/0/1/2/0": (FULL, FULL),
+    "fedbuff:local_steps=2,delays=2": (FULL, FULL),
+    "dp_fedavg:local_steps=2,clip=1,noise_multiplier=0.1 --compress top_k:k=13 "
+    "--error-feedback yes": (13 * (FULL + 10) / D, FULL),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split(":")[0])
+def test_every_name_runs(command, tmp_path):
+    assert main(["--algorithm", *command.split(), *QUICK, "--out", str(tmp_path / "run")]) == 0
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    asked = 5 if "--participation" in command else N
+    sent = [summary[f"bits_{way}_per_step"] / asked / D for way in ("up", "down")]
+    assert sent == pytest.approx(COMMANDS[command], rel=0.02)
+    losses = pq.read_table(tmp_path / "run/metrics.parquet")["train_loss"].to_pylist()
+    assert losses[0] != losses[-1] < 100
+
+
+def test_no_name_is_missing():
+    assert {command.split()[0].partition(":")[0] for command in COMMANDS} == set(ALGORITHMS)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_algorithms_chooses_the_step_sizes_of_each(tmp_path, capsys):
+    axes = ["--algorithm", "none", "fedprox:local_steps=2,mu=0.1", "signum"]
+    axes += ["--rule", "mean", "median", "--local-lr", "0.1", "0.01"]
+    assert sweep_command.main([*axes, *QUICK, "--out", str(tmp_path / "out")]) == 0
+    table = pq.read_table(tmp_path / "out/runs.parquet").to_pylist()
+    runs = {(row["algorithm"], row["rule"], row["local_lr"]) for row in table}
+    fedprox = "fedprox:local_steps=2,mu=0.1"
+    assert runs == {
+        *((None, "mean", None), (None, "median", None), ("signum", None, None)),
+        *((fedprox, rule, lr) for rule in ("mean", "median") for lr in (0.1, 0.01)),
+    }
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    best = [(each["run"]["algorithm"], each["run"]["rule"]) for each in summary["best"]]
+    assert len(best) == len(set(best)) == 5
+    assert "2 of 6 runs" not in capsys.readouterr().out
+
+
+def test_what_workers_keep_is_foreseen():
+    def foreseen(algorithm):
+        config = configure(dataset="digits", model="logistic", algorithm=algorithm)
+        (group,) = plan.make_groups([config], {("digits", None): load("digits")})
+        (chunk,) = plan.make_chunks(group, 1)
+        return plan.estimate_bytes(group, chunk)
+
+    kept = foreseen("scaffold:local_steps=2") - foreseen("fedprox:local_steps=2,mu=1")
+    assert kept == 4 * 10 * D
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("scafold", "unknown algorithm 'scafold': did you mean 'scaffold'?"),
+        ("scaffold", "algorithm scaffold needs a value for local_steps"),
+        ("scaffold:local_steps=0", "local_steps must be at least 1, got 0"),
+        ("scaffold:local_steps=2,local_lr=1", "local_lr is given by --local-lr"),
+        ("scaffold:local_steps=2 --local-steps 2", "--local-steps 2 goes only with gradients"),
+        ("scaffold:local_steps=2 --server adam", "--server adam goes only with gradients"),
+        ("scaffold:local_steps=2 --local-optimizer adam", "only with --algorithm fedavg, diloco"),
+        ("signum --rule krum", "--rule krum goes only with gradients"),
+        ("signum --mix nnm", "--mix nnm stands before a rule, and --algorithm signum has none"),
+        ("signum --attack optimal_alie", "--attack optimal_alie is on rules"),
+        ("ef21", "--algorithm ef21 compresses: give it --compress"),
+        ("ef21 --compress sign --error-feedback yes", "--error-feedback yes goes only with"),
+        ("fednova:local_steps=1/2", "local_steps has 2 values for 10 workers"),
+        ("storm:momentum=0.5 --rule noisy_sign --b theory", "--b theory goes only with"),
+        ("math:sqrt", "--algorithm math:sqrt makes"),
+    ],
+)
+def test_mistakes(command, message, error_of):
+    assert message in error_of(main, "--algorithm", *command.split(), "--dataset", "digits")
+
+
+def test_the_list_tells_their_settings(capsys):
+    assert list_command.main(["--kind", "algorithms"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if line.startswith("fedbuff "))
+    assert "local_steps=VALUE, delays=VALUE, drawn=true, --local-lr 0.1, --rule NAME" in line
+    assert "Nguyen et al., 2022" in line
+    (line,) = (line for line in lines if line.startswith("ef21 "))
+    assert "--compress none" in line
+
+
+def test_one_of_ones_own(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "import medjax\n"
+        "from medjax.workers import Algorithm, Procedure, Sent\n"
+        "def half(lr, factor):\n"
+        "    def round(oracle, broadcast, state):\n"
+        "        g, model_state = oracle.gradient(oracle.params, 0, oracle.model_state)\n"
+        "        return Sent({'params': {k: {j: factor * x for j, x in v.items()}\n"
+        "                     for k, v in g['params'].items()}}, state, model_state)\n"
+        "    return Algorithm(Procedure(round), medjax.mean_sgd(lr))\n"
+    )
+    mine = f"{tmp_path / 'mine.py'}:half:factor=0.5"
+    for name, given in (("mine", ["--algorithm", mine]), ("mean", ["--rule", "mean"])):
+        lr = "0.2" if name == "mine" else "0.1"
+        command = [*given, *QUICK, "--lr", lr, "--out", str(tmp_path / name)]
+        assert main(command) == 0
+    ours, theirs = (
+        pq.read_table(tmp_path / name / "metrics.parquet")["train_loss"].to_pylist()
+        for name in ("mine", "mean")
+    )
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    config = json.loads((tmp_path / "mine/config.json").read_text())
+    assert config["own_code"].keys() == {f"{tmp_path / 'mine.py'}:half"}
+
+
+def test_a_value_for_each_worker_is_a_sequence():
+    parse = parts.one_of("algorithm", ALGORITHMS)
+    assert parse("delayed_sgd:delays=0/1/2").settings == {"delays": (0, 1, 2)}
+    assert parse("delayed_sgd:delays=2").settings == {"delays": 2}
