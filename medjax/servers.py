@@ -179,7 +179,7 @@ def muon(
 ) -> optax.GradientTransformation:
     """Muon: the momentum of each matrix is made nearly orthogonal (Jordan et al., 2024).
 
-        m ← β m + (1 - β) u, x ← x - η √max(1, columns/rows) · orthogonal(β m̂ + (1 - β) û)
+        m ← β m + (1 - β) u, x ← x - η √max(1, columns/rows) · orthogonal(β m̂ + (1 - β) û).
 
     By five steps of Newton and Schulz; hats are Adam's corrections. Parameters that aren't matrices
     get NAdam's steps, of β₁ = 0.9, β₂ = 0.999 and ε = 10⁻⁸.

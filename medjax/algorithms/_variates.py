@@ -104,7 +104,7 @@ def feddyn(
     """FedDyn: each worker's objective is regularised anew in each round.
 
         y ← y - γ (g_i(y) - h_i + α (y - x)), K times from x;  h_i ← h_i - α (y_i - x)
-        h ← h - (α/n) Σ_{i∈S} (y_i - x);  x ← x + η (mean_{i∈S} y_i - x - h/α)
+        h ← h - (α/n) Σ_{i∈S} (y_i - x);  x ← x + η (mean_{i∈S} y_i - x - h/α).
 
     Acar et al. (2021), whose η is 1.
 
@@ -156,7 +156,7 @@ def mime(
     """Mime: local steps with the server's momentum, corrected by the mean gradient of the round.
 
         y ← y - γ ((1 - β) (g_i(y) - g_i(x) + c) + β M), K times from x, one batch at both points
-        x ← x + η mean_i (y_i - x);  M ← (1 - β) c + β M,  c = mean_i ∇f_i(x)
+        x ← x + η mean_i (y_i - x);  M ← (1 - β) c + β M,  c = mean_i ∇f_i(x).
 
     Karimireddy et al. (2020b). c is the mean of the gradients at x of a batch of each worker, which
     the workers send before their steps: two messages a round.

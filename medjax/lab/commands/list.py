@@ -54,8 +54,8 @@ _NOISE = "b·ξ is added to every local gradient first"
 _NOISY = "noisy_"
 
 KINDS: Mapping[str, Kind] = {
-    "algorithms": Kind("algorithm", "--algorithm", ALGORITHMS, "with workers that do more"),
     "rules": Kind("rule", "--rule", RULE_TABLE, f"each also as {_NOISY}NAME: {_NOISE}"),
+    "algorithms": Kind("algorithm", "--algorithm", ALGORITHMS, "more than gradients"),
     "mixings": Kind("mixing", "--mix", MIXINGS, "several are joined by +"),
     "attacks": Kind("attack", "--attack", ATTACKS, "several are joined by +"),
     "compressors": Kind("compressor", "--compress", COMPRESSORS),

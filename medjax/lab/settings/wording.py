@@ -22,7 +22,7 @@ def telling(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def method(config: Mapping[str, Any]) -> str:
     """Return a run's algorithm and rule: krum, scaffold:local_steps=5, the same with krum."""
-    algorithm, rule = config.get("algorithm"), config.get("rule")
+    rule, algorithm = config["rule"], config.get("algorithm")
     if algorithm is None or rule is None:
         return str(rule if algorithm is None else algorithm)
     return str(algorithm) if str(rule) == "mean" else f"{algorithm} with {rule}"

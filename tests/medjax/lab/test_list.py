@@ -13,7 +13,7 @@ from medjax.lab.settings.rules import RULE_TABLE
 NAMES = [(kind, name) for kind in KINDS for name in KINDS[kind].table]
 OF_KIND = {
     kind: pytest.mark.parametrize("name", KINDS[kind].table)
-    for kind in ("rules", "mixings", "attacks", "compressors")
+    for kind in ("rules", "algorithms", "mixings", "attacks", "compressors")
 }
 
 
@@ -50,7 +50,7 @@ def test_every_name_of_the_command_line_is_there():
             assert name in (flags[kind.flag].help or "")
     assert set(KINDS["rules"].table) == set(RULE_TABLE)
     assert set(KINDS) == {
-        *("rules", "mixings", "attacks", "compressors", "servers", "partitions"),
+        *("rules", "algorithms", "mixings", "attacks", "compressors", "servers", "partitions"),
         *("noises", "models", "datasets", "augmentations"),
     }
 
@@ -188,7 +188,7 @@ def test_terminal_gets_two_columns(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--kind rulez", "unknown kind 'rulez': did you mean 'rules'? valid: rules, mixings, at"),
+        ("--kind rulez", "unknown kind 'rulez': did you mean 'rules'? valid: rules, algorithms, m"),
         ("kurm", "unknown name 'kurm': did you mean 'krum'? valid: mean, median, sign"),
         ("krum --kind attacks", "unknown name 'krum': valid: sign_flip, ipm"),
         ("krum alie", "unrecognized arguments: alie"),
