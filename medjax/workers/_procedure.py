@@ -1,7 +1,7 @@
 """Procedures: what each worker computes between two messages of the server."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -18,7 +18,7 @@ class Oracle(NamedTuple):
     """All that one worker knows and can compute in a round, besides its own state.
 
     Attributes:
-        params: x, the common parameters.
+        params: x, the common parameters; or the node's own, where each has some.
         gradient: (parameters, k, model state) to the gradient there of the worker's k-th batch of
             the round, and its model's state after it. The same k is the same batch, so that two
             points can share one.
@@ -76,19 +76,24 @@ class Algorithm:
         optimizer: a chain over the stacked messages that ends in an update of the parameters.
         broadcast: the optimizer's state to what it tells the workers beside the parameters.
         like: the parameters to a worker's message, of which the shapes and dtypes count.
+        nodes: n where there is no server, and each of n workers is a node with parameters of its
+            own: the optimizer's updates and the parameters that it gets then have leaves
+            (n, *shape). It is initialised from one node's. None for common parameters.
     """
 
     worker: Procedure
     optimizer: optax.GradientTransformation
     broadcast: Callable[[optax.OptState], PyTree] = lambda state: None
     like: Callable[[PyTree], PyTree] = lambda params: params
+    nodes: int | None = None
 
     def preceded_by(self, stage: optax.GradientTransformation) -> "Algorithm":
         """Return the algorithm with a stage over all stacked messages, before the server's.
 
         Args:
             stage: an attack, noise, mixing, or any transform of stacked updates. It sees whole
-                messages, whatever their entries.
+                messages, whatever their entries. Where each node has parameters of its own, it
+                sees none.
         """
         first = optax.with_extra_args_support(stage)
         last = optax.with_extra_args_support(self.optimizer)
@@ -99,19 +104,16 @@ class Algorithm:
         def update(
             updates: PyTree, state: Any, params: PyTree | None = None, **extra_args: Any
         ) -> tuple[PyTree, optax.OptState]:
-            sent, stage_state = first.update(updates, state[0], params, **extra_args)
+            common = params if self.nodes is None else None
+            sent, stage_state = first.update(updates, state[0], common, **extra_args)
             updates, rest = last.update(sent, state[1], params, **extra_args)
             return updates, (stage_state, rest)
 
         def broadcast(state: Any) -> PyTree:
             return self.broadcast(state[1])
 
-        return Algorithm(
-            self.worker,
-            optax.GradientTransformationExtraArgs(init, update),
-            broadcast,
-            self.like,
-        )
+        optimizer = optax.GradientTransformationExtraArgs(init, update)
+        return replace(self, optimizer=optimizer, broadcast=broadcast)
 
 
 def gradient() -> Procedure:
