@@ -90,7 +90,9 @@ def torus(rows: int, columns: int) -> Topology:
     edges = [
         pair
         for axis in (0, 1)
-        for pair in zip(index.ravel().tolist(), np.roll(index, -1, axis).ravel().tolist(), strict=True)
+        for pair in zip(
+            index.ravel().tolist(), np.roll(index, -1, axis).ravel().tolist(), strict=True
+        )
     ]
     return _metropolis(f"torus({rows}, {columns})", rows * columns, edges)
 

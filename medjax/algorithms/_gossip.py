@@ -127,7 +127,9 @@ def _listening(
         return to_all
     f, lies = attack.num_byzantine, attack.lies
     if f >= n:
-        raise ValueError(f"{attack.name} needs an honest node, f < n, got f = {f} and n = {n} nodes")
+        raise ValueError(
+            f"{attack.name} needs an honest node, f < n, got f = {f} and n = {n} nodes"
+        )
     h = n - f
     # Byzantine nodes themselves hear what the others are to send.
     told = between.copy()
