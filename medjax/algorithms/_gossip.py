@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from medjax._engine import checks
@@ -76,10 +77,11 @@ def gossip(topology: Topology, attack: AnyAttack | None, tau: Tau = math.inf) ->
             "attack must be attacks.dissensus(f) or a stage, medjax.attack(attacks.alie(), f), "
             f"got {attack!r}"
         )
-    clips = not (isinstance(tau, float) and tau == math.inf)
+    known = not isinstance(tau, Tracer) and np.ndim(tau) == 0
+    clips = not (known and tau == math.inf)
     if tau is None and attack is None:
         raise ValueError(_NOBODY_KNOWN)
-    if tau is not None and clips:
+    if tau is not None and clips:  # a traced τ may be ∞ too
         checks.real("tau", tau, minimum=0.0, exclusive=True)
     n = topology.num_nodes
     between = topology.weights * (1 - np.eye(n))
