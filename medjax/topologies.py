@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
 
 from medjax._engine import checks
 
@@ -150,11 +151,11 @@ def erdos_renyi(num_nodes: int, probability: float, seed: int) -> Topology:
     )
 
 
-def from_matrix(matrix: Float[np.ndarray, "n n"]) -> Topology:
+def from_matrix(matrix: ArrayLike) -> Topology:
     """Use weights of one's own.
 
     Args:
-        matrix: W, of numbers of at least 0, symmetric, whose rows have the sum 1, up to 1e-6. The
+        matrix: W (n, n), of numbers of at least 0, symmetric, whose rows have the sum 1, up to 1e-6. The
             identity is allowed: nodes that never talk.
 
     Raises:

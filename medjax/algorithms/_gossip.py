@@ -77,8 +77,8 @@ def gossip(topology: Topology, attack: AnyAttack | None, tau: Tau = math.inf) ->
             "attack must be attacks.dissensus(f) or a stage, medjax.attack(attacks.alie(), f), "
             f"got {attack!r}"
         )
-    known = not isinstance(tau, Tracer) and np.ndim(tau) == 0
-    clips = not (known and tau == math.inf)
+    number = tau is not None and not isinstance(tau, Tracer) and np.ndim(tau) == 0
+    clips = not (number and tau == math.inf)
     if tau is None and attack is None:
         raise ValueError(_NOBODY_KNOWN)
     if tau is not None and clips:  # a traced τ may be ∞ too
