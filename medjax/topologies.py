@@ -109,7 +109,9 @@ def star(num_nodes: int) -> Topology:
 
 
 def exponential(num_nodes: int) -> Topology:
-    """Node i has the neighbours i ± 2^k, modulo n, for all 2^k < n: about 2 log₂ n of them.
+    """Node i has the neighbours i ± 2^k, modulo n, for all 2^k < n.
+
+    There are at most 2 log₂ n of them. Where n = 2^m, m > 1, the spectral gap is 2/m.
 
     The undirected form of the static exponential graph (Assran et al., 2019; Ying et al., 2021),
     whose nodes send to i + 2^k alone, so that its W isn't symmetric.
@@ -155,8 +157,8 @@ def from_matrix(matrix: ArrayLike) -> Topology:
     """Use weights of one's own.
 
     Args:
-        matrix: W (n, n), of numbers of at least 0, symmetric, whose rows have the sum 1, up to 1e-6. The
-            identity is allowed: nodes that never talk.
+        matrix: W (n, n), of numbers of at least 0, symmetric, whose rows have the sum 1, up to
+            1e-6. The identity is allowed: nodes that never talk.
 
     Raises:
         ValueError: if it isn't such.

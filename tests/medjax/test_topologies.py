@@ -67,6 +67,11 @@ def test_exponential(n: int, offsets: list[int]):
     np.testing.assert_allclose(found, waves(n, offsets), atol=1e-12)
 
 
+@pytest.mark.parametrize("m", [2, 3, 6])
+def test_the_gap_of_exponential_graphs(m: int):
+    assert topologies.exponential(2**m).spectral_gap == pytest.approx(2 / m)
+
+
 @pytest.mark.parametrize(
     "build",
     [

@@ -76,7 +76,7 @@ def assert_close(found: Any, wanted: Any, atol: float = 1e-6) -> None:
 
 def after(algorithm: Any, num_steps: int, state: Any = None, **settings: Any) -> Any:
     """The state of a run after some steps: without measuring, which takes longer to compile."""
-    present = 5 if algorithm.nodes is None else None
+    present = None if getattr(algorithm, "nodes", None) else 5
     parts = medjax.simulation(
         least_squares, algorithm, batch_size=2, participants=present, **settings
     )

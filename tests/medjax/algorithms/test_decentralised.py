@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import medjax
-from medjax import algorithms, attacks, compressors, topologies
+from medjax import algorithms, attacks, compressors, sharding, topologies
 
 A, M = np.array([1.0, 2.0, 5.0, 0.3]), np.array([1.0, -2.0, 4.0, 10.0])
 N, GAMMA = len(A), 0.1
@@ -159,6 +159,14 @@ def test_dissensus_undoes_what_honest_neighbours_do(epsilon: float):
     np.testing.assert_allclose(found[:5], x[:5] + pulled, atol=1e-6)
 
 
+def test_dissensus_stops_gradient_tracking_too():
+    x = RNG.normal(size=(6, 3))
+    algorithm = algorithms.gradient_tracking(SIX, 0.0, attack=attacks.dissensus(2))
+    found = exchanged(algorithm, x)
+    np.testing.assert_allclose(found[[0, 3]], x[[0, 3]], atol=1e-6)
+    np.testing.assert_allclose(found[1], (SIX.weights @ x)[1], atol=1e-6)
+
+
 def test_dissensus_stops_gossip_but_not_clipped_gossip():
     complete, x = topologies.complete(6), RNG.normal(size=(6, 3))
     attack = attacks.dissensus(1)
@@ -212,15 +220,26 @@ def test_momentum_comes_before_the_step():
     np.testing.assert_allclose(ends(algorithm, 4), x, rtol=1e-5)
 
 
-def test_metrics_are_those_of_the_honest_nodes_mean():
+def short_run(data: Any, mesh: Any = None) -> Any:
+    """Three steps under an attack, with metrics."""
     test = (jnp.float32([2.0]), jnp.float32([1.0]))
-    run = jax.jit(
-        lambda data: medjax.simulate(
-            *(quadratic, jnp.float32(0), data),
-            algorithms.d_psgd(RING, GAMMA, attack=attacks.dissensus(1)),
-            **{"num_steps": 3, "key": 0, "test_data": test},
-        )
-    )(DATA)
+    algorithm = algorithms.d_psgd(RING, GAMMA, attack=attacks.dissensus(1))
+    settings: Any = {"num_steps": 3, "key": 0, "test_data": test, "mesh": mesh}
+    run = jax.jit(lambda x: medjax.simulate(quadratic, jnp.float32(0), x, algorithm, **settings))
+    return run(data)
+
+
+def test_nodes_on_devices_give_the_same():
+    # Three devices for four nodes.
+    mesh = sharding.make_mesh(3)
+    run, spread = short_run(DATA), short_run(sharding.place_workers(DATA, mesh), mesh)
+    np.testing.assert_allclose(spread.params, run.params, rtol=1e-6)
+    for name, wanted in run.metrics.items():
+        np.testing.assert_allclose(spread.metrics[name], wanted, rtol=1e-5, err_msg=name)
+
+
+def test_metrics_are_those_of_the_honest_nodes_mean():
+    run = short_run(DATA)
     assert run.params.shape == (N,)
     x, metrics = np.asarray(run.params)[:3], {k: v[-1] for k, v in run.metrics.items()}
     a, m, mean = A[:3], M[:3], x.mean()
