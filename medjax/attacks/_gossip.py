@@ -15,8 +15,7 @@ from medjax.attacks._attack import Honest
 Lies: TypeAlias = Callable[
     [Honest, Float[Array, "h h"], Float[Array, " h"]], list[Float[Array, "h _"]]
 ]
-"""(the honest nodes' vectors, W between them with zeros on its diagonal, W of each for all of its
-Byzantine neighbours together) to what each of them hears from its Byzantine neighbours."""
+"""(vectors, W, shares) to lies: see `GossipAttack`."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,10 @@ class GossipAttack:
     Attributes:
         name: the attack with its settings.
         num_byzantine: f.
-        lies: what honest nodes hear from Byzantine ones; see `Lies`. A node without Byzantine
-            neighbours hears nothing of it.
+        lies: (the h honest nodes' vectors in parts, a matrix (h, _) for each leaf, in float32 at
+            least; W between them (h, h), with zeros on its diagonal; (h,), each one's weight for
+            all its Byzantine neighbours together) to what each hears from these, in the same parts.
+            A node without such neighbours hears nothing.
     """
 
     name: str

@@ -177,6 +177,26 @@ def test_dissensus_stops_gossip_but_not_clipped_gossip():
         assert spread_of(exchanged(clipped, x, 20)[:5]) < 0.2 * spread_of(x[:5])
 
 
+def test_nobody_who_attacks_changes_nothing():
+    x = RNG.normal(size=(N, 3))
+    for attack in (attacks.dissensus(0), medjax.attack(attacks.ipm(), 0)):
+        found = exchanged(algorithms.clipped_gossip(RING, 0.0, None, attack=attack), x)
+        np.testing.assert_allclose(found, RING.weights @ x, atol=1e-6)
+
+
+def test_thresholds_and_attacks_strengths_may_be_traced():
+    x = jnp.asarray(RNG.normal(size=(6, 3)), jnp.float32)
+
+    def moves(tau: Any, epsilon: Any) -> Any:
+        attack = attacks.dissensus(1, epsilon)
+        tx = algorithms.clipped_gossip(SIX, 0.0, tau, attack=attack).optimizer
+        return tx.update(jnp.zeros_like(x), tx.init(x[0]), x)[0]
+
+    settings = jnp.float32([0.5, jnp.inf]), jnp.float32([1.0, 2.0])
+    each = [moves(0.5, 1.0), moves(math.inf, 2.0)]
+    np.testing.assert_allclose(jax.vmap(moves)(*settings), jnp.stack(each), atol=1e-6)
+
+
 def test_the_theorys_threshold():
     x, attack = RNG.normal(size=(6, 3)), attacks.dissensus(2)
     w, h = topologies.star(6).weights, 4  # of the honest nodes, 0 alone hears the others
