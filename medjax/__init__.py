@@ -16,6 +16,7 @@ from medjax import rules as rules
 from medjax import servers as servers
 from medjax import sharding as sharding
 from medjax import theory as theory
+from medjax import topologies as topologies
 from medjax import training as training
 from medjax import workers as workers
 from medjax._engine.random import MaybeKey as MaybeKey

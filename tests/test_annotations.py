@@ -156,6 +156,18 @@ trace(lambda: medjax.simulate(
     objective, jnp.zeros((3, 5)), data, medjax.median_sgd(0.1), num_steps=2, key=0, batch_size=2,
     local_steps=2, local_lr=jnp.float32(0.1), participants=3, always=1,
 ))
+ring, algorithms = medjax.topologies.ring(5), medjax.algorithms
+for algorithm in (
+    algorithms.d_psgd(ring, 0.1, attack=medjax.attack(medjax.attacks.alie(), 1)),
+    algorithms.gradient_tracking(ring, schedule, attack=medjax.attacks.dissensus(2, 0.5)),
+    algorithms.choco_sgd(
+        ring, 0.1, medjax.compressors.qsgd(2), consensus_step=jnp.float32(0.5), key=0
+    ),
+    algorithms.clipped_gossip(ring, 0.1, None, attack=medjax.attacks.dissensus(1)),
+):
+    trace(lambda: medjax.simulate(
+        objective, jnp.zeros((3, 5)), data, algorithm, num_steps=2, key=0, batch_size=2
+    ))
 trace(lambda: medjax.multitask(
     objective, jnp.zeros((3, 5)), data,
     regularization=0.1, learning_rate=jnp.float32(0.1), num_steps=2, key=0, batch_size=2,

@@ -18,9 +18,10 @@ PROSE += sorted((ROOT / "benchmarks").rglob("*.py"))
 FLOORS = (
     {"_engine.kernels"},
     {"_engine"},
-    {"noise", "compressors", "partition", "workers", "servers", "objectives"},
+    {"noise", "compressors", "partition", "workers", "servers", "objectives", "topologies"},
     {"rules", "theory", "sharding"},
-    {"mixing", "attacks", "optimizers", "algorithms"},
+    {"mixing", "attacks", "optimizers"},
+    {"algorithms"},
     {"training"},
     {""},  # medjax itself, which everybody imports from
 )

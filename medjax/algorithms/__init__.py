@@ -6,13 +6,18 @@
 An algorithm is a `medjax.workers.Procedure`, what each worker does between two messages, and a
 server's chain (`medjax.workers.Algorithm`). What has local steps takes their number and length and
 the server's step size; what has none takes `lr`. Whatever a worker keeps, a variate or a momentum,
-stays with it while others take part.
+stays with it while others take part. Without a server, each worker is a node of a graph with a
+model of its own: `d_psgd(medjax.topologies.ring(8), lr=0.05)`.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from medjax.algorithms._bits import communication as communication
+from medjax.algorithms._decentralised import choco_sgd as choco_sgd
+from medjax.algorithms._decentralised import clipped_gossip as clipped_gossip
+from medjax.algorithms._decentralised import d_psgd as d_psgd
+from medjax.algorithms._decentralised import gradient_tracking as gradient_tracking
 from medjax.algorithms._delays import delayed_sgd as delayed_sgd
 from medjax.algorithms._delays import dp_fedavg as dp_fedavg
 from medjax.algorithms._delays import fedbuff as fedbuff
@@ -42,6 +47,7 @@ ALGORITHMS: Mapping[str, Callable[..., Any]] = {
         *(distributed_lion, signum, z_sign_fedavg, sign_fv),
         *(ef21, diana, marina, byz_vr_marina, dasha, storm),
         *(delayed_sgd, fedbuff, dp_fedavg),
+        *(d_psgd, gradient_tracking, choco_sgd, clipped_gossip),
     )
 }
 """The algorithms by name."""

@@ -109,7 +109,11 @@ def byz_vr_marina(
     *,
     rule: AnyRule,
 ) -> Algorithm:
-    """Byz-VR-MARINA: `marina` with a robust rule in the place of the mean (Gorbunov et al., 2023).
+    """Byz-VR-MARINA: `marina` with a robust rule in the place of the mean.
+
+        x ← x - η rule(g_1, ..., g_n), the g_i as in `marina`.
+
+    Gorbunov et al. (2023).
 
     Args:
         lr: η, a number (perhaps traced) or an optax schedule.

@@ -12,6 +12,9 @@ Byzantine; `medjax.attack` puts it into a chain, where other workers may be the 
 A `DataAttack` poisons the examples of the last f workers, who then follow the protocol:
 `attacks.label_flip(10)(data, num_byzantine=2)`.
 
+A `GossipAttack`, `attacks.dissensus(2)`, is one by nodes of a graph, who may tell each neighbour
+something else: for `attack=` of the decentralised algorithms.
+
 The number of attackers is independent of the number that a rule is told to expect, which is the
 rule's own `num_byzantine`.
 """
@@ -27,6 +30,8 @@ from medjax.attacks._data import label_flip as label_flip
 from medjax.attacks._distances import min_max as min_max
 from medjax.attacks._distances import min_sum as min_sum
 from medjax.attacks._fang import fang as fang
+from medjax.attacks._gossip import GossipAttack as GossipAttack
+from medjax.attacks._gossip import dissensus as dissensus
 from medjax.attacks._optimal import optimal_alie as optimal_alie
 from medjax.attacks._optimal import optimal_ipm as optimal_ipm
 from medjax.attacks._shifts import alie as alie

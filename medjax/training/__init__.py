@@ -1,4 +1,7 @@
-"""Training loops: `simulate` trains one common model, `multitask` a model for each worker."""
+"""Training loops: `simulate` trains one common model, `multitask` a model for each worker.
+
+With a decentralised algorithm `simulate` trains a model at each node of a graph.
+"""
 
 from medjax.training._multitask import MultitaskResult as MultitaskResult
 from medjax.training._multitask import multitask as multitask

@@ -23,6 +23,7 @@ from medjax.training._chunks import held_out_slices, measuring_chunk, training_s
 from medjax.training._gradients import map_workers, worker_gradient
 from medjax.training._honest import Split, average_state, split_workers
 from medjax.training._local import Local, evaluate_examples, num_rows
+from medjax.training._nodes import consensus_distance, measured_model
 from medjax.training._step import SimulationState
 
 Metrics = dict[str, Float[Array, "..."] | Bool[Array, "..."]]
@@ -59,19 +60,25 @@ class Measuring(NamedTuple):
     all_at_once: Callable[..., Metrics]
 
 
-def measuring(objective: Objective, always: int | None) -> Measuring:
+def measuring(objective: Objective, always: int | None, nodes: int | None = None) -> Measuring:
     """Build the parts of a measurement.
 
     Args:
         objective: the objective.
         always: how many of the last workers take part in every step; None if all workers do.
+        nodes: n where each of n nodes has parameters of its own; their mean is measured.
     """
 
     def prepared(
         state: SimulationState, data: WorkerData, held_out: Mapping[str, PyTree]
     ) -> "_Turns":
         split = split_workers(state.opt_state, data, always)
-        return _Turns(objective, state, data, held_out, split)
+        params = measured_model(state.params, split, nodes)
+        further = {}
+        if nodes is not None:
+            further["consensus_distance"] = consensus_distance(state.params, split)
+        state = state._replace(params=params)
+        return _Turns(objective, state, data, held_out, split, further)
 
     def begin(state: SimulationState, data: WorkerData, held_out: Mapping[str, PyTree]) -> Totals:
         return prepared(state, data, held_out).zeros()
@@ -108,9 +115,10 @@ class _Turns:
         data: WorkerData,
         held_out: Mapping[str, PyTree],
         split: Split,
+        further: Metrics,
     ) -> None:
         self._objective, self._params, self._data = objective, state.params, data
-        self._held_out, self._split = held_out, split
+        self._held_out, self._split, self._further = held_out, split, further
         every = Local(data.examples, data.sizes, None, state.model_state)
         self._local = jax.tree.map(lambda x: x[split.honest], every)
         self._model_state = average_state(state.model_state, split)
@@ -189,7 +197,7 @@ class _Turns:
         for part, sums in totals.held_out.items():
             rows = num_rows(self._held_out[part], axis=0)
             found |= {f"{part}_{name}": x / rows for name, x in sums.items()}
-        return found
+        return found | self._further
 
     def _train(self, totals: Totals, turn: Int[Array, ""]) -> Totals:
         """Take some of every worker's examples, at one part of the coordinates."""

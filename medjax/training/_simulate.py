@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from medjax._engine import checks
-from medjax._engine.mesh import cut, on_mesh, spread
+from medjax._engine.mesh import on_mesh, spread
 from medjax._engine.participation import check_participants, draw_participants
 from medjax._engine.random import Seed, stage_key
 from medjax._engine.stacked import PyTree, Stacked, Updates
@@ -20,6 +20,7 @@ from medjax._engine.streaming import Streaming, apply_optimizer
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData
 from medjax.training._metrics import Metrics, Totals, measuring
+from medjax.training._nodes import check_cohorts, check_updates, first_params, placed
 from medjax.training._step import SimulationState, worker_messages
 from medjax.workers import Algorithm
 from medjax.workers._local_steps import as_algorithm
@@ -31,7 +32,8 @@ class Simulation(NamedTuple):
 
     Attributes:
         init: (params, key) to the state before the first step; with the number of workers as a
-            third argument where the objective or the algorithm has a state of every worker.
+            third argument where the objective or the algorithm has a state of every worker. Nodes
+            that start with different parameters: `init(...)._replace(params=...)`.
         advance: (state, data, number of steps) to the state after them. The number may be traced:
             one compiled program serves chunks of every length.
         evaluate: (state, data, held_out) to the metrics there. `held_out` is a dict of batches by
@@ -54,7 +56,8 @@ class Result(NamedTuple):
     """The result of `simulate`.
 
     Attributes:
-        params: the parameters after the last step.
+        params: the parameters after the last step; of a decentralised algorithm all nodes', leaves
+            (n, ...).
         steps: (E,), the steps before which metrics were measured: 0, k, 2k, ..., num_steps.
         metrics: by name, (E,), or (E, n) where each worker is measured: see `simulate`.
         model_state: each worker's model state after the last step, leaves (n, ...); None without.
@@ -93,11 +96,13 @@ def simulation(
         worker_chunk = checks.integer("worker_chunk", worker_chunk, minimum=1)
     checks.option("streaming", streaming, ("auto", "require", "off"))
     for what, has_state in (
-        ("objective", isinstance(objective, Stateful)),
-        ("algorithm", algorithm.worker.init is not None),
+        ("objective has a state", isinstance(objective, Stateful)),
+        ("algorithm has a state", algorithm.worker.init is not None),
+        ("algorithm has a model", algorithm.nodes is not None),
     ):
         if streaming == "require" and has_state:
-            raise ValueError(f"streaming isn't possible: the {what} has a state of every worker")
+            raise ValueError(f"streaming isn't possible: the {what} of every worker")
+    check_cohorts(algorithm, participants)
     participants, always = check_participants(participants, always)
     optimizer, worker = algorithm.optimizer, algorithm.worker
     update = optax.with_extra_args_support(optimizer).update
@@ -114,7 +119,7 @@ def simulation(
 
         return SimulationState(
             jnp.zeros([], jnp.int32),
-            params,
+            first_params(algorithm, params, num_workers),
             optimizer.init(params),
             stage_key(key, "simulate"),
             None if model is None else of_each(lambda _: model),
@@ -139,11 +144,11 @@ def simulation(
 
         def apply(messages: Stacked) -> tuple[Updates, optax.OptState]:
             updates, opt_state = update(messages, state.opt_state, state.params, **extra_args)
-            _check_aggregated(updates, state.params)
+            check_updates(updates, state.params, algorithm.nodes)
             return updates, opt_state
 
         updates, opt_state = apply_optimizer(apply, messages, streaming)
-        params = cut(optax.apply_updates(state.params, updates))
+        params = placed(algorithm, optax.apply_updates(state.params, updates))
         return after._replace(step=state.step + 1, params=params, opt_state=opt_state)
 
     def advance(
@@ -151,7 +156,7 @@ def simulation(
     ) -> SimulationState:
         return lax.fori_loop(0, num_steps, lambda _, s: step(s, data), state)
 
-    parts = measuring(objective, None if participants is None else always)
+    parts = measuring(objective, None if participants is None else always, algorithm.nodes)
     return Simulation(
         on_mesh(init, mesh),
         on_mesh(advance, mesh),
@@ -207,6 +212,9 @@ def simulate(
     coordinate-wise. `nonfinite_workers` marks the workers whose ∇f_i has a NaN or ±∞, and the
     Byzantine ones who sent such a number in the last step.
 
+    A decentralised algorithm keeps a model x_i at each node, and all metrics are those of the
+    honest nodes' mean model x̄. `consensus_distance` is √((1/h) Σ_i ‖x_i - x̄‖²).
+
     Args:
         objective: (params, batch) to the examples' losses and metrics; see `medjax.objectives`.
         params: the initial parameters.
@@ -244,7 +252,8 @@ def simulate(
 
     Raises:
         ValueError: if a size or γ is out of range, if only one of K and γ is given, if the
-            optimizer doesn't drop the worker axis, or if streaming is required but impossible.
+            optimizer doesn't drop the worker axis, if streaming is required but impossible, or if
+            the nodes of a decentralised algorithm aren't n, or are to be drawn (`participants`).
         TypeError: if a size isn't a static integer, or γ isn't a number; or if the data or the
             optimizer aren't such.
     """
@@ -283,12 +292,3 @@ def simulate(
         state.model_state,
         state.worker_state,
     )
-
-
-def _check_aggregated(updates: Updates, params: PyTree) -> None:
-    got, want = ([jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (updates, params))
-    if got != want:
-        raise ValueError(
-            "the optimizer must drop the worker axis, with medjax.aggregate(rule) in its chain: "
-            f"its updates have shapes {got}, the parameters {want}"
-        )

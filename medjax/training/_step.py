@@ -21,6 +21,7 @@ from medjax.rules import mean
 from medjax.training._chunks import activation_chunk, fastest_chunk
 from medjax.training._gradients import map_workers, weighted_gradient, worker_gradient
 from medjax.training._local import Local, draws, sample_batch
+from medjax.training._nodes import one_model
 from medjax.workers import Algorithm, Oracle, Sent
 
 
@@ -29,7 +30,7 @@ class SimulationState(NamedTuple):
 
     Attributes:
         step: the number of steps so far.
-        params: the common parameters.
+        params: the common parameters; those of all nodes, leaves (n, ...), where each has its own.
         opt_state: the optimizer's state.
         key: the run's key.
         model_state: each worker's model state, leaves (n, ...); None without any.
@@ -54,6 +55,7 @@ class _Worker(NamedTuple):
         examples: these, if all of them are its batch.
         model_state: its model's state.
         state: its own state.
+        params: its own parameters; None where they are common.
     """
 
     place: Int[Array, "..."]
@@ -62,6 +64,7 @@ class _Worker(NamedTuple):
     examples: Examples | None
     model_state: PyTree
     state: PyTree
+    params: PyTree
 
 
 def worker_messages(
@@ -89,21 +92,27 @@ def worker_messages(
         The messages, which are not computed yet unless a worker has a state; and the run's state
         with the workers' after the step.
     """
-    for name, states in (("model", state.model_state), ("workers'", state.worker_state)):
+    own_params = None if algorithm.nodes is None else state.params
+    model = one_model(algorithm, state.params)
+    for name, states in (
+        ("model state", state.model_state),
+        ("workers' state", state.worker_state),
+        ("topology", own_params),
+    ):
         for leaf in jax.tree.leaves(states):
-            check_cohort(f"the {name} state", len(leaf), data.num_workers)
+            check_cohort(f"the {name}", len(leaf), data.num_workers)
     num_present = data.num_workers if cohort is None else len(cohort)
     # A cohort's data are copied only where each device must be given its members': on a single
     # device they stay where they are, and `workers` says where.
     in_place = cohort is not None and not axes()
     workers = jnp.arange(len(data.sizes), dtype=jnp.int32) if cohort is None else cohort
     given = data if cohort is None or in_place else jax.tree.map(lambda x: x[cohort], data)
-    states = (take(state.model_state, cohort), take(state.worker_state, cohort))
+    states = take((state.model_state, state.worker_state, own_params), cohort)
     inputs = fill_up((None if in_place else given, workers, states), num_present)
 
     def some(inputs: PyTree, first: int | Array, count: int) -> _Worker:
         rows, workers, states = inputs
-        workers, (model_state, own_state) = _part((workers, states), first, count)
+        workers, own = _part((workers, states), first, count)
         examples = None
         if in_place:
             places, sizes = workers, data.sizes[workers]
@@ -113,7 +122,7 @@ def worker_messages(
             places, sizes = first + jnp.arange(count), _part(rows.sizes, first, count)
             if batch_size is None:
                 examples = _part(rows.examples, first, count)
-        return _Worker(places, workers, sizes, examples, model_state, own_state)
+        return _Worker(places, workers, sizes, examples, *own)
 
     def batch(rows: WorkerData, worker: _Worker, k: int | Array) -> Local:
         if batch_size is None:
@@ -137,13 +146,12 @@ def worker_messages(
                 found = worker_gradient(objective, y, local)
                 return found.updates, found.states
 
-            return f(
-                Oracle(state.params, gradient, worker.worker, data.num_workers, worker.model_state),
-                worker.state,
-            )
+            at = state.params if own_params is None else worker.params
+            oracle = Oracle(at, gradient, worker.worker, data.num_workers, worker.model_state)
+            return f(oracle, worker.state)
 
         stacked = some(inputs, first, count)
-        chunk = activation_chunk(objective, state.params, first_batches(rows, stacked))
+        chunk = activation_chunk(objective, model, first_batches(rows, stacked))
         return map_workers(one, stacked, chunk)
 
     def first_batches(rows: WorkerData, stacked: _Worker) -> Local:
@@ -188,16 +196,17 @@ def worker_messages(
         local = jax.eval_shape(
             lambda: first_batches(data if in_place else given, some(inputs, 0, num_present))
         )
-        chunk = fastest_chunk(objective, state.params, local)
+        chunk = fastest_chunk(objective, model, local)
     else:
         chunk = Chunk(worker_chunk, worker_chunk)
+    has_shortcut = procedure.is_gradient and own_params is None and not draws(objective)
     updates = LazyUpdates(
-        like=jax.eval_shape(lambda: algorithm.like(state.params)),
+        like=jax.eval_shape(algorithm.like, model),
         num_workers=num_present,
         chunk=chunk.up_to(num_present),
         inputs=inputs,
         compute=messages,
-        weighted=weighted if procedure.is_gradient and not draws(objective) else None,
+        weighted=weighted if has_shortcut else None,
     )
     return updates, state
 

@@ -18,7 +18,7 @@ class Oracle(NamedTuple):
     """All that one worker knows and can compute in a round, besides its own state.
 
     Attributes:
-        params: x, the common parameters.
+        params: x, the common parameters; or the node's own, where each has some.
         gradient: (parameters, k, model state) to the gradient there of the worker's k-th batch of
             the round, and its model's state after it. The same k is the same batch, so that two
             points can share one.
@@ -78,6 +78,9 @@ class Algorithm:
         like: the parameters to a worker's message, of which the shapes and dtypes count.
         bits: (parameters, m) to the bits that one of m workers sends in a round and those that it
             gets; None for a whole vector each. See `medjax.algorithms.communication`.
+        nodes: n where there is no server, and each of n workers is a node with parameters of its
+            own: the optimizer's updates and the parameters that it gets then have leaves
+            (n, *shape). It is initialised from one node's. None for common parameters.
     """
 
     worker: Procedure
@@ -85,13 +88,15 @@ class Algorithm:
     broadcast: Callable[[optax.OptState], PyTree] = lambda state: None
     like: Callable[[PyTree], PyTree] = lambda params: params
     bits: Callable[[PyTree, int], tuple[float, float]] | None = None
+    nodes: int | None = None
 
     def preceded_by(self, stage: optax.GradientTransformation) -> "Algorithm":
         """Return the algorithm with a stage over all stacked messages, before the server's.
 
         Args:
             stage: an attack, noise, mixing, or any transform of stacked updates. It sees whole
-                messages, whatever their entries.
+                messages, whatever their entries. Where each node has parameters of its own, it
+                sees none.
         """
         first = optax.with_extra_args_support(stage)
         last = optax.with_extra_args_support(self.optimizer)
@@ -102,7 +107,8 @@ class Algorithm:
         def update(
             updates: PyTree, state: Any, params: PyTree | None = None, **extra_args: Any
         ) -> tuple[PyTree, optax.OptState]:
-            sent, stage_state = first.update(updates, state[0], params, **extra_args)
+            common = params if self.nodes is None else None
+            sent, stage_state = first.update(updates, state[0], common, **extra_args)
             updates, rest = last.update(sent, state[1], params, **extra_args)
             return updates, (stage_state, rest)
 

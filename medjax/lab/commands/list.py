@@ -78,7 +78,7 @@ _TERM = r"⌈[^⌉]*⌉|\w+(?: \+ \d+)?"
 _COMPARISON = re.compile(rf"({_TERM}) (<=?|>=?) ({_TERM})")
 _AUTHOR = r"(?:El )?[A-Z][\w-]+"
 _CITATION = re.compile(
-    rf"({_AUTHOR}(?:, {_AUTHOR})*(?: (?:and|&) {_AUTHOR}| et al\.)?),? \(?((?:19|20)\d\d)\b"
+    rf"({_AUTHOR}(?:, {_AUTHOR})*(?: (?:and|&) {_AUTHOR}| et al\.)?),? \(?((?:19|20)\d\d)[a-z]?\b"
 )
 
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import medjax
-from medjax import algorithms, attacks, compressors, rules, sharding
+from medjax import algorithms, attacks, compressors, rules, sharding, topologies
 
 pytestmark = pytest.mark.promotes  # optax's adam does, and the common objective
 
@@ -29,7 +29,7 @@ def least_squares(params: Any, batch: Any) -> Any:
 
 def make(name: str, lr: Any = 0.05) -> Any:
     """An algorithm with usual settings, whose step size may be traced."""
-    qsgd = compressors.qsgd(2)
+    qsgd, ring, attack = compressors.qsgd(2), topologies.ring(N), attacks.dissensus(1)
     return {
         "fedavg": lambda: algorithms.fedavg(K, lr),
         "fedprox": lambda: algorithms.fedprox(K, lr, mu=0.5),
@@ -52,6 +52,10 @@ def make(name: str, lr: Any = 0.05) -> Any:
         "delayed_sgd": lambda: algorithms.delayed_sgd(lr, [0, 1, 2, 3, 0, 1]),
         "fedbuff": lambda: algorithms.fedbuff(K, lr, delays=3, key=3),
         "dp_fedavg": lambda: algorithms.dp_fedavg(K, lr, clip=0.1, noise_multiplier=1.0, key=3),
+        "d_psgd": lambda: algorithms.d_psgd(ring, lr),
+        "gradient_tracking": lambda: algorithms.gradient_tracking(ring, lr),
+        "choco_sgd": lambda: algorithms.choco_sgd(ring, lr, qsgd, consensus_step=0.3, key=3),
+        "clipped_gossip": lambda: algorithms.clipped_gossip(ring, lr, None, attack=attack),
     }[name]()
 
 
@@ -72,7 +76,10 @@ def assert_close(found: Any, wanted: Any, atol: float = 1e-6) -> None:
 
 def after(algorithm: Any, num_steps: int, state: Any = None, **settings: Any) -> Any:
     """The state of a run after some steps: without measuring, which takes longer to compile."""
-    parts = medjax.simulation(least_squares, algorithm, batch_size=2, participants=5, **settings)
+    present = None if getattr(algorithm, "nodes", None) else 5
+    parts = medjax.simulation(
+        least_squares, algorithm, batch_size=2, participants=present, **settings
+    )
     state = parts.init(START, 1, N) if state is None else state
     return parts.advance(state, DATA, num_steps)
 
