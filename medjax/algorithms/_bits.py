@@ -6,11 +6,13 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from medjax._engine import checks
 from medjax._engine.stacked import PyTree
 from medjax.compressors import Bits, Compressor, PlainCompressor
 from medjax.compressors import communication as of_vectors
+from medjax.topologies import Topology
 from medjax.workers import Algorithm
 
 PerWorker: TypeAlias = Callable[[PyTree, int], tuple[float, float]]
@@ -59,6 +61,18 @@ def compressed(
     def count(params: PyTree, num_workers: int) -> tuple[float, float]:
         message, whole = of_vectors(params, 1, up=compressor)
         return float(probability) * whole + (1 - float(probability)) * message, whole
+
+    return count
+
+
+def to_neighbours(topology: Topology, each: PerWorker) -> PerWorker:
+    """Count what nodes send to all their neighbours, and get from them."""
+    n = topology.num_nodes
+    degree = np.count_nonzero(topology.weights * (1 - np.eye(n))) / n  # on average
+
+    def count(params: PyTree, num_workers: int) -> tuple[float, float]:
+        sent = each(params, num_workers)[0] * degree
+        return sent, sent
 
     return count
 

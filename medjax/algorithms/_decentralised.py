@@ -13,6 +13,7 @@ from medjax._engine.mesh import spread
 from medjax._engine.precision import at_least_float32
 from medjax._engine.random import Seed, stage_key
 from medjax._engine.stacked import PyTree, Stacked, count_workers
+from medjax.algorithms._bits import PerWorker, compressed, to_neighbours, vectors
 from medjax.algorithms._gossip import AnyAttack, Gossip, Tau, gossip
 from medjax.algorithms._server import LearningRate
 from medjax.compressors import Compressor, PlainCompressor, compress
@@ -128,7 +129,7 @@ def gradient_tracking(
         walk, rate = node.rate(new)
         return _Done(_sum(moves[0], walk), NodesState(rate, sent, (new, node.gradients)))
 
-    return _algorithm(topology, lr, exchange, start, step)
+    return _algorithm(topology, lr, exchange, start, step, vectors(up=2))
 
 
 def choco_sgd(
@@ -179,7 +180,7 @@ def choco_sgd(
         moves = jax.tree.map(lambda x: x * jnp.asarray(consensus_step, x.dtype), moves)
         return _Done(_sum(walk, moves), NodesState(rate, (), (copies, drawing)))
 
-    return _algorithm(topology, lr, exchange, start, step)
+    return _algorithm(topology, lr, exchange, start, step, compressed(built))
 
 
 def _averaging(
@@ -193,7 +194,7 @@ def _averaging(
         moves, sent = exchange.pull(own, node.state.exchange)
         return _Done(_sum(walk, moves), NodesState(rate, sent))
 
-    return _algorithm(topology, lr, exchange, lambda params: None, step)
+    return _algorithm(topology, lr, exchange, lambda params: None, step, vectors())
 
 
 class _Step(NamedTuple):
@@ -225,6 +226,7 @@ def _algorithm(
     exchange: Gossip,
     start: Callable[[PyTree], Any],
     step: Callable[[_Step], _Done],
+    sent: PerWorker,
 ) -> Algorithm:
     """Build an algorithm whose nodes compute gradients at their models.
 
@@ -234,6 +236,7 @@ def _algorithm(
         exchange: what has the state of the attack.
         start: one node's parameters to all nodes' memory.
         step: a step.
+        sent: the bits that a node sends to one neighbour.
     """
     checks.step_size("lr", lr)
     rate, n = optax.scale_by_learning_rate(lr), topology.num_nodes
@@ -255,7 +258,8 @@ def _algorithm(
         moves = jax.tree.map(lambda x, like: x.astype(like.dtype), done.moves, params)
         return moves, done.state
 
-    return Algorithm(gradient(), optax.GradientTransformation(init, update), nodes=n)
+    bits = to_neighbours(topology, sent)
+    return Algorithm(gradient(), optax.GradientTransformation(init, update), bits=bits, nodes=n)
 
 
 def _zeros(params: PyTree, num_nodes: int) -> Stacked:

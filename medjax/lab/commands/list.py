@@ -17,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from medjax.algorithms import ALGORITHMS
-from medjax.attacks import ATTACKS
 from medjax.compressors import COMPRESSORS
 from medjax.lab.data import SOURCES
 from medjax.lab.models.augmentations import AUGMENTATIONS
@@ -25,12 +24,14 @@ from medjax.lab.models.catalogue import MODELS
 from medjax.lab.settings import cli, parts, wording
 from medjax.lab.settings.config import GROUPS, SETTINGS
 from medjax.lab.settings.field import Spec, flag, specs
+from medjax.lab.settings.protocol import ATTACK_TABLE
 from medjax.lab.settings.rules import RULE_TABLE
 from medjax.mixing import MIXINGS
 from medjax.noise import NOISES
 from medjax.partition import PARTITIONS
 from medjax.rules import StatefulRule
 from medjax.servers import SERVERS
+from medjax.topologies import TOPOLOGIES
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ _NOISY = "noisy_"
 KINDS: Mapping[str, Kind] = {
     "rules": Kind("rule", "--rule", RULE_TABLE, f"each also as {_NOISY}NAME: {_NOISE}"),
     "algorithms": Kind("algorithm", "--algorithm", ALGORITHMS, "more than gradients"),
+    "topologies": Kind("topology", "--topology", TOPOLOGIES),
     "mixings": Kind("mixing", "--mix", MIXINGS, "several are joined by +"),
-    "attacks": Kind("attack", "--attack", ATTACKS, "several are joined by +"),
+    "attacks": Kind("attack", "--attack", ATTACK_TABLE, "several are joined by +"),
     "compressors": Kind("compressor", "--compress", COMPRESSORS),
     "servers": Kind("server", "--server", SERVERS),
     "partitions": Kind("partition", "--partition", PARTITIONS),

@@ -158,6 +158,8 @@ def plan(config: Settings, setup: Setup) -> list[str]:
         details[0] += f" by schedule {config.lr_schedule}"
     if config.momentum is not None:
         details.append(f"momentum {config.momentum:g}")
+    if config.topology is not None:
+        details.append(f"{setup.task.protocol.topology}")
     if config.declared_byzantine is not None:
         details.append(f"f = {config.declared_byzantine}")
     if config.zero is not None and config.tie is not None:

@@ -9,6 +9,7 @@ from medjax.lab.settings.field import Given, setting
 from medjax.lab.settings.parts import Part, parameters
 from medjax.lab.settings.values import THEORY, Adaptive, Schedule
 from medjax.noise import NOISES
+from medjax.topologies import TOPOLOGIES
 
 _A_NOISY_RULE = "a noisy rule, such as noisy_sign"
 
@@ -45,7 +46,8 @@ def _step_size(a: Given) -> float | str:
     if _algorithm_takes(a, "server_lr"):
         usual = signature(a.algorithm.factory).parameters["server_lr"].default
         return float(usual) if isinstance(usual, int | float) else 1.0
-    return 0.1 if a.rule is not None and not rules.is_vote(a.rule) else 0.003
+    votes = rules.is_vote(a.rule) if _aggregates(a) else not _algorithm_takes(a, "topology")
+    return 0.003 if votes else 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,16 @@ class Algorithm:
         default_text="noisy_sign; mean with --algorithm",
         applies=_aggregates,
         goes_with=f"gradients, and with {_of_algorithms('rule')}",
+        label="{}",
+    )
+    topology: Part | None = setting(
+        parts.one_of("topology", TOPOLOGIES),
+        f"who talks to whom where there is no server: {', '.join(TOPOLOGIES)}, such as "
+        "torus:rows=2,columns=5; or a function of one's own that gives a networkx graph",
+        "NAME",
+        default=parts.one_of("topology", TOPOLOGIES)("ring"),
+        applies=lambda a: _algorithm_takes(a, "topology"),
+        goes_with=_of_algorithms("topology"),
         label="{}",
     )
     lr: float | str = setting(

@@ -21,11 +21,11 @@ Table = Mapping[str, Callable[..., Any]]
 KNOWN: Mapping[str, frozenset[str]] = {
     "algorithm": frozenset(
         {"lr", "server_lr", "local_lr", "local_optimizer", "rule", "compressor", "key"}
-        | {"num_workers"}
+        | {"num_workers", "topology", "attack"}
     ),
     "rule": frozenset({"num_byzantine", "num_workers", "weights", "zero", "tie", "start"}),
     "mixing": frozenset({"num_byzantine"}),
-    "attack": frozenset({"num_classes", "rule"}),
+    "attack": frozenset({"num_classes", "rule", "num_byzantine"}),
     "compressor": frozenset(),
     "noise": frozenset({"df"}),
     "server": frozenset({"learning_rate", "momentum"}),
@@ -33,6 +33,7 @@ KNOWN: Mapping[str, frozenset[str]] = {
     "dataset": frozenset(),
     "augmentation": frozenset(),
     "local optimizer": frozenset({"learning_rate"}),
+    "topology": frozenset({"num_nodes"}),
 }
 """By kind, arguments of factories that a run gives, and that so aren't written after the name.
 
@@ -42,6 +43,7 @@ A vector to start from has no place on a command line, nor have flax's own field
 GIVEN_BY = {
     "num_byzantine": "--declared-byzantine",
     "num_workers": "--workers",
+    "num_nodes": "--workers",
     "compressor": "--compress",
     "learning_rate": "--lr",
     "server_lr": "--lr",

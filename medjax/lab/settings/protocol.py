@@ -1,11 +1,12 @@
 """Settings of what stands between the gradients and the rule, and of the server's optimizer."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import optax
 
-from medjax.attacks import ATTACKS
+from medjax.attacks import ATTACKS, dissensus
 from medjax.compressors import COMPRESSORS
 from medjax.lab.settings import cli, parts, rules, values
 from medjax.lab.settings.field import Given, setting
@@ -13,6 +14,9 @@ from medjax.lab.settings.parts import Chain, Part
 from medjax.lab.settings.values import Undamped
 from medjax.mixing import MIXINGS
 from medjax.servers import SERVERS
+
+ATTACK_TABLE: Mapping[str, Callable[..., Any]] = {**ATTACKS, "dissensus": dissensus}
+"""The names that `--attack` takes."""
 
 _server = parts.one_of("server", SERVERS)
 _LOCAL = {"sgd": optax.sgd, "adam": optax.adam, "adamw": optax.adamw}
@@ -117,8 +121,9 @@ class Protocol:
         label="error feedback: {}",
     )
     attack: Chain | None = setting(
-        parts.or_none(parts.chain_of("attack", ATTACKS)),
-        f"what the Byzantine workers do: {', '.join(ATTACKS)}, several joined by +, or none",
+        parts.or_none(parts.chain_of("attack", ATTACK_TABLE)),
+        f"what the Byzantine workers do: {', '.join(ATTACK_TABLE)}, several joined by +, or none; "
+        "dissensus is for --topology",
         "NAME+...",
         label="attack {}",
     )

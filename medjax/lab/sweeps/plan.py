@@ -171,11 +171,15 @@ def _numbers_per_run(group: Group) -> int:
 
 
 def _numbers_kept(task: Task) -> int:
-    """Count what each worker keeps from one round to the next."""
-    if task.algorithm is None or task.algorithm.worker.init is None:
-        return 0
-    kept = jax.eval_shape(task.algorithm.worker.init, task.like)
-    return sum(x.size for x in jax.tree.leaves(kept))
+    """Count what each worker keeps from one round to the next; a node its model too."""
+    algorithm, kept = task.algorithm, 0
+    if algorithm is not None and algorithm.worker.init is not None:
+        found = jax.eval_shape(algorithm.worker.init, task.like)
+        kept += sum(x.size for x in jax.tree.leaves(found))
+    if algorithm is not None and algorithm.nodes is not None:
+        found = jax.eval_shape(algorithm.optimizer.init, task.like)
+        kept += task.num_params + sum(x.size for x in jax.tree.leaves(found)) // algorithm.nodes
+    return kept
 
 
 def _data_bytes(group: Group, num_seeds: int) -> int:

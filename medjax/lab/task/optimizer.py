@@ -50,6 +50,8 @@ def build(
         momentum = worker_momentum(config, values.worker_momentum)
         return build_optimizer(protocol, last, b, noise, key, momentum)
     algorithm = build_algorithm(config, protocol, values, key)
+    if "attack" in config.algorithm.parameters:  # on what nodes tell one another
+        protocol = replace(protocol, attacks=())
     stages = worker_stages(protocol, b, noise, key, compressing=not compresses(config))
     mixings = [medjax.mix(x, jax.random.fold_in(key, i)) for i, x in enumerate(protocol.mixings)]
     return algorithm.preceded_by(optax.chain(*stages, *mixings)) if stages or mixings else algorithm
@@ -102,6 +104,8 @@ def build_algorithm(
         compressor=protocol.compressor,
         key=key,
         num_workers=config.workers,
+        topology=protocol.topology,
+        attack=protocol.gossip_attack or _as_stage(_attacks(protocol, key)),
     )
     try:
         return as_algorithm(built, None, None)
@@ -152,11 +156,21 @@ def worker_stages(
         stages.append(medjax.error_feedback(compressor, protocol.all_workers, key))
     elif compressor is not None:
         stages.append(medjax.compress(compressor, key))
-    stages += [
+    return [*stages, *_attacks(protocol, key)]
+
+
+def _attacks(protocol: Protocol, key: jax.Array) -> list[optax.GradientTransformation]:
+    """Return the stages of the attacks on vectors."""
+    return [
         medjax.attack(attack, protocol.num_byzantine, jax.random.fold_in(key, i))
         for i, attack in enumerate(protocol.attacks)
     ]
-    return stages
+
+
+def _as_stage(
+    stages: list[optax.GradientTransformation],
+) -> optax.GradientTransformation | None:
+    return optax.chain(*stages) if stages else None
 
 
 def build_optimizer(

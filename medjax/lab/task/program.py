@@ -90,7 +90,7 @@ def one_run(task: Task) -> Program:
         return simulation(values, workers).advance(state, workers, num_steps)
 
     # What is measured doesn't depend on how the parameters move, nor on who only pretends.
-    parts = medjax.simulation(objective, optax.identity())
+    parts = medjax.simulation(objective, task.algorithm or optax.identity())
 
     def measure(*inputs: Any) -> tuple[Any, dict[str, Array], Int[Array, ""]]:
         totals, metrics, left = parts.measure(*inputs)

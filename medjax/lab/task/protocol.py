@@ -8,17 +8,18 @@ import jax.numpy as jnp
 import optax
 
 import medjax
-from medjax.attacks import Attack, DataAttack
+from medjax.attacks import Attack, DataAttack, GossipAttack
 from medjax.attacks._attack import as_attack
 from medjax.compressors import Compressor
 from medjax.compressors._compressor import as_compressor
 from medjax.lab.settings import rules
 from medjax.lab.settings.config import Settings
-from medjax.lab.settings.parts import Part
+from medjax.lab.settings.parts import Chain, Part
 from medjax.mixing import Mixing
 from medjax.mixing._mixings import as_mixing
 from medjax.rules import Rule, StatefulRule
 from medjax.rules._rule import as_rule
+from medjax.topologies import Topology, from_graph
 
 FEWEST_CLASSES = 2
 """The number of classes with which all factories are content, before the data are there."""
@@ -39,6 +40,8 @@ class Protocol:
         error_feedback: whether they keep what was not sent.
         all_workers: the number that there are, be they asked at this step or not.
         mixings: stages before a rule with a memory.
+        gossip_attack: an attack on what neighbours tell one another.
+        topology: who they are, where there is no server.
     """
 
     rule: Rule | StatefulRule | None
@@ -50,6 +53,8 @@ class Protocol:
     error_feedback: bool = False
     all_workers: int = 0
     mixings: tuple[Mixing, ...] = ()
+    gossip_attack: GossipAttack | None = None
+    topology: Topology | None = None
 
 
 def build_protocol(config: Settings, num_classes: int = FEWEST_CLASSES) -> Protocol:
@@ -85,6 +90,10 @@ def build_protocol(config: Settings, num_classes: int = FEWEST_CLASSES) -> Proto
         raise ValueError(f"--rule {config.rule} remembers the workers: all must take part")
     _check_weights(config)
     attacks = _attacks(config, rule, known, asked) if config.attack is not None else []
+    topology = _topology(config)
+    algorithm, on_data = config.algorithm, all(isinstance(x, DataAttack) for x in attacks)
+    if topology is not None and algorithm is not None and not on_data:
+        _check_takes_attacks(algorithm, config.attack)
     return Protocol(
         rule,
         asked,
@@ -95,6 +104,8 @@ def build_protocol(config: Settings, num_classes: int = FEWEST_CLASSES) -> Proto
         config.error_feedback == "yes",
         n,
         stages,
+        next((attack for attack in attacks if isinstance(attack, GossipAttack)), None),
+        topology,
     )
 
 
@@ -171,21 +182,71 @@ def check(stage: optax.GradientTransformation, num_workers: int) -> None:
 
 def _attacks(
     config: Settings, rule: Rule | StatefulRule | None, known: dict[str, Any], num_workers: int
-) -> list[Attack | DataAttack]:
+) -> list[Attack | DataAttack | GossipAttack]:
     """Build the attacks, those of vectors checked against the numbers of workers."""
-    built: list[Attack | DataAttack] = []
+    built: list[Attack | DataAttack | GossipAttack] = []
     if config.attack is None or not config.byzantine:
         return built
     for part in config.attack.parts:
         if "rule" in part.parameters and not isinstance(rule, Rule):
             name = f"--algorithm {config.algorithm}" if rule is None else rule.name
             raise ValueError(f"--attack {part} is on rules without memory, got {name}")
-        made = part.build(rule=rule, **known)
-        if not isinstance(made, DataAttack):
+        made = part.build(rule=rule, **known | {"num_byzantine": config.byzantine})
+        if isinstance(made, GossipAttack):
+            if config.topology is None or len(config.attack.parts) > 1:
+                raise ValueError(
+                    f"--attack {part} is on what neighbours tell one another: it stands alone, "
+                    "with --algorithm d_psgd, gradient_tracking, clipped_gossip"
+                )
+        elif not isinstance(made, DataAttack):
             made = _adapted(part, as_attack, known | {"rule": rule})
             check(medjax.attack(made, config.byzantine, 0), num_workers)
         built.append(made)
     return built
+
+
+def _check_takes_attacks(algorithm: Part, attack: Chain | None) -> None:
+    """Check that nodes of such an algorithm may lie to one another.
+
+    Raises:
+        ValueError: if not.
+    """
+    if "attack" not in algorithm.parameters:
+        raise ValueError(
+            f"--attack {attack} doesn't go with --algorithm {algorithm}; valid: an attack on data, "
+            "such as label_flip"
+        )
+
+
+def _topology(config: Settings) -> Topology | None:
+    """Build who talks to whom; a function of one's own may make a graph of networkx.
+
+    Raises:
+        ValueError: if it isn't a topology of so many workers, or something doesn't go with it.
+    """
+    if config.topology is None:
+        return None
+    if config.participation is not None:
+        raise ValueError(
+            f"--participation {config.participation} is for a server: without one all take part"
+        )
+    assert config.algorithm is not None
+    if config.compress is not None and "compressor" not in config.algorithm.parameters:
+        raise ValueError(
+            f"--compress {config.compress} doesn't go with --algorithm {config.algorithm}; where "
+            "there is no server, choco_sgd compresses"
+        )
+    built = config.topology.build(num_nodes=config.workers)
+    try:
+        found = built if isinstance(built, Topology) else from_graph(built)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--topology {config.topology}: {error}") from None
+    if found.num_nodes != config.workers:
+        raise ValueError(
+            f"--topology {config.topology} has {found.num_nodes} nodes, and there are "
+            f"{config.workers} workers"
+        )
+    return found
 
 
 def _compressor(config: Settings) -> Compressor | None:

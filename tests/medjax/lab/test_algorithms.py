@@ -45,6 +45,14 @@ COMMANDS = {
     "storm:momentum=0.5 --rule sign": (FULL, FULL),
     "delayed_sgd:delays=0/1/2/0/1/2/0": (FULL, FULL),
     "fedbuff:local_steps=2,delays=2": (FULL, FULL),
+    "d_psgd:adapt_first=true --topology star": (12 / 7 * FULL, 12 / 7 * FULL),
+    "gradient_tracking --attack ipm --byzantine 2": (4 * FULL, 4 * FULL),
+    "choco_sgd:consensus_step=0.3 --compress qsgd:levels=2 --attack label_flip": (
+        *(2 * QSGD, 2 * QSGD),
+    ),
+    "clipped_gossip:tau=1 --topology complete --attack dissensus:epsilon=2": (
+        *(6 * FULL, 6 * FULL),
+    ),
     "dp_fedavg:local_steps=2,clip=1,noise_multiplier=0.1 --compress top_k:k=13 "
     "--error-feedback yes": (13 * (FULL + 10) / D, FULL),
 }
@@ -91,8 +99,10 @@ def test_what_workers_keep_is_foreseen():
         (chunk,) = plan.make_chunks(group, 1)
         return plan.estimate_bytes(group, chunk)
 
-    kept = foreseen("scaffold:local_steps=2") - foreseen("fedprox:local_steps=2,mu=1")
-    assert kept == 4 * 10 * D
+    usual = foreseen("fedprox:local_steps=2,mu=1")
+    assert foreseen("scaffold:local_steps=2") - usual == 4 * 10 * D
+    assert foreseen("d_psgd") - usual == 4 * 10 * D
+    assert foreseen("gradient_tracking") - usual == 4 * 10 * 3 * D
 
 
 @pytest.mark.parametrize(
@@ -111,6 +121,19 @@ def test_what_workers_keep_is_foreseen():
         ("ef21", "--algorithm ef21 compresses: give it --compress"),
         ("ef21 --compress sign --error-feedback yes", "--error-feedback yes goes only with"),
         ("fednova:local_steps=1/2", "local_steps has 2 values for 10 workers"),
+        ("signum --topology ring", "--topology ring goes only with --algorithm d_psgd"),
+        ("d_psgd --topology rng", "unknown topology 'rng': did you mean 'ring'?"),
+        ("d_psgd --topology torus:rows=2,columns=2", "has 4 nodes, and there are 10 workers"),
+        ("d_psgd --topology math:sqrt", "--topology math:sqrt: a graph has adjacency()"),
+        ("d_psgd --participation 3", "--participation 3 is for a server: without one all"),
+        ("d_psgd --compress sign", "--compress sign doesn't go with --algorithm d_psgd"),
+        ("d_psgd --attack dissensus+ipm", "--attack dissensus is on what neighbours tell"),
+        ("signum --attack dissensus", "--attack dissensus is on what neighbours tell"),
+        ("clipped_gossip:tau=none", "tau=None needs to know who is Byzantine"),
+        (
+            "choco_sgd:consensus_step=1 --compress sign --attack ipm",
+            "--attack ipm doesn't go with --algorithm choco_sgd:consensus_step=1",
+        ),
         ("storm:momentum=0.5 --rule noisy_sign --b theory", "--b theory goes only with"),
         ("math:sqrt", "--algorithm math:sqrt makes"),
     ],

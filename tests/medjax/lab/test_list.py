@@ -50,7 +50,16 @@ def test_every_name_of_the_command_line_is_there():
             assert name in (flags[kind.flag].help or "")
     assert set(KINDS["rules"].table) == set(RULE_TABLE)
     assert set(KINDS) == {
-        *("rules", "algorithms", "mixings", "attacks", "compressors", "servers", "partitions"),
+        *(
+            "rules",
+            "algorithms",
+            "topologies",
+            "mixings",
+            "attacks",
+            "compressors",
+            "servers",
+            "partitions",
+        ),
         *("noises", "models", "datasets", "augmentations"),
     }
 
