@@ -187,7 +187,8 @@ def mime_lite(
 ) -> Algorithm:
     """MimeLite: local steps with the server's momentum, y ← y - γ ((1 - β) g_i(y) + β M).
 
-    As `mime`, without its correction, and with one message a round; β = 0 is `fedavg`.
+    Karimireddy et al. (2020b). As `mime`, without its correction, and with one message a round;
+    β = 0 is `fedavg`.
 
     Args:
         local_steps: K.

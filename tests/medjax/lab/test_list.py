@@ -50,17 +50,8 @@ def test_every_name_of_the_command_line_is_there():
             assert name in (flags[kind.flag].help or "")
     assert set(KINDS["rules"].table) == set(RULE_TABLE)
     assert set(KINDS) == {
-        *(
-            "rules",
-            "algorithms",
-            "topologies",
-            "mixings",
-            "attacks",
-            "compressors",
-            "servers",
-            "partitions",
-        ),
-        *("noises", "models", "datasets", "augmentations"),
+        *("rules", "algorithms", "topologies", "mixings", "attacks", "compressors", "servers"),
+        *("partitions", "noises", "models", "datasets", "augmentations"),
     }
 
 
@@ -197,7 +188,10 @@ def test_terminal_gets_two_columns(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--kind rulez", "unknown kind 'rulez': did you mean 'rules'? valid: rules, algorithms, m"),
+        (
+            "--kind rulez",
+            "unknown kind 'rulez': did you mean 'rules'? valid: rules, algorithms, topologies",
+        ),
         ("kurm", "unknown name 'kurm': did you mean 'krum'? valid: mean, median, sign"),
         ("krum --kind attacks", "unknown name 'krum': valid: sign_flip, ipm"),
         ("krum alie", "unrecognized arguments: alie"),
