@@ -42,6 +42,8 @@ _GOAL = 0.85
 _PARAMETERS = 784 * 128 + 128 + 128 * 10 + 10
 _CHECKPOINT_EVERY = 200
 _BUDGETS = ("steps", "bits")
+_WORDS = {"steps": "numbers of batches", "bits": "numbers of bits"}
+_AXES = {"steps": "batches of a worker", "bits": "bits for each parameter, sent and got"}
 
 
 class Reached(NamedTuple):
@@ -86,17 +88,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = "algorithms-quick" if arguments.quick else "algorithms"
     folder = Path(arguments.out or results.DEFAULT_PARENT / name)
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
-    names = [name for family in arguments.only for name in FAMILIES[family]]
+    names = list(dict.fromkeys(name for family in arguments.only for name in FAMILIES[family]))
 
     def work() -> int:
         check_images(arguments.dataset)
         chosen = choose(console, folder, size, arguments.dataset, names)
         trained = train(console, folder, size, chosen)
+        title = _title(size, arguments.dataset)
         for budget in _BUDGETS:
-            curves = {name: trained[budget, name] for name in names}
-            _show(console, folder, size, budget, curves)
-            title = _title(size, budget, arguments.dataset)
-            write_picture(folder, budget, figure(curves, budget, title, arguments.only))
+            _show(console, folder, size, budget, {name: trained[budget, name] for name in names})
+            panels = [(family, budget) for family in arguments.only]
+            write_picture(folder, budget, figure(trained, panels, title))
+        for family in arguments.only:
+            panels = [(family, budget) for budget in _BUDGETS]
+            write_picture(folder, family.replace(" ", "-"), figure(trained, panels, title))
         console.print(f"\nresults in {folder}", soft_wrap=True)
         return 0
 
@@ -186,36 +191,36 @@ def reached(curves: Sequence[Curves]) -> Reached:
 
 
 def figure(
-    curves: Mapping[str, Sequence[Curves]], budget: str, title: str, families: Sequence[str]
+    trained: Mapping[tuple[str, str], Sequence[Curves]],
+    panels: Sequence[tuple[str, str]],
+    title: str,
 ) -> Figure:
-    """Draw the test accuracy, a panel for each family.
+    """Draw test accuracies.
 
     Args:
-        curves: each algorithm's, of every seed.
-        budget: "steps" or "bits", what the horizontal axis is.
+        trained: by budget and algorithm, the curves of every seed.
+        panels: the family and the budget of each.
         title: the picture's.
-        families: the families to draw.
     """
-    made, axes = plots.new_figure(-(-len(families) // 2), min(2, len(families)), title)
-    for axis in axes[len(families) :]:
+    made, axes = plots.new_figure(-(-len(panels) // 2), min(2, len(panels)), title)
+    made.set_figwidth(1.25 * made.get_figwidth())  # with legends beside the panels
+    for axis in axes[len(panels) :]:
         axis.remove()
-    known = entries()
-    for axis, family in zip(axes, families, strict=False):
-        for k, name in enumerate(FAMILIES[family]):
-            column = "step" if budget == "steps" else "bits"
-            x = np.asarray(curves[name][0].columns[column], float)
-            if budget == "steps":
-                x = x * (LOCAL_STEPS if known[name].walks else 1)
-            several = np.array([curve.columns["test_accuracy"] for curve in curves[name]])
-            mean, spread = several.mean(axis=0), several.std(axis=0) / math.sqrt(len(several))
+    for axis, (family, budget) in zip(axes, panels, strict=False):
+        for k, (name, entry) in enumerate(FAMILIES[family].items()):
+            curves = trained[budget, name]
+            x = np.asarray(curves[0].columns["step" if budget == "steps" else "bits"], float)
+            if budget == "steps" and entry.walks:
+                x = LOCAL_STEPS * x
+            several = np.array([curve.columns["test_accuracy"] for curve in curves])
+            mean, error = several.mean(axis=0), several.std(axis=0) / math.sqrt(len(several))
             axis.plot(x, mean, label=name, linewidth=1.3, **plots.style(k))
-            axis.fill_between(
-                x, mean - spread, mean + spread, color=plots.style(k)["color"], alpha=0.15
-            )
-        axis.set_title(family, fontsize=10)
+            colour = plots.style(k)["color"]
+            axis.fill_between(x, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
+        axis.set_title(f"{family}, at equal {_WORDS[budget]}", fontsize=10)
         axis.set_ylim(0, 1)
         axis.set_ylabel("test accuracy")
-        axis.set_xlabel("batches of a worker" if budget == "steps" else "bits per parameter")
+        axis.set_xlabel(_AXES[budget])
         if budget == "bits":
             axis.set_xscale("log")  # without the start, where nothing is sent yet
         axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -270,12 +275,11 @@ def _mean(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(error)
 
 
-def _title(size: Size, budget: str, dataset: str) -> str:
-    what = "batches" if budget == "steps" else "bits, sent and got"
+def _title(size: Size, dataset: str) -> str:
     error = f"; mean ± standard error of {size.seeds} seeds" if size.seeds > 1 else ""
     return (
         f"{dataset.partition(':')[0]}, 784-128-10, {WORKERS} workers, Dirichlet α = 0.1, batches "
-        f"of 32\nstep sizes are the best at equal {what}{error}"
+        f"of 32{error}"
     )
 
 

@@ -41,9 +41,11 @@ def _each_step(settings: Mapping[str, Any], rates: Sequence[float] = _RATES) -> 
     return Entry(settings, {"lr": rates})
 
 
+_FEDAVG, _SGD = _local("fedavg"), _each_step({"rule": "mean"})
+
 FAMILIES: Mapping[str, Mapping[str, Entry]] = {
     "local steps": {
-        "FedAvg": _local("fedavg"),
+        "FedAvg": _FEDAVG,
         "FedProx": _local("fedprox:mu=0.1"),
         "SCAFFOLD": _local("scaffold"),
         "FedDyn": _local("feddyn:alpha=0.1"),
@@ -55,8 +57,6 @@ FAMILIES: Mapping[str, Mapping[str, Entry]] = {
         "Mime": _local("mime:beta=0.9"),
         "MimeLite": _local("mime_lite:beta=0.9"),
         "DiLoCo": _local("diloco", _OF_SIGNS),
-        "FedBuff": _local("fedbuff:delays=3"),
-        "DP-FedAvg": _local("dp_fedavg:clip=1,noise_multiplier=0.1"),
     },
     "signs": {
         "signSGD": _each_step({"rule": "sign"}, _OF_SIGNS),
@@ -69,9 +69,8 @@ FAMILIES: Mapping[str, Mapping[str, Entry]] = {
         ),
         "z-SignFedAvg": _local("z_sign_fedavg:sigma=0.05"),
     },
-    "gradients, whole or compressed": {
-        "SGD": _each_step({"rule": "mean"}),
-        "delayed SGD": _each_step({"algorithm": "delayed_sgd:delays=3,drawn=true"}),
+    "differences": {
+        "SGD": _SGD,
         "STORM": _each_step({"algorithm": "storm:momentum=0.1"}),
         "EF21": _each_step({"algorithm": "ef21", "compress": "top_k:fraction=0.01"}),
         "DIANA": _each_step({"algorithm": "diana:alpha=0.15", **_QUANTIZED}),
@@ -94,8 +93,15 @@ FAMILIES: Mapping[str, Mapping[str, Entry]] = {
         ),
         "ClippedGossip, ring": _each_step({"algorithm": "clipped_gossip:tau=1"}),
     },
+    "delays and privacy": {
+        "SGD": _SGD,
+        "delayed SGD": _each_step({"algorithm": "delayed_sgd:delays=3,drawn=true"}),
+        "FedAvg": _FEDAVG,
+        "FedBuff": _local("fedbuff:delays=3"),
+        "DP-FedAvg": _local("dp_fedavg:clip=1,noise_multiplier=0.1"),
+    },
 }
-"""The algorithms by family."""
+"""The algorithms by family; some stand in two, to compare with."""
 
 
 class Size(NamedTuple):
