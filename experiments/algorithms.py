@@ -213,7 +213,7 @@ def figure(
             if budget == "steps" and entry.walks:
                 x = LOCAL_STEPS * x
             several = np.array([curve.columns["test_accuracy"] for curve in curves])
-            mean, error = several.mean(axis=0), several.std(axis=0) / math.sqrt(len(several))
+            mean, error = (np.array(x) for x in zip(*map(_mean, several.T), strict=True))
             axis.plot(x, mean, label=name, linewidth=1.3, **plots.style(k))
             colour = plots.style(k)["color"]
             axis.fill_between(x, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)

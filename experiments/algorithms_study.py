@@ -123,7 +123,7 @@ class Size(NamedTuple):
 
 
 # 64 bits are a round in which a whole model goes up and another down.
-FULL = Size(1000, 40, 3, len(_RATES), 50 * 64)
+FULL = Size(500, 25, 3, len(_RATES), 50 * 64)
 QUICK = Size(100, 10, 1, 1, 10 * 64)
 
 
