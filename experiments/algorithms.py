@@ -31,6 +31,7 @@ from experiments.paper.claims import text_table
 from experiments.paper.options import check_images
 from experiments.pictures import write_picture
 from medjax.lab import plots
+from medjax.lab.data import load
 from medjax.lab.plots import Curves
 from medjax.lab.settings import cli
 from medjax.lab.settings.config import Settings
@@ -39,7 +40,6 @@ from medjax.lab.storage import results
 from medjax.lab.tables import rounded
 
 _GOAL = 0.85
-_PARAMETERS = 784 * 128 + 128 + 128 * 10 + 10
 _CHECKPOINT_EVERY = 200
 _BUDGETS = ("steps", "bits")
 _WORDS = {"steps": "numbers of batches", "bits": "numbers of bits"}
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_out(parser)
     arguments = parser.parse_args(argv)
-    size = QUICK if arguments.quick else FULL
+    usual = QUICK if arguments.quick else FULL
     name = "algorithms-quick" if arguments.quick else "algorithms"
     folder = Path(arguments.out or results.DEFAULT_PARENT / name)
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         check_images(arguments.dataset)
+        size = usual._replace(num_params=num_params(arguments.dataset))
         chosen = choose(console, folder, size, arguments.dataset, names)
         trained = train(console, folder, size, chosen)
         title = _title(size, arguments.dataset)
@@ -160,6 +161,17 @@ def train(
     return {key: [within(curves[key, seed], size, key[0]) for seed in seeds] for key in chosen}
 
 
+def num_params(dataset: str) -> int:
+    """Return the number of the network's parameters, of one hidden layer of 128.
+
+    Args:
+        dataset: the data set.
+    """
+    data = load(dataset)
+    pixels = math.prod(data.train_x.shape[1:])
+    return 128 * (pixels + 1) + (128 + 1) * data.num_classes
+
+
 def within(curve: Curves, size: Size, budget: str) -> Curves:
     """Return a curve with `bits`, what a worker sends and gets for each parameter, cut to a budget.
 
@@ -169,7 +181,7 @@ def within(curve: Curves, size: Size, budget: str) -> Curves:
         budget: "steps" or "bits".
     """
     columns = {name: np.asarray(x) for name, x in curve.columns.items()}
-    bits = (columns["bits_up"] + columns["bits_down"]) / _PARAMETERS / WORKERS
+    bits = (columns["bits_up"] + columns["bits_down"]) / size.num_params / WORKERS
     kept = bits <= size.bits if budget == "bits" else np.ones(len(bits), bool)
     return Curves(curve.label, {name: x[kept] for name, x in (columns | {"bits": bits}).items()})
 

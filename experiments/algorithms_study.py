@@ -113,6 +113,7 @@ class Size(NamedTuple):
         seeds: how many.
         choices: how many values there are to choose from.
         bits: the budget of the second comparison: sent and got by a worker, for each parameter.
+        num_params: the number of parameters.
     """
 
     batches: int
@@ -120,6 +121,7 @@ class Size(NamedTuple):
     seeds: int
     choices: int
     bits: int
+    num_params: int = 1
 
 
 # 64 bits are a round in which a whole model goes up and another down.
