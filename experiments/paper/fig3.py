@@ -1,10 +1,12 @@
 """Figure 3: ResNet-20 without batch norm, trained by signSGD; the noise follows the gradients.
 
 Every worker's noise in a parameter tensor W has b_W = 0.1 · max_i max_j |g_{i,W,j}|. With it,
-signSGD on heterogeneous data is to come near signSGD on homogeneous data.
+signSGD on heterogeneous data is to come near signSGD on homogeneous data. All have the step size
+that is best on homogeneous data.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ _QUICK = {
     "batch_size": 8,
     "lr": 5e-4,
 }
+STEP_SIZES = (5e-4, 2e-4, 1e-4, 5e-5)
+_TUNING_STEPS, _VALIDATION = 300, 0.1
 _FULL = {
     "dataset": "mnist5k",
     "steps": 7_000,
@@ -65,6 +69,10 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
         HOMOGENEOUS: configure(rule="sign", partition="iid", **common),
     }
     every = None if options.quick else common["eval_every"]
+    if not options.quick:
+        alone = {HOMOGENEOUS: replace(runs[HOMOGENEOUS], validation=_VALIDATION)}
+        best = arms.tuned(console, folder / "tuning", alone, STEP_SIZES, _TUNING_STEPS)
+        runs = {label: replace(run, lr=best[HOMOGENEOUS].lr) for label, run in runs.items()}
     trained = arms.train(console, folder / "training", runs, every)
     name = common["dataset"].partition(":")[0]
     title = f"ResNet-20 without batch norm, 10 workers, {name}"
