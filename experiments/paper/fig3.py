@@ -37,14 +37,14 @@ _FULL = {
     "steps": 7_000,
     "batch_size": 16,
     "eval_examples": 200,
-    "lr": 5e-4,
     "lr_schedule": "1000:2,3000:10,5000:20",
 }
 
 
 def settings(options: Options) -> dict[str, Any]:
     """Return the settings that the results depend on."""
-    found = {"workers": 10, "model": "resnet20"} | (_QUICK if options.quick else _FULL)
+    chosen = {} if options.quick else {"step_sizes": STEP_SIZES, "tuning_steps": _TUNING_STEPS}
+    found = {"workers": 10, "model": "resnet20"} | (_QUICK if options.quick else _FULL) | chosen
     asked = {"dataset": options.dataset, "steps": options.steps}
     return found | {name: value for name, value in asked.items() if value is not None}
 
@@ -61,6 +61,7 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
         The claims.
     """
     common = settings(options)
+    step_sizes, tuning_steps = (common.pop(x, None) for x in ("step_sizes", "tuning_steps"))
     common |= arms.length(common["steps"], 20)
     apart: dict[str, Any] = {"partition": "by_label", "classes_per_worker": 1}
     runs: dict[str, Settings] = {
@@ -69,9 +70,9 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
         HOMOGENEOUS: configure(rule="sign", partition="iid", **common),
     }
     every = None if options.quick else common["eval_every"]
-    if not options.quick:
+    if step_sizes is not None:
         alone = {HOMOGENEOUS: replace(runs[HOMOGENEOUS], validation=_VALIDATION)}
-        best = arms.tuned(console, folder / "tuning", alone, STEP_SIZES, _TUNING_STEPS)
+        best = arms.tuned(console, folder / "tuning", alone, step_sizes, tuning_steps)
         runs = {label: replace(run, lr=best[HOMOGENEOUS].lr) for label, run in runs.items()}
     trained = arms.train(console, folder / "training", runs, every)
     name = common["dataset"].partition(":")[0]
