@@ -19,7 +19,9 @@ T = TypeVar("T")
 Table = Mapping[str, Callable[..., Any]]
 
 KNOWN: Mapping[str, frozenset[str]] = {
-    "rule": frozenset({"num_byzantine", "num_workers", "weights", "zero", "tie", "start"}),
+    "rule": frozenset(
+        {"num_byzantine", "num_workers", "weights", "zero", "tie", "start", "server_gradient"}
+    ),
     "mixing": frozenset({"num_byzantine"}),
     "attack": frozenset({"num_classes", "rule"}),
     "compressor": frozenset(),

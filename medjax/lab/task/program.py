@@ -22,8 +22,9 @@ from medjax.lab.task.interpret import (
     server,
     worker_momentum,
 )
-from medjax.lab.task.protocol import build_optimizer
+from medjax.lab.task.protocol import build_optimizer, with_server_gradient
 from medjax.lab.task.setup import Task
+from medjax.objectives import gradient_on
 from medjax.sharding import GRID
 
 NONFINITE = "nonfinite_workers"
@@ -74,6 +75,9 @@ def one_run(task: Task) -> Program:
         if config.weights == "examples" and workers is not None:
             sizes = workers.sizes[: workers.num_workers]
             protocol = replace(protocol, rule=medjax.rules.mean(sizes))
+        if values.server is not None:
+            own = gradient_on(objective, values.server, config.local_steps, values.local_lr)
+            protocol = with_server_gradient(protocol, config, own)
         optimizer = build_optimizer(
             protocol,
             server(config, values.lr, values.momentum),
@@ -197,7 +201,8 @@ def compile_program(
     done = {} if done is None else done
 
     def compile_once(lowered: Any) -> Any:
-        key = (lowered.as_text(), lowered.in_tree, lowered.out_tree)
+        # The text lacks arguments that aren't used, which still must be of the same shapes.
+        key = (lowered.as_text(), str(lowered.in_avals), lowered.in_tree, lowered.out_tree)
         if key not in done:
             done[key] = lowered.compile()
         return done[key]
