@@ -88,7 +88,7 @@ def test_trains_on_a_batch_of_the_servers_though_most_workers_lie():
     data = medjax.WorkerData(examples, np.full(10, 8))
 
     def objective(w: Any, x: Any) -> Any:
-        return jnp.sum((w - x) ** 2, axis=-1) / 2, {}
+        return jnp.sum((w[None] - x) ** 2, axis=-1) / 2, {}
 
     own = objectives.gradient_on(objective, examples[0, :4])
     tx = optax.chain(
