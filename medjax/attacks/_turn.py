@@ -97,6 +97,8 @@ def _plane(name: str, towards: Towards, honest: Honest) -> tuple[Row, Row]:
         gram = jnp.asarray(sum(dot(x, x.T) for x in deviations))
         # The eigenvector of the Gram matrix has the weights of the deviations.
         weights = jnp.linalg.eigh(gram)[1][:, -1]
+        # Either sense is as good, but ties between angles depend on it: take the longer tail's.
+        weights *= jnp.where(jnp.sum(weights**3) < 0, -1, 1).astype(weights.dtype)
         direction = [dot(weights.astype(x.dtype), x) for x in deviations]
     center = _unit(center)
     along = jnp.asarray(sum(dot(p, m) for p, m in zip(direction, center, strict=True)))
