@@ -1,5 +1,6 @@
 """The rule FLTrust on the command line: the server's own examples."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -81,6 +82,36 @@ def test_a_sweeps_runs_have_the_examples_of_their_seeds():
         for h in range(2):
             np.testing.assert_array_equal(inputs[k, h], single[0])
             np.testing.assert_array_equal(labels[k, h], single[1])
+
+
+OWN = """
+import jax
+from medjax.rules import StatefulRule
+
+def follow(server_gradient, examples: int = 5):
+    update = lambda updates, state, params: (server_gradient(params), state)
+    return StatefulRule("follow", lambda params: (), update)
+
+def mean(server_gradient):
+    return lambda updates: updates.mean(axis=0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.promotes
+def test_a_rule_of_ones_own_may_ask_for_the_servers_gradient(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(OWN)
+    built = setup(rule="./mine.py:follow", lr=0.5)
+    assert len(built.values.server[1]) == 5
+    program = one_run(built.task)
+    state = program.init(built.values)
+    after = program.advance(state, built.values, built.workers, 1)
+    update = gradient_on(built.task.objective, built.values.server)(state.params)
+    for x, y, g in zip(*map(jax.tree.leaves, (state.params, after.params, update)), strict=True):
+        np.testing.assert_allclose(y, x - 0.5 * g, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="takes server_gradient: it must make a StatefulRule"):
+        setup(rule="./mine.py:mean")
 
 
 def test_it_is_recorded():
