@@ -11,7 +11,7 @@ from medjax.lab.settings.config import as_record, configure, from_record
 from medjax.lab.sweeps import grid
 from medjax.lab.sweeps.inputs import values
 from medjax.lab.sweeps.plan import make_chunks, make_groups
-from medjax.lab.task.program import one_run
+from medjax.lab.task.program import compile_program, one_run
 from medjax.lab.task.workers import build
 from medjax.objectives import gradient_on
 from medjax.rules import fltrust
@@ -82,6 +82,17 @@ def test_a_sweeps_runs_have_the_examples_of_their_seeds():
         for h in range(2):
             np.testing.assert_array_equal(inputs[k, h], single[0])
             np.testing.assert_array_equal(labels[k, h], single[1])
+
+
+@pytest.mark.slow
+def test_programs_of_other_numbers_of_examples_are_told_apart():
+    # Nothing but the shape of an argument that `init` doesn't use tells theirs apart.
+    done = {}
+    for count in (30, 20):
+        built = setup(rule=f"fltrust:examples={count}")
+        inputs = (built.values, built.workers, built.measured, built.task.held_out)
+        program = compile_program(one_run(built.task), *inputs, done).program
+        program.init(built.values)
 
 
 OWN = """
