@@ -8,9 +8,8 @@ Karimireddy et al. (2021). A rule has one step size for all attacks.
 import itertools
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -19,8 +18,9 @@ from experiments.paper import claims
 from experiments.paper.claims import Claim, text_table
 from experiments.pictures import write_picture
 from experiments.robustness_picture import Accuracies, Problem, worst
+from experiments.robustness_study import COMMON, FULL, NNM, QUICK, SKEWED, WRITTEN, Study, run
 from medjax.lab.settings import cli
-from medjax.lab.settings.config import Settings, configure
+from medjax.lab.settings.config import Settings
 from medjax.lab.settings.flags import add_out
 from medjax.lab.storage import results
 from medjax.lab.sweeps import select
@@ -28,62 +28,9 @@ from medjax.lab.sweeps.select import Statistic
 from medjax.lab.sweeps.session import run_grid
 from medjax.lab.task.training import stop_on_signal
 
-NNM = "nnm + "
-# b is the best single one of `experiments.which_b`. The adaptive one would have to be agreed upon
-# by all workers, with the Byzantine ones among them.
-_COMMON = {"workers": 20, "batch_size": 32, "worker_momentum": 0.9, "model": "logistic", "b": 0.1}
-# Of {0.1, 0.3, 1} and, for votes, {0.001, 0.003, 0.01}, by accuracy on validation data with and
-# without attacks.
-_STEP_SIZE, _VOTE_STEP_SIZE = 0.3, 0.003
-_VOTES = ("sign", "noisy_sign")
-
-SPLITS: Mapping[str, Mapping[str, Any]] = {
-    "iid": {"partition": "iid"},
-    "α = 1": {"partition": "dirichlet", "alpha": 1.0},
-    "α = 0.1": {"partition": "dirichlet", "alpha": 0.1},
-}
-"""The partitions by their names, from no heterogeneity to the most."""
-
-_IID, _SKEWED = "iid", "α = 0.1"
-
-
-class Study(NamedTuple):
-    """A study: every rule under every attack in each of the problems.
-
-    Attributes:
-        rules: the rules' names, with `NNM` before them for nearest-neighbour mixing.
-        attacks: the attacks as on the command line, or "none".
-        problems: the numbers of Byzantine workers and names of `SPLITS`.
-        settings: the settings that all runs share.
-        seeds: the number of seeds.
-    """
-
-    rules: Sequence[str]
-    attacks: Sequence[str]
-    problems: Sequence[Problem]
-    settings: Mapping[str, Any]
-    seeds: int
-
-
-FULL = Study(
-    rules=(
-        *("mean", "median", "noisy_median", "trimmed_mean", "geometric_median", "multi_krum"),
-        *(f"{NNM}{rule}" for rule in ("median", "trimmed_mean", "multi_krum")),
-        *_VOTES,
-    ),
-    # In the mean of 20 workers the sign of the gradient turns round where f τ > 20 - f.
-    attacks=("none", "sign_flip", "ipm:tau=10", "alie:tau=1.5", "mimic", "label_flip"),
-    problems=[*(Problem(4, split) for split in SPLITS), Problem(2, _SKEWED)],
-    settings={"dataset": "mnist5k", "steps": 300},
-    seeds=5,
-)
-QUICK = Study(
-    rules=("mean", "trimmed_mean", f"{NNM}trimmed_mean", "sign", "noisy_sign"),
-    attacks=("none", "ipm:tau=10", "alie:tau=1.5"),
-    problems=[Problem(4, _IID), Problem(4, _SKEWED)],
-    settings={"dataset": "digits", "steps": 100},
-    seeds=2,
-)
+_IPM, _ALIE = "ipm:tau=10", "alie:tau=1.5"
+_AXES = {"rules": FULL.rules, "attacks": FULL.attacks, "splits": tuple(WRITTEN)}
+"""What may be chosen from."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,10 +43,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 if a claim doesn't hold. A mistake in the settings exits with 2.
     """
     parser = cli.Parser("python -m experiments.robustness", __doc__ or "")
-    parser.add_argument("--quick", action="store_true", help="fewer of each, in two minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer of each, in four minutes")
+    for name, names in _AXES.items():
+        parser.add_argument(
+            f"--{name}",
+            metavar="NAME",
+            nargs="+",
+            action=cli.Once,
+            type=cli.one_of(name.removesuffix("s"), names),
+            help=f"only these of {', '.join(names)} (default: all of the study)",
+        )
     add_out(parser)
     arguments = parser.parse_args(argv)
     study = QUICK if arguments.quick else FULL
+    study = study.narrowed(arguments.rules, arguments.attacks, arguments.splits)
     name = "robustness-quick" if arguments.quick else "robustness"
     folder = Path(arguments.out or results.DEFAULT_PARENT / name)
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
@@ -111,38 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             found = accuracies(study, runs, columns)
             _show(console, study, found)
             told = check(study, found)
-            console.print()
-            console.print(claims.table(told))
+            if told:
+                console.print()
+                console.print(claims.table(told))
             _write(folder, study, found, told)
         console.print(f"\nresults in {folder}", soft_wrap=True)
         return 0 if all(claim.holds for claim in told) else 1
 
     return cli.carry_out(parser, folder, work)
-
-
-def run(study: Study, problem: Problem, rule: str, attack: str, seed: int) -> Settings:
-    """Return the settings of a run of a problem.
-
-    Args:
-        study: the study.
-        problem: the problem.
-        rule: the rule's name, as in `Study`.
-        attack: the attack, as in `Study`.
-        seed: the seed.
-    """
-    return configure(
-        drop=True,  # f without an attack, b of rules without noise
-        rule=rule.removeprefix(NNM),
-        mix="nnm" if rule.startswith(NNM) else None,
-        attack=None if attack == "none" else attack,
-        byzantine=problem.byzantine,
-        lr=_VOTE_STEP_SIZE if rule in _VOTES else _STEP_SIZE,
-        eval_every=study.settings["steps"],
-        seed=seed,
-        **_COMMON,
-        **SPLITS[problem.split],
-        **study.settings,
-    )
 
 
 def accuracies(study: Study, runs: Sequence[Settings], columns: select.Columns) -> Accuracies:
@@ -155,7 +88,7 @@ def accuracies(study: Study, runs: Sequence[Settings], columns: select.Columns) 
     """
     final = {c.run: c.final["test_accuracy"] for c in select.candidates(runs, columns)}
     return {
-        (problem, rule): {a: final[run(study, problem, rule, a, 0)] for a in study.attacks}
+        (problem, rule): {a: final[run(study, problem, rule, a, 0)] for a in study.attacks_on(rule)}
         for problem, rule in itertools.product(study.problems, study.rules)
     }
 
@@ -168,26 +101,27 @@ def check(study: Study, found: Accuracies) -> list[Claim]:
         found: the accuracies.
 
     Returns:
-        The claims.
+        The claims on what the study has.
     """
-    problem = Problem(max(p.byzantine for p in study.problems), _SKEWED)
-    ipm, alie = (_named(study, name) for name in ("ipm", "alie"))
-    plain, mixed = (found[problem, name] for name in ("trimmed_mean", f"{NNM}trimmed_mean"))
-    told = [
-        _higher(
-            f"{problem}: before the trimmed mean, NNM raises the accuracy {where}",
-            "Allouah et al. (2023)",
-            after,
-            before,
-        )
-        for where, after, before in (
-            ("under the worst attack", worst(mixed)[1], worst(plain)[1]),
-            (f"under {alie}", mixed[alie], plain[alie]),
-        )
-    ]
-    ours, claim = found[problem, "mean"][ipm], f"{problem}: the mean breaks under {ipm}"
-    holds = ours.mean < 0.2
-    return [*told, Claim("robustness", claim, "Xie et al. (2020)", "0.1", f"{ours:.3f}", holds)]
+    problem = Problem(max(p.byzantine for p in study.problems), SKEWED)
+    of = {rule: found.get((problem, rule), {}) for rule in FULL.rules}
+    plain, mixed, trust = (of[name] for name in ("trimmed_mean", f"{NNM}trimmed_mean", "fltrust"))
+    mean, told = of["mean"], []
+    nnm = f"{problem}: before the trimmed mean, NNM raises the accuracy"
+    if plain and mixed:
+        where = f"{nnm} under the worst attack"
+        told.append(_higher(where, "Allouah et al. (2023)", worst(mixed)[1], worst(plain)[1]))
+    if _ALIE in plain and _ALIE in mixed:
+        where = f"{nnm} under {_ALIE}"
+        told.append(_higher(where, "Allouah et al. (2023)", mixed[_ALIE], plain[_ALIE]))
+    if plain and trust:
+        where = f"{problem}: FLTrust bears the worst attack better than the trimmed mean"
+        told.append(_higher(where, "Cao et al. (2021)", worst(trust)[1], worst(plain)[1]))
+    if _IPM in mean:
+        claim, holds = f"{problem}: the mean breaks under {_IPM}", mean[_IPM].mean < 0.2
+        ours = f"{mean[_IPM]:.3f}"
+        told.append(Claim("robustness", claim, "Xie et al. (2020)", "0.1", ours, holds))
+    return told
 
 
 def _higher(claim: str, where: str, high: Statistic, low: Statistic) -> Claim:
@@ -202,7 +136,8 @@ def _show(console: Console, study: Study, found: Accuracies) -> None:
         rows = []
         for rule in study.rules:
             attack, value = worst(found[problem, rule])
-            cells = (f"{v:.3f}" for v in found[problem, rule].values())
+            under = found[problem, rule]
+            cells = (f"{under[a]:.3f}" if a in under else "–" for a in study.attacks)
             rows.append([rule, *cells, f"{value:.3f} {attack.partition(':')[0]}"])
         console.print(text_table(("rule", *study.attacks, "worst"), rows))
     rows = noise_gains(study, found)
@@ -223,6 +158,8 @@ def noise_gains(study: Study, found: Accuracies) -> list[tuple[str, ...]]:
         Rows of a table: problem, rule, and the gains without an attack and in the worst case.
     """
     noisy = [rule for rule in study.rules if rule.startswith("noisy_")]
+    noisy = [rule for rule in noisy if rule.removeprefix("noisy_") in study.rules]
+    noisy = noisy if "none" in study.attacks else []
     rows = []
     for problem, rule in itertools.product(study.problems, noisy):
         before, after = found[problem, rule.removeprefix("noisy_")], found[problem, rule]
@@ -253,17 +190,16 @@ def _write(folder: Path, study: Study, found: Accuracies, told: Sequence[Claim])
     write_picture(folder, "robustness", robustness_picture.figure(found, _title(study)))
 
 
-def _named(study: Study, name: str) -> str:
-    return next(attack for attack in study.attacks if attack.startswith(name))
-
-
 def _keys(study: Study) -> list[tuple[Problem, str, str, int]]:
-    parts = (study.problems, study.rules, study.attacks, range(study.seeds))
-    return list(itertools.product(*parts))
+    return [
+        (problem, rule, attack, seed)
+        for problem, rule in itertools.product(study.problems, study.rules)
+        for attack, seed in itertools.product(study.attacks_on(rule), range(study.seeds))
+    ]
 
 
 def _title(study: Study) -> str:
-    settings = _COMMON | dict(study.settings)
+    settings = COMMON | dict(study.settings)
     return (
         f"Test accuracy in %: {settings['dataset']}, {settings['model']}, {settings['workers']} "
         f"workers, {settings['steps']} steps, mean of {study.seeds} seeds\n"

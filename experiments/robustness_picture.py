@@ -107,9 +107,11 @@ def _panels(found: Accuracies, rules: Sequence[str]) -> list[_Panel]:
         panels.append(_Panel(title, [problem.split for problem in those], values, texts, True))
     for problem in (problem for problem in problems if problem.byzantine == max(numbers)):
         under = [found[problem, rule] for rule in rules]
-        values = np.array([[100 * value.mean for value in row.values()] for row in under])
-        texts = [[f"{value:.0f}" for value in row] for row in values]
-        names = [_name(attack).replace("_", "\n") for attack in under[0]]
+        attacks = list(dict.fromkeys(attack for row in under for attack in row))
+        means = [[row[a].mean if a in row else np.nan for a in attacks] for row in under]
+        values = 100 * np.array(means)
+        texts = [["–" if np.isnan(value) else f"{value:.0f}" for value in row] for row in values]
+        names = [_name(attack).replace("_", "\n") for attack in attacks]
         panels.append(_Panel(str(problem), names, values, texts, False))
     return panels
 

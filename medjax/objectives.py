@@ -14,10 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from medjax._engine import checks
 from medjax._engine.plain import accepts_key
 from medjax._engine.random import MaybeKey, stage_key
 from medjax._engine.stacked import PyTree
@@ -140,6 +143,54 @@ def augmented(objective: Objective, augment: Callable[[Any, Key[Array, ""]], Any
         return objective(params, changed(batch, key), **given)
 
     return with_key
+
+
+def gradient_on(
+    objective: Objective,
+    batch: PyTree,
+    local_steps: int | None = None,
+    local_lr: float | Float[Array, ""] | None = None,
+) -> Callable[[PyTree], PyTree]:
+    """Build the gradient of an objective's average loss on a fixed batch, such as a server's own.
+
+    An objective that draws gets None for its key, as when it is measured.
+
+    Args:
+        objective: an objective without a state.
+        batch: the examples, as the objective takes them.
+        local_steps: K, to go K steps of length γ along the gradients and return their sum, which is
+            what a worker sends after K local steps; None for the gradient itself.
+        local_lr: γ; perhaps traced.
+
+    Returns:
+        A function of the parameters.
+
+    Raises:
+        TypeError: if the objective has a state.
+        ValueError: if only one of K and γ is given, or K is below 1.
+
+    >>> import jax.numpy as jnp
+    >>> at = gradient_on(lambda w, x: ((w - x) ** 2 / 2, {}), jnp.array([1.0, 3.0]))
+    >>> print(at(jnp.array(5.0)))
+    3.0
+    """
+    if isinstance(objective, Stateful):
+        raise TypeError("objective must be one without a state")
+    if (local_steps is None) != (local_lr is None):
+        raise ValueError("local_steps and local_lr must be given together")
+    steps = 1 if local_steps is None else checks.integer("local_steps", local_steps, minimum=1)
+
+    def gradient(params: PyTree) -> PyTree:
+        return jax.grad(lambda p: jnp.mean(objective(p, batch)[0]))(params)
+
+    def sum_of_gradients(params: PyTree) -> PyTree:
+        def step(_: Array, total: PyTree) -> PyTree:
+            moved = jax.tree.map(lambda p, g: (p - local_lr * g).astype(p.dtype), params, total)
+            return jax.tree.map(jnp.add, total, gradient(moved))
+
+        return lax.fori_loop(1, steps, step, gradient(params))
+
+    return gradient if steps == 1 else sum_of_gradients
 
 
 def _of_logits(

@@ -30,6 +30,7 @@ SETTINGS = dict(
     num_byzantine=1, num_workers=7, num_classes=5, rule=medjax.rules.krum(1), learning_rate=0.1,
     gradient_bound=1.0, product_threshold=1.0, sum_threshold=1.0, max_norm=1.0, fraction=0.5,
     target=1, classes_per_worker=1, alpha=0.5, similarity=0.5, exponent=1.0,
+    server_gradient=lambda params: params,
 )
 
 def build(factory):

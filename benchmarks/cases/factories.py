@@ -36,6 +36,7 @@ NEEDED = {
     **dict.fromkeys(("fraction", "similarity"), 0.5),
     "num_classes": 10,
     "rule": median(),
+    "server_gradient": lambda params: params,
 }
 """Values of settings without a default while another is wrong."""
 

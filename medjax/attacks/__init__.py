@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 
 from medjax.attacks._attack import Attack as Attack
 from medjax.attacks._attack import PlainAttack as PlainAttack
+from medjax.attacks._balanced import balanced_flip as balanced_flip
 from medjax.attacks._data import DataAttack as DataAttack
 from medjax.attacks._data import add_trigger as add_trigger
 from medjax.attacks._data import backdoor as backdoor
@@ -43,6 +44,7 @@ from medjax.attacks._simple import model_replacement as model_replacement
 from medjax.attacks._simple import nonfinite as nonfinite
 from medjax.attacks._stage import AttackState as AttackState
 from medjax.attacks._stage import attack as attack
+from medjax.attacks._turn import optimal_turn as optimal_turn
 
 ATTACKS: Mapping[str, Callable[..., Attack | DataAttack]] = {
     "sign_flip": sign_flip,
@@ -50,6 +52,8 @@ ATTACKS: Mapping[str, Callable[..., Attack | DataAttack]] = {
     "alie": alie,
     "optimal_ipm": optimal_ipm,
     "optimal_alie": optimal_alie,
+    "optimal_turn": optimal_turn,
+    "balanced_flip": balanced_flip,
     "mimic": mimic,
     "min_max": min_max,
     "min_sum": min_sum,

@@ -90,34 +90,34 @@ def _optimal_along(
                 square = sum(jnp.sum((a - m) ** 2) for a, m in zip(moved, center, strict=True))
                 return jnp.where(jnp.isnan(square), jnp.inf, square).astype(jnp.float32)
 
-            return vector_at(_search_farthest(squared_distance, max_tau, points, rounds))
+            # log10(τ/max_tau) is searched; the first round covers (-2, 0].
+            exponent = search_largest(
+                lambda exponent: squared_distance(max_tau * 10**exponent), -2.0, 0.0, points, rounds
+            )
+            return vector_at(max_tau * 10**exponent)
 
         return search
 
     return Attack(name, forge, rule.needs_key)
 
 
-def _search_farthest(
-    distance: Callable[[Array], Array], max_tau: Real, points: int, rounds: int
+def search_largest(
+    score: Callable[[Array], Array], low: float, high: float, points: int, rounds: int
 ) -> Float[Array, ""]:
-    """Return the τ of the largest distance, by the search that `optimal_ipm` describes."""
+    """Return the number of (low, high] with the largest score, by the search of `optimal_ipm`."""
     offsets = jnp.asarray(np.linspace(-1, 1, points + 1)[1:], jnp.float32)
-
-    def tau_at(exponent: Array) -> Array:
-        return max_tau * 10**exponent
 
     def search(carry: tuple[Array, Array, Array], _: None) -> tuple[Any, None]:
         best, half_width, largest = carry
-        exponents = jnp.minimum(best + half_width * offsets, 0)
-        # A loop, not `vmap`, so that only one τ's stacked vectors are in memory at a time.
-        distances = lax.map(lambda exponent: distance(tau_at(exponent)), exponents)
-        i = jnp.argmax(distances)
-        better = distances[i] > largest
-        best = jnp.where(better, exponents[i], best)
-        largest = jnp.where(better, distances[i], largest)
+        tried = jnp.minimum(best + half_width * offsets, high)
+        # A loop, not `vmap`, so that only one number's stacked vectors are in memory at a time.
+        scores = lax.map(score, tried)
+        i = jnp.argmax(scores)
+        better = scores[i] > largest
+        best = jnp.where(better, tried[i], best)
+        largest = jnp.where(better, scores[i], largest)
         return (best, half_width * (2 / points), largest), None
 
-    # log10(τ/max_tau) is searched; the first round covers (-2, 0].
-    start = jnp.float32(-1), jnp.float32(1), jnp.float32(-jnp.inf)
+    start = jnp.float32((low + high) / 2), jnp.float32((high - low) / 2), jnp.float32(-jnp.inf)
     (best, _, _), _ = lax.scan(search, start, length=rounds)
-    return tau_at(best)
+    return best

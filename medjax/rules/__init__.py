@@ -18,8 +18,8 @@ Each rule belongs to a family, and the family knows how to run it:
   also sample coordinates: DnC, SignGuard.
 
 Bulyan applies a `CoordinateWise` rule to the vectors that Krum's scores select. A `StatefulRule`
-remembers earlier steps; `medjax.aggregate` runs it in a chain. `medjax.mixing.premixed` combines a
-rule with the mixing stages before it.
+remembers earlier steps or, as FLTrust, looks at the parameters; `medjax.aggregate` runs it in a
+chain. `medjax.mixing.premixed` combines a rule with the mixing stages before it.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,6 +40,8 @@ from medjax.rules._coordinatewise import meamed as meamed
 from medjax.rules._coordinatewise import median as median
 from medjax.rules._coordinatewise import phocas as phocas
 from medjax.rules._coordinatewise import trimmed_mean as trimmed_mean
+from medjax.rules._fltrust import ServerGradient as ServerGradient
+from medjax.rules._fltrust import fltrust as fltrust
 from medjax.rules._geometric import Geometric as Geometric
 from medjax.rules._geometric_median import geometric_median as geometric_median
 from medjax.rules._krum import krum as krum
@@ -82,5 +84,6 @@ RULES: Mapping[str, Callable[..., Rule | StatefulRule]] = {
     "signguard": signguard,
     "clipped_clustering": clipped_clustering,
     "byzantine_sgd": byzantine_sgd,
+    "fltrust": fltrust,
 }
 """The factory of every rule, by name."""

@@ -42,6 +42,8 @@ PlainRule: TypeAlias = Callable[..., Float[Array, " d"]]
 class StatefulRule:
     """A rule with a memory, which `medjax.aggregate` keeps in the chain's state.
 
+    Or one that looks at the parameters, as `fltrust` does, and remembers nothing.
+
     Attributes:
         name: the rule with its settings.
         init: the parameters, or a pytree of their shapes, to the state before the first step.

@@ -37,6 +37,7 @@ SETTINGS = {
     "gradient_bound": 1.0,
     "product_threshold": 10.0,
     "sum_threshold": 5.0,
+    "server_gradient": lambda w: w - MEAN,
 }
 
 

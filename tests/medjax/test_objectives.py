@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 import medjax
-from medjax.objectives import classification
+from medjax.objectives import Stateful, classification, gradient_on
 from medjax.training._gradients import local_gradients
 from medjax.training._local import Local, sample_batches
 
@@ -237,3 +237,31 @@ def test_a_run_counts_what_it_draws():
     # Noise, of the same key or another, doesn't change what is drawn: 16 b √512/√4 = 0.02.
     for noise_key in (5, 6):
         assert 0 < np.abs(run(5, 1e-4, noise_key) - counts).max() < 0.2
+
+
+def test_gradient_on_a_batch_is_that_of_the_average_loss():
+    params, x, labels = problem(3)
+    objective = classification(linear)
+    found = jax.jit(gradient_on(objective, (x, labels)))(params)
+    expected = jax.grad(lambda p: objective(p, (x, labels))[0].mean())(params)
+    for name in params:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+
+
+def test_gradient_on_a_batch_with_local_steps_is_what_a_worker_sends():
+    # ∇ = w - 2 at each step of length 0.1: w - 2 shrinks by 0.9, and moves by 0.1 of the sum.
+    at = gradient_on(lambda w, x: ((w - x) ** 2 / 2, {}), jnp.array([1.0, 3.0]), 3, 0.1)
+    np.testing.assert_allclose(at(jnp.array(7.0)), 5 * (1 - 0.9**3) / 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((Stateful(lambda *_: None, None), 0), TypeError, "objective must be one without a state"),
+        ((lambda *_: None, 0, 3), ValueError, "local_steps and local_lr must be given together"),
+        ((lambda *_: None, 0, 0, 0.1), ValueError, "local_steps must be at least 1, got 0"),
+    ],
+)
+def test_impossible_gradient_on_a_batch(arguments, error, message):
+    with pytest.raises(error, match=message):
+        gradient_on(*arguments)

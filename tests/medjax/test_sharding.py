@@ -26,6 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         **{"num_byzantine": F, "num_workers": N, "gradient_bound": 100.0},
         **{"product_threshold": 1e4, "sum_threshold": 1e4},
     },
+    "fltrust": {"server_gradient": lambda params: jax.tree.map(jnp.ones_like, params)},
 } | {
     name: {"num_byzantine": F}
     for name in (
@@ -76,7 +77,7 @@ def chains() -> dict[str, optax.GradientTransformation]:
         )
         for name, factory in MIXINGS.items()
     }
-    own = {"optimal_ipm": rules.median(), "optimal_alie": rules.median()}
+    own = dict.fromkeys(("optimal_ipm", "optimal_alie", "optimal_turn"), rules.median())
     for name, factory in ATTACKS.items():
         given = {"rule": own[name]} if name in own else {}
         if name in DATA_ATTACKS:

@@ -23,7 +23,9 @@ KNOWN: Mapping[str, frozenset[str]] = {
         {"lr", "server_lr", "local_lr", "local_optimizer", "rule", "compressor", "key"}
         | {"num_workers", "topology", "attack"}
     ),
-    "rule": frozenset({"num_byzantine", "num_workers", "weights", "zero", "tie", "start"}),
+    "rule": frozenset(
+        {"num_byzantine", "num_workers", "weights", "zero", "tie", "start", "server_gradient"}
+    ),
     "mixing": frozenset({"num_byzantine"}),
     "attack": frozenset({"num_classes", "rule", "num_byzantine"}),
     "compressor": frozenset(),

@@ -4,21 +4,54 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_type_hints
 
 from medjax import rules, theory
+from medjax._engine import checks
 from medjax.lab.settings import parts
 from medjax.lab.settings.parts import Part
 from medjax.lab.settings.values import Adaptive
-from medjax.rules import RULES, Additive, CoordinateWise, Geometric, Rule, StatefulRule
+from medjax.rules import (
+    RULES,
+    Additive,
+    CoordinateWise,
+    Geometric,
+    Rule,
+    ServerGradient,
+    StatefulRule,
+)
+
+_SERVER_EXAMPLES = 100  # as in the paper on FLTrust
+
+
+def _fltrust(server_gradient: ServerGradient, examples: int = _SERVER_EXAMPLES) -> StatefulRule:
+    """The mean of the vectors by their trust, each scaled to the server's own (Cao et al., 2021).
+
+        Σ_i t_i (‖g_0‖/‖x_i‖) x_i / Σ_i t_i, t_i = max(0, cos(x_i, g_0)), g_0 = the server's own.
+
+    The server computes g_0 on clean examples of its own, drawn by the seed, uniformly from all
+    training data. They stay the workers' too. With --local-steps the server takes as many, each on
+    all of its examples. See `medjax.rules.fltrust`.
+
+    Args:
+        server_gradient: the parameters to g_0.
+        examples: the number of the server's examples, 100 in the paper.
+
+    Raises:
+        TypeError: if it isn't an integer.
+        ValueError: if it is below 1.
+    """
+    checks.integer("examples", examples, minimum=1)
+    return rules.fltrust(server_gradient)
+
 
 RULE_TABLE: Mapping[str, Callable[..., Rule | StatefulRule]] = {
     ("sign" if name == "majority_vote" else name): factory for name, factory in RULES.items()
-}
+} | {"fltrust": _fltrust}
 """The names that `--rule` takes, each also with noise before it as `noisy_NAME`."""
 
 FAMILIES: Mapping[str, type[Any]] = {
     "sums over the workers": Additive,
     "by coordinate": CoordinateWise,
     "by distances": Geometric,
-    "with a memory": StatefulRule,
+    "with a memory, or data of the server's own": StatefulRule,
 }
 """The families of rules, in words."""
 
@@ -48,6 +81,18 @@ def is_additive(rule: Part | None) -> bool:
 def is_vote(rule: Part | None) -> bool:
     """Tell if the rule is the majority vote: its step size is a length for every coordinate."""
     return rule is not None and rule.factory is rules.majority_vote
+
+
+def server_examples(rule: Part | None) -> int | None:
+    """Return the number of examples that the server has of its own; None if the rule has no use.
+
+    A rule has one if its factory takes `server_gradient`; the number is its setting `examples`.
+    """
+    if rule is None or "server_gradient" not in rule.parameters:
+        return None
+    setting = parts.settings_of("rule", rule.factory).get("examples")
+    default = _SERVER_EXAMPLES if setting is None else setting.default
+    return rule.settings.get("examples", default)
 
 
 def default_step_size(rule: Part) -> float:

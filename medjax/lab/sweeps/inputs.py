@@ -12,7 +12,7 @@ from medjax import sharding
 from medjax.lab.machine import devices
 from medjax.lab.sweeps.plan import Chunk, Group, grid_axis
 from medjax.lab.task.interpret import Hyperparameters, hyperparameters
-from medjax.lab.task.workers import to_be_measured, worker_data
+from medjax.lab.task.workers import server_data, to_be_measured, worker_data
 
 
 class Inputs:
@@ -76,8 +76,10 @@ def values(group: Group, chunk: Chunk) -> Hyperparameters:
     """Return the chunk's hyper-parameters, each (s, h)."""
     settings = [hyperparameters(group.settings[k], group.task.num_params) for k in chunk.settings]
     seeds = [group.seeds[k] for k in chunk.seeds]
-    each = [values._replace(seed=seed) for seed in seeds for values in settings]
-    return jax.tree.map(lambda *x: jnp.array(x).reshape(chunk.new.shape), *each)
+    own = {seed: server_data(group.task, seed) for seed in seeds}
+    each = [values._replace(seed=k, server=own[k]) for k in seeds for values in settings]
+    shape = chunk.new.shape
+    return jax.tree.map(lambda *x: jnp.array(x).reshape(*shape, *np.shape(x[0])), *each)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 import medjax
 from medjax.lab.settings import rules
@@ -17,7 +17,7 @@ _OF_PARTITIONS = ("classes_per_worker", "shards_per_worker", "alpha", "similarit
 
 
 class Hyperparameters(NamedTuple):
-    """The settings that may be traced: numbers, or arrays of them under vmap.
+    """The inputs that the runs of a program may differ in: numbers, or arrays of them under vmap.
 
     Attributes:
         lr: the step size.
@@ -26,6 +26,7 @@ class Hyperparameters(NamedTuple):
         worker_momentum: the workers'; None without.
         momentum: the server's; None without.
         seed: of the model, the noise and the mini-batches.
+        server: the server's own inputs and labels, (m, ...); None if the rule has no use for them.
     """
 
     lr: float | Float[Array, "..."]
@@ -34,6 +35,7 @@ class Hyperparameters(NamedTuple):
     worker_momentum: float | Float[Array, "..."] | None
     momentum: float | Float[Array, "..."] | None
     seed: int | Int[Array, "..."]
+    server: tuple[Shaped[Array, "..."], Shaped[Array, "..."]] | None = None
 
 
 def hyperparameters(config: Settings, num_params: int) -> Hyperparameters:

@@ -16,7 +16,9 @@ from medjax import sharding
 from medjax.lab.task import backdoor
 from medjax.lab.task import optimizer as optimizers
 from medjax.lab.task.interpret import Hyperparameters
+from medjax.lab.task.protocol import with_server_gradient
 from medjax.lab.task.setup import Task
+from medjax.objectives import gradient_on
 from medjax.sharding import GRID
 
 NONFINITE = "nonfinite_workers"
@@ -64,7 +66,11 @@ def one_run(task: Task) -> Program:
         values: Hyperparameters, workers: medjax.WorkerData | None = None
     ) -> medjax.Simulation:
         sizes = None if workers is None else workers.sizes[: workers.num_workers]
-        optimizer = optimizers.build(config, task.protocol, values, _keys(values)[1], sizes)
+        protocol = task.protocol
+        if values.server is not None:
+            own = gradient_on(objective, values.server, config.local_steps, values.local_lr)
+            protocol = with_server_gradient(protocol, config, own)
+        optimizer = optimizers.build(config, protocol, values, _keys(values)[1], sizes)
         return medjax.simulation(
             objective,
             optimizer,
@@ -180,7 +186,8 @@ def compile_program(
     done = {} if done is None else done
 
     def compile_once(lowered: Any) -> Any:
-        key = (lowered.as_text(), lowered.in_tree, lowered.out_tree)
+        # The text lacks arguments that aren't used, which still must be of the same shapes.
+        key = (lowered.as_text(), str(lowered.in_avals), lowered.in_tree, lowered.out_tree)
         if key not in done:
             done[key] = lowered.compile()
         return done[key]

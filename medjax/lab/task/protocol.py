@@ -1,6 +1,6 @@
 """From the settings to the stages between gradients and server."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from medjax.lab.settings.config import Settings
 from medjax.lab.settings.parts import Chain, Part
 from medjax.mixing import Mixing
 from medjax.mixing._mixings import as_mixing
-from medjax.rules import Rule, StatefulRule
+from medjax.rules import Rule, ServerGradient, StatefulRule
 from medjax.rules._rule import as_rule
 from medjax.topologies import Topology, from_graph
 
@@ -71,15 +71,12 @@ def build_protocol(config: Settings, num_classes: int = FEWEST_CLASSES) -> Proto
         raise ValueError(
             f"byzantine {byzantine} leaves no honest one of the {asked} workers that take part"
         )
-    known = {
-        "num_byzantine": config.declared_byzantine,
-        "num_workers": asked,
-        "num_classes": num_classes,
-        "zero": config.zero,
-        "tie": config.tie,
-    }
+    known = _known(config) | {"num_classes": num_classes}
     mixings = config.mix.parts if config.mix is not None else ()
     rule, stages = None, ()
+    trusts = config.rule is not None and "server_gradient" in config.rule.parameters
+    if trusts and config.algorithm is not None:
+        raise ValueError(f"--rule {config.rule} goes only with gradients, without --algorithm")
     if config.rule is not None:
         rule, stages = build_rule(config.rule, mixings, known, asked)
     elif mixings:
@@ -109,6 +106,26 @@ def build_protocol(config: Settings, num_classes: int = FEWEST_CLASSES) -> Proto
     )
 
 
+def _known(config: Settings) -> dict[str, Any]:
+    """Return what factories are given that ask for it."""
+    return {
+        "num_byzantine": config.declared_byzantine,
+        "num_workers": config.participation or config.workers,
+        "zero": config.zero,
+        "tie": config.tie,
+        "server_gradient": lambda params: params,  # in the place of one that takes data
+    }
+
+
+def with_server_gradient(
+    protocol: Protocol, config: Settings, server_gradient: ServerGradient
+) -> Protocol:
+    """Return the protocol with a rule that has the gradient of the server's data."""
+    assert config.rule is not None
+    known = _known(config) | {"server_gradient": server_gradient}
+    return replace(protocol, rule=_adapted(config.rule, as_rule, known))
+
+
 def _check_weights(config: Settings) -> None:
     """Check what doesn't go with weights by examples.
 
@@ -132,6 +149,8 @@ def build_rule(
         ValueError: if one of them can't have these settings, or so many workers.
     """
     built = _adapted(rule, as_rule, known)
+    if "server_gradient" in rule.parameters and not isinstance(built, StatefulRule):
+        raise ValueError(f"--rule {rule} takes server_gradient: it must make a StatefulRule")
     stages = tuple(_adapted(part, as_mixing, known) for part in mixings)
     if not isinstance(built, StatefulRule):
         built, stages = medjax.mixing.premixed(built, *stages), ()

@@ -18,7 +18,7 @@ from medjax.attacks import DataAttack
 from medjax.lab.data import Dataset, checked, hold_out, load
 from medjax.lab.machine import memory
 from medjax.lab.models import catalogue as models
-from medjax.lab.settings import own
+from medjax.lab.settings import own, rules
 from medjax.lab.settings.config import Settings, own_parts
 from medjax.lab.settings.parts import Part
 from medjax.lab.task import backdoor, optimizer
@@ -126,6 +126,7 @@ def _prepare(config: Settings, dataset: Dataset) -> Task:
         x, y = train
         train, classes = (x[~held], y[~held]), classes[~held]
         held_out["validation"] = (x[held], y[held])
+    _check_server(config, len(classes))
     held_out |= backdoor.triggered(protocol.data_attacks, dataset.test_x, dataset.test_y)
     like = jax.eval_shape(model.init, jax.random.key(0), train[0][:1])
     if protocol.compressor is not None:
@@ -167,6 +168,20 @@ def _check_enough(config: Settings, num_examples: int) -> None:
             f"{config.workers} workers need at least as many examples, there are "
             f"{config.copies * num_examples}; --copies K, more than {config.copies}, gives each "
             "example to K workers"
+        )
+
+
+def _check_server(config: Settings, num_examples: int) -> None:
+    """Check that the server can have as many examples of its own as the rule asks for.
+
+    Raises:
+        ValueError: if there aren't so many.
+    """
+    count = rules.server_examples(config.rule)
+    if count is not None and count > num_examples:
+        raise ValueError(
+            f"--rule {config.rule} gives the server {count} examples of its own, there are "
+            f"{num_examples} training examples"
         )
 
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import medjax
 from medjax import sharding
 from medjax.lab.machine import devices, memory
+from medjax.lab.settings import rules
 from medjax.lab.settings.config import Settings
 from medjax.lab.task.interpret import Hyperparameters, hyperparameters, partitioner
 from medjax.lab.task.setup import Task, check, load_data, prepare
@@ -109,6 +110,19 @@ def to_be_measured(
     return replace(indices, examples=chosen, sizes=np.minimum(indices.sizes, count))
 
 
+def server_data(task: Task, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Draw the server's own examples from all training data; None if the rule has no use for them.
+
+    `prepare` has checked that there are enough.
+    """
+    count = rules.server_examples(task.config.rule)
+    if count is None:
+        return None
+    chosen = np.random.default_rng([seed, 3]).choice(len(task.classes), count, replace=False)
+    x, y = task.train
+    return x[chosen], y[chosen]
+
+
 def worker_data(
     task: Task,
     indices: medjax.WorkerData,
@@ -198,7 +212,7 @@ def build(config: Settings, mesh: Mesh | None = None) -> Setup:
     workers = worker_data(task, indices, mesh)
     return Setup(
         task,
-        hyperparameters(config, task.num_params),
+        hyperparameters(config, task.num_params)._replace(server=server_data(task, config.seed)),
         workers,
         workers if to_measure is indices else worker_data(task, to_measure, mesh),
         task.sizes | {"smallest_worker": min(sizes), "largest_worker": max(sizes)},

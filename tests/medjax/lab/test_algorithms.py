@@ -118,6 +118,7 @@ def test_what_workers_keep_is_foreseen():
         ("signum --rule krum", "--rule krum goes only with gradients"),
         ("signum --mix nnm", "--mix nnm stands before a rule, and --algorithm signum has none"),
         ("signum --attack optimal_alie", "--attack optimal_alie is on rules"),
+        ("storm:momentum=1 --rule fltrust", "--rule fltrust goes only with gradients"),
         ("ef21", "--algorithm ef21 compresses: give it --compress"),
         ("ef21 --compress sign --error-feedback yes", "--error-feedback yes goes only with"),
         ("fednova:local_steps=1/2", "local_steps has 2 values for 10 workers"),

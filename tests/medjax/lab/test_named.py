@@ -10,20 +10,20 @@ import medjax
 from medjax.attacks import ATTACKS, Attack
 from medjax.compressors import COMPRESSORS
 from medjax.lab.settings import parts
+from medjax.lab.settings.rules import RULE_TABLE
 from medjax.lab.task import protocol
 from medjax.mixing import MIXINGS
-from medjax.rules import RULES
 from medjax.servers import SERVERS
 
 TABLES = {
-    "rule": RULES,
+    "rule": RULE_TABLE,
     "mixing": MIXINGS,
     "attack": ATTACKS,
     "compressor": COMPRESSORS,
     "server": SERVERS,
 }
 KNOWN = {"num_byzantine": 1, "num_workers": 5, "num_classes": 10, "learning_rate": 0.1}
-KNOWN |= {"rule": medjax.rules.median()}
+KNOWN |= {"rule": medjax.rules.median(), "server_gradient": lambda params: params}
 
 
 def texts(value):

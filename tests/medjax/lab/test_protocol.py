@@ -51,6 +51,8 @@ COMMANDS = {
     ),
     "--rule caf --attack label_flip+gaussian:scale=10 --participation 6 "
     "--worker-momentum 0.9": FULL,
+    "--rule clipped_clustering --attack optimal_turn:num_points=4,num_rounds=1": FULL,
+    "--rule fltrust:examples=20 --attack balanced_flip --mix nnm": FULL,
 }
 
 

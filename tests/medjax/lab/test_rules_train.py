@@ -11,7 +11,8 @@ from medjax.lab.settings.config import configure
 from medjax.lab.settings.rules import RULE_TABLE
 from medjax.lab.task import interpret
 from medjax.lab.task.optimizer import build_optimizer
-from medjax.lab.task.protocol import build_protocol
+from medjax.lab.task.protocol import build_protocol, with_server_gradient
+from medjax.rules import ServerGradient
 
 # What has no default. The thresholds are those of vectors that are about as long as 1.
 REQUIRED = {
@@ -24,14 +25,17 @@ NOISY = ("noisy_mean", "noisy_sign", "noisy_median", "noisy_krum", "noisy_byzant
 RULES = [*RULE_TABLE, *NOISY]
 
 
-def algorithm(rule: str) -> optax.GradientTransformation:
+def algorithm(rule: str, server_gradient: ServerGradient) -> optax.GradientTransformation:
     """Build a run's algorithm from its settings."""
     given = rule + REQUIRED.get(rule.removeprefix("noisy_"), "")
     lr = 0.01 if rule.removeprefix("noisy_") == "sign" else 0.5
     config = configure(dataset="digits", model="logistic", rule=given, lr=lr)
     values = interpret.hyperparameters(config, 650)
+    protocol = build_protocol(config)
+    if "server_gradient" in config.rule.parameters:
+        protocol = with_server_gradient(protocol, config, server_gradient)
     return build_optimizer(
-        build_protocol(config),
+        protocol,
         interpret.server(config, values.lr, values.momentum),
         interpret.noise_scale(config, values.b),
         interpret.noise_distribution(config),
@@ -47,12 +51,15 @@ def test_every_rule_trains():
     data = load("digits")
     order = np.random.default_rng(0).permutation(1400).reshape(10, 140)
     x, y = jnp.asarray(data.train_x.reshape(-1, 64)[order]), jnp.asarray(data.train_y[order])
-    algorithms = {rule: algorithm(rule) for rule in RULES}
     start = {"kernel": jnp.zeros((64, 10)), "bias": jnp.zeros(10)}
 
     def loss(w, x, y):
         logits = x @ w["kernel"] + w["bias"][None]
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    algorithms = {
+        rule: algorithm(rule, lambda w: jax.grad(loss)(w, x[0, :100], y[0, :100])) for rule in RULES
+    }
 
     def step(_, carry):
         every, states = carry

@@ -141,7 +141,8 @@ RULES: dict[str, tuple[Callable[..., dict[str, Any]], Callable[..., np.ndarray]]
     "signguard": (lambda n, f: {"fraction": 1.0}, lambda x, f: signguard(x)),
     "clipped_clustering": (lambda n, f: {}, lambda x, f: clipped_clustering(x)),
 }
-STATEFUL = {"centered_clipping_from_last", "byzantine_sgd"}  # in test_stateful_rules.py
+# In test_stateful_rules.py and test_fltrust.py.
+STATEFUL = {"centered_clipping_from_last", "byzantine_sgd", "fltrust"}
 
 
 def test_every_rule_has_a_reference():
