@@ -47,7 +47,7 @@ _AXES = {"steps": "batches of a worker", "bits": "bits for each parameter, sent 
 
 
 class Reached(NamedTuple):
-    """What an algorithm reaches, a number for each seed.
+    """Results of an algorithm, a number for each seed.
 
     Attributes:
         accuracy: the last test accuracy within the budget.

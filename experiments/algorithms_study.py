@@ -105,7 +105,7 @@ FAMILIES: Mapping[str, Mapping[str, Entry]] = {
 
 
 class Size(NamedTuple):
-    """How much is run.
+    """The size of the study.
 
     Attributes:
         batches: how many each worker computes a gradient of, in all.

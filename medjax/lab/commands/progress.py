@@ -15,7 +15,8 @@ from medjax.lab.machine import memory
 from medjax.lab.settings import wording
 from medjax.lab.settings.config import Settings, resolve
 from medjax.lab.settings.values import THEORY, Schedule
-from medjax.lab.task import health
+from medjax.lab.task import health, privacy
+from medjax.lab.task.privacy import Privacy
 from medjax.lab.task.program import Compiled
 from medjax.lab.task.training import Clock, Rehearsal
 from medjax.lab.task.training import Progress as RunProgress
@@ -167,6 +168,7 @@ def plan(config: Settings, setup: Setup) -> list[str]:
     usual = resolve({"algorithm": config.algorithm, "rule": config.rule})
     stages = [name for name in _STAGES if getattr(config, name) != getattr(usual, name)]
     protocol = wording.named(vars(config), stages)
+    secret = privacy.of_run(config, config.steps)
     validation = ""
     if config.validation:
         validation = f"{data['validation_examples']} validation, "
@@ -174,6 +176,7 @@ def plan(config: Settings, setup: Setup) -> list[str]:
     return [
         f"algorithm  {wording.method(vars(config))}: {', '.join(details)}",
         *([f"protocol   {protocol}"] if protocol else []),
+        *([f"privacy    {_told(secret)}"] if secret is not None else []),
         f"workers    {config.workers}, {each} examples each, of {config.dataset} "
         f"({data['train_examples']} training, {validation}{data['test_examples']} test, "
         f"{data['num_classes']} {_LABELS[data['inputs']]}), {config.partition}"
@@ -184,6 +187,11 @@ def plan(config: Settings, setup: Setup) -> list[str]:
         + ("" if config.eval_examples == "all" else f" on {config.eval_examples} of each worker's")
         + f", seed {config.seed}",
     ]
+
+
+def _told(found: Privacy) -> str:
+    epsilon = f"no ε: {found.reason}" if found.epsilon is None else f"ε = {found.epsilon:.4g}"
+    return f"{epsilon}, at δ = {found.delta:g}"
 
 
 def _pace(clock: Clock, steps_left: int, eval_every: int) -> str:

@@ -23,7 +23,7 @@ from medjax.lab.settings.flags import add_out, add_settings
 from medjax.lab.storage import checkpoints, results, watching
 from medjax.lab.storage.keeper import FOLDER, Keeper
 from medjax.lab.storage.locks import alone_in
-from medjax.lab.task import communication, health
+from medjax.lab.task import communication, health, privacy
 from medjax.lab.task.program import compile_program, one_run
 from medjax.lab.task.training import Clock, Stop, rehearse, stop_on_signal, train
 from medjax.lab.task.workers import Setup, build
@@ -226,12 +226,18 @@ def _summary(
         "steps_per_second": clock.steps_per_second,
         "num_params": setup.task.num_params,
         **{f"bits_{name}_per_step": int(each) for name, each in bits._asdict().items()},
+        **_privacy(setup, int(columns["step"][-1])),
         "compile_seconds": clock.compile_seconds,
         "train_seconds": clock.train_seconds,
         "stopped_early": stop.requested,
         "diverged_at_step": health.diverged_at(columns["step"], columns["train_loss"]),
         "nonfinite_since_step": seen,
     }
+
+
+def _privacy(setup: Setup, num_steps: int) -> dict[str, float | None]:
+    found = privacy.of_run(setup.task.config, num_steps)
+    return {} if found is None else {"epsilon": found.epsilon, "delta": found.delta}
 
 
 def _stem(config: Settings) -> str:

@@ -97,6 +97,15 @@ class Protocol:
         default_text="all",
         label="{} take part",
     )
+    delta: float | None = setting(
+        cli.number(0, below=1, exclusive=True),
+        "the δ of (ε, δ)-differential privacy, of which the summary tells ε",
+        "δ",
+        default=1e-5,
+        applies=lambda a: a.algorithm is not None and a.algorithm.name == "dp_fedavg",
+        goes_with="--algorithm dp_fedavg",
+        traced=True,
+    )
     worker_momentum: float | Undamped | None = setting(
         values.worker_momentum,
         "each worker sends its momentum, m = βm + (1-β)g; undamped:β for m = βm + g",

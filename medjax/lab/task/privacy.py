@@ -1,9 +1,10 @@
 """Differential privacy of DP-FedAvg: ε from the noise, the steps and the cohorts."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from medjax._engine import checks
+from medjax.lab.settings.config import Settings
 
 
 def epsilon(
@@ -71,6 +72,40 @@ def epsilon(
         accountant.compose(event, steps)
         found.append(float(accountant.get_epsilon(delta)))
     return min(found)
+
+
+class Privacy(NamedTuple):
+    """The differential privacy of a run's workers.
+
+    Attributes:
+        delta: δ.
+        epsilon: ε; None where there is none or it isn't known.
+        reason: in words, why.
+    """
+
+    delta: float
+    epsilon: float | None
+    reason: str = ""
+
+
+def of_run(config: Settings, num_steps: int) -> Privacy | None:
+    """Return the privacy of a run after some steps; None of an algorithm that isn't private.
+
+    Args:
+        config: its settings.
+        num_steps: the number of steps.
+    """
+    delta, part = config.delta, config.algorithm
+    if delta is None or part is None:
+        return None
+    if config.attack is not None:
+        return Privacy(delta, None, "attackers know what the others send")
+    noise = float(part.settings["noise_multiplier"])
+    try:
+        found = epsilon(noise, num_steps, config.workers, config.participation, delta)
+    except ImportError as error:
+        return Privacy(delta, None, str(error))
+    return Privacy(delta, found) if found < math.inf else Privacy(delta, None, "no noise")
 
 
 def _package() -> Any:

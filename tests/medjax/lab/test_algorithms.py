@@ -1,6 +1,7 @@
 """Algorithms on the command line: `--algorithm NAME:setting=value`."""
 
 import json
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from medjax.lab.data import load
 from medjax.lab.settings import parts
 from medjax.lab.settings.config import configure
 from medjax.lab.sweeps import plan
+from medjax.lab.task import privacy
 
 pytestmark = [pytest.mark.usefixtures("no_picture"), pytest.mark.promotes]
 
@@ -182,3 +184,35 @@ def test_a_value_for_each_worker_is_a_sequence():
     parse = parts.one_of("algorithm", ALGORITHMS)
     assert parse("delayed_sgd:delays=0/1/2").settings == {"delays": (0, 1, 2)}
     assert parse("delayed_sgd:delays=2").settings == {"delays": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "epsilon", "told"),
+    [
+        # By hand of 3 steps at sensitivity 2c: see tests/medjax/lab/test_privacy.py.
+        ("noise_multiplier=4 --delta 1e-4", privacy.epsilon(4, 3, 7, None, 1e-4), "at δ = 0.0001"),
+        (
+            "noise_multiplier=4 --participation 2",
+            privacy.epsilon(4, 3, 7, 2, 1e-5),
+            "at δ = 1e-05",
+        ),
+        ("noise_multiplier=4 --attack ipm", None, "no ε: attackers know what the others send"),
+        ("noise_multiplier=0", None, "no ε: no noise"),
+    ],
+)
+def test_privacy_is_in_the_summary(arguments, epsilon, told, tmp_path, capsys):
+    command = f"--algorithm dp_fedavg:local_steps=1,clip=1,{arguments}".split()
+    assert main([*command, *QUICK, "--steps", "3", "--out", str(tmp_path / "run")]) == 0
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["epsilon"] == pytest.approx(epsilon)
+    assert told in capsys.readouterr().out
+
+
+def test_without_the_package_the_privacy_is_unknown(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    config = configure(algorithm="dp_fedavg:local_steps=1,clip=1,noise_multiplier=1")
+    found = privacy.of_run(config, 10)
+    assert found == (1e-5, None, found.reason)
+    assert 'pip install "medjax[privacy]"' in found.reason
+    assert privacy.of_run(configure(algorithm="fedavg:local_steps=1"), 10) is None
