@@ -37,10 +37,10 @@ class Check(NamedTuple):
 
 
 CHECKS = {
-    "kill-run": Check("runs that are killed", kills.runs, 20, 5),
-    "kill-sweep": Check("sweeps that are killed", kills.sweeps, 20, 3),
-    "full-disk": Check("disks that become full", disks.full, 30, 4),
-    "read-only": Check("disks that become read-only", disks.read_only, 30, 4),
+    "kill-run": Check("runs that are killed", kills.runs, 20, 2),
+    "kill-sweep": Check("sweeps that are killed", kills.sweeps, 20, 1),
+    "full-disk": Check("disks that become full", disks.full, 30, 2),
+    "read-only": Check("disks that become read-only", disks.read_only, 30, 2),
     "bad-input": Check("mistakes of users", bad_input.check, 10_000, 300),
 }
 
