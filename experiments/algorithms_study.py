@@ -8,8 +8,8 @@ from medjax.lab.settings.config import Settings, configure
 
 LOCAL_STEPS = 5
 WORKERS = 20
-_RATES = (0.01, 0.03, 0.1, 0.3)
-_OF_SIGNS = (1e-4, 3e-4, 1e-3, 3e-3)
+_RATES = (0.03, 0.1, 0.3, 1.0)
+_OF_SIGNS = (3e-4, 1e-3, 3e-3, 1e-2)
 # Of variance ω ≤ √d/64 in the first layer, the largest of the network: ω is about 5.
 _QUANTIZED = {"compress": "qsgd:levels=64"}
 _K = f"local_steps={LOCAL_STEPS}"
@@ -139,11 +139,11 @@ def candidates(entry: Entry, size: Size, dataset: str) -> list[Settings]:
 
     Args:
         entry: the algorithm.
-        size: how much is run; with one value it is the last but one, which is seldom too large.
+        size: how much is run; with one value it is the second, which is seldom too large.
         dataset: the data set.
     """
     steps = size.batches // (LOCAL_STEPS if entry.walks else 1)
-    values = [v if size.choices > 1 else (v[-2],) for v in entry.choices.values()]
+    values = [v if size.choices > 1 else (v[1],) for v in entry.choices.values()]
     common: dict[str, Any] = {
         "dataset": dataset,
         "workers": WORKERS,
@@ -151,6 +151,7 @@ def candidates(entry: Entry, size: Size, dataset: str) -> list[Settings]:
         "alpha": 0.1,
         "batch_size": 32,
         "validation": 0.1,
+        "eval_examples": 32,
         "steps": steps,
         "eval_every": max(1, steps // size.measurements),
     }
