@@ -58,4 +58,12 @@ def _main(argv: Sequence[str]) -> int:
         names = ", ".join(COMMANDS)
         print(f"error: unknown command {name!r}: {hint}valid: {names}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"medjax.lab.commands.{name}").main(rest)
+    try:
+        command = importlib.import_module(f"medjax.lab.commands.{name}")
+    except ModuleNotFoundError as err:  # medjax is installed without the extra
+        if err.name is None or err.name.partition(".")[0] == "medjax":
+            raise
+        needed = f"medjax {name} needs {err.name}"
+        print(f'error: {needed}: pip install "medjax[lab]"', file=sys.stderr)
+        return 2
+    return command.main(rest)

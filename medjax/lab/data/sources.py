@@ -171,8 +171,8 @@ def _tfds(argument: str, cache_dir: Path | None) -> Dataset:
     try:
         train, test = read_tfds(argument, cache_dir, others)
     except ModuleNotFoundError as err:
-        install = ("tensorflow",) if err.name == "tensorflow" else ()
-        raise _not_installed(name, str(err.name), *install) from err
+        install = "tensorflow" if err.name == "tensorflow" else '"medjax[tfds]"'
+        raise _not_installed(name, str(err.name), install) from err
     return _classified(name, train, test)
 
 

@@ -65,7 +65,8 @@ def write(folder):
             chosen = {key: values[key] for key in features}
             part = datasets.Dataset.from_dict(chosen, features=Features(features))
             with contextlib.redirect_stderr(io.StringIO()):  # a bar of progress
-                part.to_parquet(folder / name / f"{split}-00000-of-00001.parquet")
+                # datasets before 5.2 can't estimate the size of batches of an empty one.
+                part.to_parquet(folder / name / f"{split}-00000-of-00001.parquet", batch_size=1000)
         return f"hf:{name}@{folder / name}"
 
     return write

@@ -137,7 +137,7 @@ def test_packages_that_are_missing(tiny, monkeypatch, error_of):
 
     where = "tensorflow_datasets.core.data_sources.array_record.array_record_data_source"
     monkeypatch.setattr(where, Missing())  # TFDS imports it when it is used
-    message = f"dataset '{tiny}' needs %s: pip install \"medjax[lab]\""
+    message = f"dataset '{tiny}' needs %s: pip install \"medjax[tfds]\""
     assert message % "array_record" in error_of(main, "--dataset", tiny)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     assert message % "tensorflow_datasets" in error_of(main, "--dataset", tiny)
