@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from benchmarks import kills
 from benchmarks.faults import Ending, run_command
 from benchmarks.survival import (
     SWEEP,
+    TINY,
     Scene,
     differences,
     first_arguments,
@@ -23,8 +25,8 @@ from benchmarks.survival import (
     undisturbed,
 )
 
-_ALONE = SWEEP._replace(  # more programs, each a chunk to give away
-    arguments=("--rule", "noisy_sign", "mean", "median", "krum", *SWEEP.arguments[3:])
+_ALONE = SWEEP._replace(  # of four programs, each a chunk to give away
+    arguments=("--rule", "noisy_sign", "mean", "median", "krum", "--b", "0.1", *TINY)
 )
 _NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 _SHARES = (0.3, 0.9)  # of a sweep's life, in which nodes are lost: before, none has joined it
@@ -66,7 +68,9 @@ def _cluster() -> Iterator[Any]:
     # A short path, for its sockets, and not where `ray.init` looks for a cluster.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         (Path(folder) / "ray").mkdir()
-        with mock.patch.dict(os.environ, _ENVIRONMENT | {"RAY_TMPDIR": folder}):
+        environment = mock.patch.dict(os.environ, _ENVIRONMENT | {"RAY_TMPDIR": folder})
+        with environment, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # in which a node begins
             cluster = Cluster()
             try:
                 cluster.add_node(**_NODE, include_dashboard=False)

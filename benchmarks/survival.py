@@ -20,10 +20,13 @@ from medjax.lab.storage.keeper import FOLDER, Keeper
 from medjax.lab.sweeps import store
 
 _STEPS = 30
-_TINY = (
-    *("--dataset", "digits", "--model", "logistic", "--batch-size", "8", "--checkpoint-every", "5"),
+TINY = (
+    *("--dataset", "digits", "--model", "logistic", "--batch-size", "8"),
     *("--steps", str(_STEPS), "--eval-every", "10"),
 )
+"""The other settings of runs and sweeps."""
+
+_KEPT = ("--checkpoint-every", "5")
 
 
 class Scene(NamedTuple):
@@ -42,12 +45,12 @@ class Scene(NamedTuple):
 
 RUN = Scene(
     "medjax.lab.commands.run",
-    ("--rule", "noisy_median", "--b", "0.1", "--worker-momentum", "0.9", *_TINY),
+    ("--rule", "noisy_median", "--b", "0.1", "--worker-momentum", "0.9", *TINY, *_KEPT),
     checkpoints.METRICS,
 )
 SWEEP = Scene(  # of two programs
     "medjax.lab.commands.sweep",
-    ("--rule", "noisy_sign", "mean", "--b", "0.1", "--momentum", "0.9", *_TINY),
+    ("--rule", "noisy_sign", "mean", "--b", "0.1", "--momentum", "0.9", *TINY, *_KEPT),
     store.TABLE,
 )
 PAPER = Scene("experiments.paper.__main__", ("fig1",), "trajectories.parquet")
