@@ -28,7 +28,7 @@ from benchmarks.survival import (
 _ALONE = SWEEP._replace(  # of four programs, each a chunk to give away
     arguments=("--rule", "noisy_sign", "mean", "median", "krum", "--b", "0.1", *TINY)
 )
-_NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+_NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
 _SHARES = (0.3, 0.9)  # of a sweep's life, in which nodes are lost: before, none has joined it
 # What the nodes are to have in their environment; programs are kept, however small they are.
 _ENVIRONMENT = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "RAY_USAGE_STATS_ENABLED": "0"}
