@@ -78,6 +78,13 @@ def run_command(
         room: the folder in which changes of files count.
         fault: the fault, if any.
     """
+    return begin_command(module, arguments, room, fault)()
+
+
+def begin_command(
+    module: str, arguments: Sequence[str], room: Path, fault: Fault | None = None
+) -> Callable[[], Ending]:
+    """Begin what `run_command` runs, and return a function that waits for its end."""
     context = _forkserver()
     read, write = context.Pipe(duplex=False)
     changes = context.RawValue("i", 0)
@@ -86,12 +93,17 @@ def run_command(
     process: Any = context.Process(target=_command, args=inputs)
     process.start()
     write.close()
-    process.join(_TIMEOUT if fault is None or fault.seconds is None else fault.seconds)
-    process.kill()  # if it hasn't ended
-    process.join()
-    with read, open(read.fileno(), "rb", closefd=False) as file:
-        errors = file.read().decode()
-    return Ending(process.exitcode, errors, changes.value, time.monotonic() - begin)
+    seconds = _TIMEOUT if fault is None or fault.seconds is None else fault.seconds
+
+    def end() -> Ending:
+        process.join(begin + seconds - time.monotonic())
+        process.kill()  # if it hasn't ended
+        process.join()
+        with read, open(read.fileno(), "rb", closefd=False) as file:
+            errors = file.read().decode()
+        return Ending(process.exitcode, errors, changes.value, time.monotonic() - begin)
+
+    return end
 
 
 @cache

@@ -20,10 +20,13 @@ from medjax.lab.storage.keeper import FOLDER, Keeper
 from medjax.lab.sweeps import store
 
 _STEPS = 30
-_TINY = (
-    *("--dataset", "digits", "--model", "logistic", "--batch-size", "8", "--checkpoint-every", "5"),
+TINY = (
+    *("--dataset", "digits", "--model", "logistic", "--batch-size", "8"),
     *("--steps", str(_STEPS), "--eval-every", "10"),
 )
+"""The other settings of runs and sweeps."""
+
+_KEPT = ("--checkpoint-every", "5")
 
 
 class Scene(NamedTuple):
@@ -42,12 +45,12 @@ class Scene(NamedTuple):
 
 RUN = Scene(
     "medjax.lab.commands.run",
-    ("--rule", "noisy_median", "--b", "0.1", "--worker-momentum", "0.9", *_TINY),
+    ("--rule", "noisy_median", "--b", "0.1", "--worker-momentum", "0.9", *TINY, *_KEPT),
     checkpoints.METRICS,
 )
 SWEEP = Scene(  # of two programs
     "medjax.lab.commands.sweep",
-    ("--rule", "noisy_sign", "mean", "--b", "0.1", "--momentum", "0.9", *_TINY),
+    ("--rule", "noisy_sign", "mean", "--b", "0.1", "--momentum", "0.9", *TINY, *_KEPT),
     store.TABLE,
 )
 PAPER = Scene("experiments.paper.__main__", ("fig1",), "trajectories.parquet")
@@ -65,15 +68,20 @@ class Undisturbed(NamedTuple):
 def undisturbed(scene: Scene) -> Undisturbed:
     """Run the command, twice, so that the second time doesn't compile."""
     with tempfile.TemporaryDirectory() as room:
-        _undisturbed_in(scene, Path(room))
+        run_undisturbed(scene, Path(room))
     kept = Path(tempfile.mkdtemp())  # every fault is compared with it
     atexit.register(shutil.rmtree, kept, ignore_errors=True)
-    return _undisturbed_in(scene, kept)
+    return run_undisturbed(scene, kept)
 
 
-def _undisturbed_in(scene: Scene, room: Path) -> Undisturbed:
+def run_undisturbed(scene: Scene, room: Path) -> Undisturbed:
+    """Run the command without a fault.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
     folder = room / "out"
-    ending = run_command(scene.module, _first_arguments(scene, folder), room)
+    ending = run_command(scene.module, first_arguments(scene, folder), room)
     if ending.code != 0:
         raise RuntimeError(f"{scene.module} ended with {ending.code}: {ending.errors}")
     return Undisturbed(folder, ending.changes, ending.seconds)
@@ -104,14 +112,15 @@ def survivors(
     return len(faults), survived
 
 
-def _first_arguments(scene: Scene, folder: Path) -> tuple[str, ...]:
+def first_arguments(scene: Scene, folder: Path) -> tuple[str, ...]:
+    """Return the arguments of the command that begins in the folder."""
     return (*scene.arguments, "--out", str(folder))
 
 
 def _next_arguments(scene: Scene, folder: Path) -> tuple[str, ...] | None:
     """Return what a user would run next: the same again, --resume, or nothing."""
     if scene != RUN or not (folder / scene.table).exists():
-        return _first_arguments(scene, folder)
+        return first_arguments(scene, folder)
     if results.read_json(folder / checkpoints.SUMMARY).get("step") == _STEPS:
         return None
     return ("--resume", str(folder))
@@ -119,21 +128,33 @@ def _next_arguments(scene: Scene, folder: Path) -> tuple[str, ...] | None:
 
 def _complaints(scene: Scene, fault: Fault, room: Path) -> Iterator[str]:
     """Inject a fault, continue, and describe what is wrong."""
-    folder, whole = room / "out", undisturbed(scene).folder
+    folder = room / "out"
     ending = _disturb(scene, fault, room)
     (room / FILLER).unlink(missing_ok=True)
     yield from _ending_complaints(ending, fault)
-    yield from _torn_files(folder)
+    yield from torn_files(folder)
     arguments = _next_arguments(scene, folder)
     if arguments is not None:
         ending = run_command(scene.module, arguments, room)
         if ending.code != 0 or ending.errors:
             yield f"{arguments} ended with {ending.code}: {ending.errors}"
             return
+    yield from differences(scene, folder, lock=arguments is None)
+
+
+def differences(scene: Scene, folder: Path, *, lock: bool = False) -> Iterator[str]:
+    """Describe what is other than after the undisturbed command.
+
+    Args:
+        scene: the command.
+        folder: its output folder.
+        lock: whether the lock of a killed process may be there.
+    """
+    whole = undisturbed(scene).folder
     if not pq.read_table(folder / scene.table).equals(pq.read_table(whole / scene.table)):
         yield "the table differs"
     names = _names(folder)
-    if arguments is None and files.LOCK in names:  # which no process holds any more
+    if lock and files.LOCK in names:  # which no process holds any more
         names.remove(files.LOCK)
     if names != _names(whole):
         yield f"the files differ: {names}, not {_names(whole)}"
@@ -144,11 +165,11 @@ def _complaints(scene: Scene, fault: Fault, room: Path) -> Iterator[str]:
 def _disturb(scene: Scene, fault: Fault, room: Path) -> Ending:
     """Run the command with a fault; a kill that came too late is repeated earlier."""
     folder = room / "out"
-    ending = run_command(scene.module, _first_arguments(scene, folder), room, fault)
+    ending = run_command(scene.module, first_arguments(scene, folder), room, fault)
     while fault.seconds is not None and ending.code == 0:
         fault = fault._replace(seconds=0.8 * fault.seconds)
         shutil.rmtree(folder)
-        ending = run_command(scene.module, _first_arguments(scene, folder), room, fault)
+        ending = run_command(scene.module, first_arguments(scene, folder), room, fault)
     return ending
 
 
@@ -180,7 +201,7 @@ _READERS: dict[str, Callable[[Path], object]] = {
 _UNREADABLE = (OSError, SyntaxError, ValueError)  # SyntaxError is Pillow's, of a torn PNG
 
 
-def _torn_files(folder: Path) -> Iterator[str]:
+def torn_files(folder: Path) -> Iterator[str]:
     """Describe the files that can't be read."""
     for path in (*folder.glob("*"), *folder.glob(f"{store.PARTS}/*")):
         if path.is_file() and not files.is_leftover(path):

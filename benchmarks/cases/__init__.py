@@ -3,12 +3,21 @@
 import itertools
 from collections.abc import Iterator
 
-from benchmarks.cases import calls, commands, factories, files, folders, pictures, settings
+from benchmarks.cases import (
+    algorithms,
+    calls,
+    commands,
+    factories,
+    files,
+    folders,
+    pictures,
+    settings,
+)
 from benchmarks.cases._case import Call as Call
 from benchmarks.cases._case import Case as Case
 from benchmarks.cases._case import Command as Command
 
-_TABLES = (commands, settings, folders, files, pictures, calls, factories)
+_TABLES = (commands, settings, algorithms, folders, files, pictures, calls, factories)
 
 
 def every() -> Iterator[Case]:

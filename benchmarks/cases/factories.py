@@ -9,22 +9,24 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases._case import Call
-from medjax.attacks import ATTACKS
+from medjax.attacks import ATTACKS, dissensus
 from medjax.compressors import COMPRESSORS
 from medjax.mixing import MIXINGS
 from medjax.noise import NOISES
 from medjax.partition import PARTITIONS
 from medjax.rules import RULES, median
 from medjax.servers import SERVERS
+from medjax.topologies import TOPOLOGIES
 
 TABLES: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "rules": RULES,
-    "attacks": ATTACKS,
+    "attacks": {**ATTACKS, "dissensus": dissensus},
     "mixing": MIXINGS,
     "compressors": COMPRESSORS,
     "noise": NOISES,
     "partition": PARTITIONS,
     "servers": SERVERS,
+    "topologies": TOPOLOGIES,
 }
 """The factories by their modules and names."""
 
@@ -33,7 +35,9 @@ NEEDED = {
     **dict.fromkeys(("num_selected", "rank", "bucket_size", "levels"), 1),
     **dict.fromkeys(("tau", "max_norm", "alpha", "exponent", "learning_rate"), 1.0),
     **dict.fromkeys(("gradient_bound", "product_threshold", "sum_threshold"), 1.0),
-    **dict.fromkeys(("fraction", "similarity"), 0.5),
+    **dict.fromkeys(("num_nodes", "rows", "columns"), 3),
+    **dict.fromkeys(("fraction", "similarity", "probability"), 0.5),
+    "seed": 0,
     "num_classes": 10,
     "rule": median(),
     "server_gradient": lambda params: params,

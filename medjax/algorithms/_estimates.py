@@ -79,6 +79,7 @@ def marina(
     """
     compress = compression(compressor, key, "marina")
     checks.real("probability", probability, minimum=0.0, exclusive=True)
+    checks.fraction("probability", probability)
     coins = drawing_key(key, "coin")
 
     def round(oracle: Oracle, told: Coin, state: PyTree) -> Sent:

@@ -241,11 +241,14 @@ def _value(key: str, text: str, hint: Any) -> Any:
     Where it may be a sequence, one of n values is written 1/2/3.
 
     Raises:
-        ValueError: if the number doesn't fit into the 32 bits that it is computed with.
+        ValueError: if the number doesn't fit into the 32 bits that it is computed with, or what is
+            to be true or false isn't.
     """
     if text == "none":
         return None
-    if hint is bool and text in ("true", "false"):
+    if hint is bool:
+        if text not in ("true", "false"):
+            raise ValueError(f"{key} must be true or false, got {text!r}")
         return text == "true"
     if "/" in text and any(get_origin(each) is Sequence for each in get_args(hint)):
         return tuple(_value(key, each, None) for each in text.split("/"))

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import optax
 
+from medjax._engine import checks
 from medjax.attacks import ATTACKS, dissensus
 from medjax.compressors import COMPRESSORS
 from medjax.lab.settings import cli, parts, rules, values
@@ -19,7 +21,25 @@ ATTACK_TABLE: Mapping[str, Callable[..., Any]] = {**ATTACKS, "dissensus": dissen
 """The names that `--attack` takes."""
 
 _server = parts.one_of("server", SERVERS)
-_LOCAL = {"sgd": optax.sgd, "adam": optax.adam, "adamw": optax.adamw}
+
+
+def _checked(make: Callable[..., optax.GradientTransformation]) -> Callable[..., Any]:
+    """Check the numbers that optax takes as they are."""
+
+    @wraps(make)
+    def checked(**settings: Any) -> optax.GradientTransformation:
+        for name in ("momentum", "b1", "b2"):
+            if settings.get(name) is not None:
+                checks.fraction(name, settings[name], below_one=True)
+        for name in ("eps", "eps_root", "weight_decay"):
+            if name in settings:
+                checks.real(name, settings[name], minimum=0.0)
+        return make(**settings)
+
+    return checked
+
+
+_LOCAL = {name: _checked(getattr(optax, name)) for name in ("sgd", "adam", "adamw")}
 _local_optimizer = parts.one_of("local optimizer", _LOCAL)
 
 

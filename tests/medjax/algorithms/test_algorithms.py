@@ -258,6 +258,10 @@ def test_stateful_algorithms_are_not_streamed():
             lambda: algorithms.z_sign_fedavg(2, 0.1, sigma=1.0, z=2, key=0),
             "z must be 1 or math.inf",
         ),
+        (
+            lambda: algorithms.marina(0.1, 1.5, compressors.sign(), 0),
+            "probability must be at most 1, got 1.5",
+        ),
         (lambda: algorithms.delayed_sgd(0.1, -1), "delays must be at least 0, got -1"),
         (lambda: algorithms.fedbuff(2, 0.1, delays=1), "delays are drawn: give fedbuff a key"),
         (lambda: run(make("fedavg"), local_steps=2, local_lr=0.1), "the algorithm has its own"),
