@@ -193,7 +193,7 @@ class _Delays(NamedTuple):
 
     @classmethod
     def of(cls, delays: int | Sequence[int], drawn: bool, key: Seed | None, name: str) -> "_Delays":
-        each = [delays] if isinstance(delays, int) else list(delays)
+        each = list(delays) if isinstance(delays, Sequence) else [delays]
         checked = tuple(checks.integer("delays", delay, minimum=0) for delay in each)
         if drawn and key is None:
             raise ValueError(f"delays are drawn: give {name} a key")

@@ -15,6 +15,7 @@ from medjax.algorithms._server import (
     LearningRate,
     Message,
     Received,
+    aggregated,
     averaging,
     moved_by,
     of_worker,
@@ -191,7 +192,8 @@ def diloco(
     """
     num_steps = checks.integer("local_steps", local_steps, minimum=1)
     checks.fraction("momentum", momentum, below_one=True)
+    checks.step_size("server_lr", server_lr)
     server = optax.chain(
-        averaging(rule, -1.0, key), optax.sgd(server_lr, momentum=momentum, nesterov=True)
+        aggregated(rule, key), optax.sgd(server_lr, momentum=momentum, nesterov=True)
     )
     return Algorithm(steps_of(num_steps, local_optimizer, keep_state=True), server)

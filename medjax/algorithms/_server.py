@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key
 
+from medjax._engine import checks
 from medjax._engine.random import Seed, stage_key
 from medjax._engine.stacked import PyTree, Updates, count_workers
 from medjax.rules import PlainRule, Rule, StatefulRule, aggregate, mean
@@ -63,6 +64,7 @@ def averaging(
     rule: AnyRule | None, server_lr: LearningRate = 1.0, key: Seed | None = None
 ) -> optax.GradientTransformation:
     """Move by the aggregate of the updates: x ← x - η · rule(updates), by default their mean."""
+    checks.step_size("server_lr", server_lr)
     return optax.chain(aggregated(rule, key), optax.scale_by_learning_rate(server_lr))
 
 
@@ -111,6 +113,7 @@ def moved_by(
     stage: optax.GradientTransformation, server_lr: LearningRate
 ) -> optax.GradientTransformationExtraArgs:
     """Append the step size: x ← x - η · direction."""
+    checks.step_size("the step size", server_lr)
     return optax.chain(stage, optax.scale_by_learning_rate(server_lr))
 
 

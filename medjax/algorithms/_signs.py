@@ -98,6 +98,7 @@ def distributed_lion(
     checks.fraction("beta1", beta1, below_one=True)
     checks.fraction("beta2", beta2, below_one=True)
     checks.real("weight_decay", weight_decay, minimum=0.0)
+    checks.step_size("lr", lr)
     checks.option("zero", zero, _ZERO)
 
     def sign(x: Array) -> Array:

@@ -262,6 +262,13 @@ def test_stateful_algorithms_are_not_streamed():
             lambda: algorithms.marina(0.1, 1.5, compressors.sign(), 0),
             "probability must be at most 1, got 1.5",
         ),
+        (lambda: algorithms.fedavg(2, 0.1, -1.0), "server_lr must be a finite number at least 0"),
+        (lambda: algorithms.storm(-1.0, 0.5), "the step size must be a finite number at least 0"),
+        (lambda: algorithms.distributed_lion(-1.0), "lr must be a finite number at least 0"),
+        (
+            lambda: algorithms.diloco(2, optax.sgd(0.1), -1.0),
+            "server_lr must be a finite number at least 0",
+        ),
         (lambda: algorithms.delayed_sgd(0.1, -1), "delays must be at least 0, got -1"),
         (lambda: algorithms.fedbuff(2, 0.1, delays=1), "delays are drawn: give fedbuff a key"),
         (lambda: run(make("fedavg"), local_steps=2, local_lr=0.1), "the algorithm has its own"),
@@ -270,6 +277,11 @@ def test_stateful_algorithms_are_not_streamed():
 def test_mistakes(build: Any, message: str):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_delay_is_an_integer():
+    with pytest.raises(TypeError, match=r"delays must be an integer, got 1\.5"):
+        algorithms.delayed_sgd(0.1, 1.5)  # type: ignore[arg-type]
 
 
 def test_bits_of_a_vote():
