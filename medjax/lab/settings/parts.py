@@ -42,7 +42,9 @@ KNOWN: Mapping[str, frozenset[str]] = {
 A vector to start from has no place on a command line, nor have flax's own fields of a module.
 """
 
-GIVEN_BY = {
+_SAME_NAME = ("weights", "zero", "tie", "rule", "df", "momentum", "lr", "local_lr")
+_SAME_NAME += ("local_optimizer", "topology", "attack")
+_GIVEN_BY = {name: "--" + name.replace("_", "-") for name in _SAME_NAME} | {
     "num_byzantine": "--declared-byzantine",
     "num_workers": "--workers",
     "num_nodes": "--workers",
@@ -51,7 +53,7 @@ GIVEN_BY = {
     "server_lr": "--lr",
     "key": "--seed",
 }
-"""The flags that give such arguments, where they have another name."""
+"""The flags that give such arguments."""
 
 _NOISY = "noisy_"
 
@@ -204,9 +206,8 @@ def _settings(
     written = [(key.strip(), value.strip()) for key, _, value in pairs]
     valid, hints = settings_of(kind, factory), _hints(factory)
     for key, value in written:
-        if key in KNOWN[kind] and key in parameters(factory):
-            flag = GIVEN_BY.get(key, "--" + key.replace("_", "-"))
-            raise argparse.ArgumentTypeError(f"{text!r}: {key} is given by {flag}")
+        if key in KNOWN[kind] and key in _GIVEN_BY and key in parameters(factory):
+            raise argparse.ArgumentTypeError(f"{text!r}: {key} is given by {_GIVEN_BY[key]}")
         if key not in valid:
             takes = f"takes {', '.join(valid)}" if valid else "takes no settings"
             raise argparse.ArgumentTypeError(f"{text!r}: {kind} {name} {takes}, got {key!r}")
