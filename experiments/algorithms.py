@@ -230,11 +230,9 @@ def figure(
             colour = plots.style(k)["color"]
             axis.fill_between(x, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
         axis.set_title(f"{family}, at equal {_WORDS[budget]}", fontsize=10)
-        axis.set_ylim(0, 1)
+        axis.set_ylim(0.3, 1)
         axis.set_ylabel("test accuracy")
         axis.set_xlabel(_AXES[budget])
-        if budget == "bits":
-            axis.set_xscale("log")  # without the start, where nothing is sent yet
         axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return made
 
@@ -283,7 +281,10 @@ def _step_size(name: str, curve: Curves) -> float:
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and its standard error, NaN where some seeds have no value."""
-    error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    if len(values) < 2:
+        return values[0], math.nan
+    # Equal values have no error, not even that of their sum.
+    error = 0.0 if len(set(values)) == 1 else np.std(values, ddof=1) / math.sqrt(len(values))
     return float(np.mean(values)), float(error)
 
 
