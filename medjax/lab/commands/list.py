@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.Parser(
         "medjax list",
         "Every name that the command line takes. Settings of its own follow a name after a colon, "
-        "as in\n--attack alie:tau=2; those with =VALUE must be given. Others are flags.",
+        "as in --attack alie:tau=2; those with =VALUE must be given. Others are flags.",
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="all that is known of this one")
     names = (*KINDS, _SETTINGS)

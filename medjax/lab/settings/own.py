@@ -16,9 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-_WRITTEN = re.compile(
+WRITTEN = re.compile(
     r"(?P<where>.+?\.py|[A-Za-z_][\w.]*):(?P<what>[A-Za-z_][\w.]*)(?::(?P<rest>.*))?"
 )
+"""How a function of one's own is written: FILE.py:FUNCTION:SETTINGS, or MODULE:FUNCTION:SETTINGS."""
+
 # What a mistake in somebody's file raises, imported or called: told in one line with its place.
 _MISTAKES = (
     *(ImportError, SyntaxError, OSError, NameError, AttributeError, TypeError, ValueError),
@@ -49,8 +51,12 @@ def find(text: str) -> Own | None:
         argparse.ArgumentTypeError: if there is no such file, no such function in a module, or if
             it can't be imported.
     """
-    written = _WRITTEN.fullmatch(text)
+    written = WRITTEN.fullmatch(text)
     if written is None:
+        if text.endswith(".py"):
+            there = _callables(_from_file(text))
+            example = f", as in {text}:{there[-1]}" if there else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is a file: name a function in it{example}")
         return None
     where, what = written["where"], written["what"]
     module = _from_file(where) if where.endswith(".py") else _from_package(where)
@@ -59,7 +65,7 @@ def find(text: str) -> Own | None:
     found: Any = module
     for name in what.split("."):
         if not hasattr(found, name):
-            there = [n for n, x in vars(module).items() if callable(x) and not n.startswith("_")]
+            there = _callables(module)
             near = difflib.get_close_matches(what, there, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             valid = f"valid: {', '.join(there)}" if there else "nothing there can be called"
@@ -70,6 +76,13 @@ def find(text: str) -> Own | None:
     source = Path(module.__file__ or "")
     digest = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
     return Own(f"{where}:{what}", found, digest, written["rest"])
+
+
+def _callables(module: ModuleType) -> list[str]:
+    """Name what can be called in a module, of its own rather than imported."""
+    there = {n: x for n, x in vars(module).items() if callable(x) and not n.startswith("_")}
+    own = [n for n, x in there.items() if getattr(x, "__module__", None) == module.__name__]
+    return own or [*there]
 
 
 def _from_file(where: str) -> ModuleType:
