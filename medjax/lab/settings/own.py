@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 WRITTEN = re.compile(
     r"(?P<where>.+?\.py|[A-Za-z_][\w.]*):(?P<what>[A-Za-z_][\w.]*)(?::(?P<rest>.*))?"
 )
-"""How a function of one's own is written: FILE.py:FUNCTION:SETTINGS, or MODULE:FUNCTION:SETTINGS."""
+"""The form of a function of one's own: FILE.py:FUNCTION:SETTINGS, or MODULE:FUNCTION:SETTINGS."""
 
 # What a mistake in somebody's file raises, imported or called: told in one line with its place.
 _MISTAKES = (

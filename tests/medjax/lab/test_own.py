@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -218,10 +219,6 @@ def test_changed_file_is_another_sweep_and_no_resumed_run(mine, error_of):
         ("--rule ./mine.py:averag", "'./mine.py' has no 'averag': did you mean 'average'? valid:"),
         ("--rule ./mine.py", "'./mine.py' is a file: name a function in it, as in ./mine.py:three"),
         ("--algorithm ./mine.py:averag", "valid: average, scaled_mean, family, told"),
-        (
-            "--algorithm ./mine.py:stumbling",
-            "./mine.py:stumbling: KeyError: 'nothing' (mine.py, line ",
-        ),
         ("--rule ./mine.py:number", "'number' in './mine.py' is no function but 3"),
         ("--rule nomodule:average", "unknown rule 'nomodule': valid: mean, median, sign"),
         ("--rule ./mine.py:scaled_mean:scales=1", "takes scale, got 'scales'"),
@@ -268,11 +265,13 @@ def test_step_size_of_ones_own_algorithm_is_no_votes():
 
 
 @pytest.mark.usefixtures("mine")
-def test_mistake_in_an_algorithm_leaves_no_folder(error_of):
-    axes = [*QUICK, "--algorithm", "./mine.py:stumbling"]
-    assert "KeyError: 'nothing'" in error_of(sweep, *axes)
-    assert error_of(main, *axes)
-    assert not list(Path("runs").glob("*-digits-*"))
+@pytest.mark.parametrize("command", [main, sweep])
+def test_mistake_in_an_algorithm_gets_one_clear_line(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command([*QUICK, "--algorithm", "./mine.py:stumbling", "--out", "out"])
+    message = "error: ./mine.py:stumbling: KeyError: 'nothing' (mine.py, line 60) (see --help)\n"
+    assert re.sub(r"line \d+", "line 60", capsys.readouterr().err) == message
+    assert command == sweep or not Path("out").exists()
 
 
 @pytest.mark.parametrize(
