@@ -53,7 +53,8 @@ class Parser(argparse.ArgumentParser):
         args = sys.argv[1:] if args is None else list(args)
         for word in args:
             if "\0" in word or any("\ud800" <= character <= "\udfff" for character in word):
-                self.error(f"{word!r} isn't text in UTF-8 without NUL bytes")
+                hint = locale_hint()
+                self.error(f"{word!r} isn't text in UTF-8 without NUL bytes{hint}")
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
             flags = [flag for action in self._actions for flag in action.option_strings]
@@ -67,6 +68,11 @@ class Parser(argparse.ArgumentParser):
         """Print the message in one line and exit with 2."""
         message = " ".join(message.split())
         self.exit(2, f"error: {message} (see --help)\n")
+
+
+def locale_hint() -> str:
+    """Return the advice to whom the locale denies names that aren't ASCII; empty elsewhere."""
+    return "" if sys.getfilesystemencoding() == "utf-8" else "; PYTHONUTF8=1 makes Python read it"
 
 
 def one_of(kind: str, names: Iterable[str], shown: str = "") -> Callable[[str], str]:

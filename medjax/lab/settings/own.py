@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from medjax.lab.settings import cli
+
 WRITTEN = re.compile(
     r"(?P<where>.+?\.py|[A-Za-z_][\w.]*):(?P<what>[A-Za-z_][\w.]*)(?::(?P<rest>.*))?"
 )
@@ -88,10 +90,15 @@ def _callables(module: ModuleType) -> list[str]:
 def _from_file(where: str) -> ModuleType:
     path = Path(where).expanduser()
     try:
-        source = path.read_bytes()
+        source, path = path.read_bytes(), path.resolve()
+        str(path).encode()  # JAX notes it with every operation, as text
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{where!r} can't be read: {error.strerror}") from None
-    return _imported(path.resolve(), hashlib.sha256(source).hexdigest()[:16], where)
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(
+            f"{where!r} is in a folder whose name isn't text in this locale{cli.locale_hint()}"
+        ) from None
+    return _imported(path, hashlib.sha256(source).hexdigest()[:16], where)
 
 
 @cache

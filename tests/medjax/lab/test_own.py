@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from medjax import lab, rules
+from medjax import lab, mean_sgd, rules
 from medjax.workers import Algorithm, Procedure
 
 
@@ -115,7 +117,7 @@ def stumbling(lr):
     def round(oracle, broadcast, state):
         return oracle.params["nothing"]
 
-    return Algorithm(Procedure(round), optax.sgd(lr))
+    return Algorithm(Procedure(round), mean_sgd(lr))
 
 
 def three():
@@ -256,6 +258,17 @@ def test_mistake_gets_one_clear_line(arguments, message, error_of, mine):
 def test_paths_of_every_system(text, where, what, rest):
     assert own.WRITTEN.fullmatch(text).groups() == (where, what, rest)
     assert parts.links(f"ipm+{text}") == ["ipm", text]
+
+
+def test_folder_that_the_locale_can_not_name(mine, monkeypatch, error_of):
+    folder = mine.parent / "w\udcc3\udcb6rk"  # wörk, as Python has it where the locale is ASCII
+    folder.mkdir()
+    shutil.copy(mine, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    message = "in a folder whose name isn't text in this locale; PYTHONUTF8=1 makes Python read it"
+    assert message in error_of(main, *QUICK, "--rule", "./mine.py:average")
+    assert "PYTHONUTF8=1" in error_of(main, *QUICK, "--out", "w\udcc3\udcb6rk")
 
 
 @pytest.mark.usefixtures("mine")
