@@ -2,7 +2,7 @@
 
 import sys
 
-from medjax.lab.commands.list import main as main
+from medjax.lab import console
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console.main(["list", *sys.argv[1:]]))

@@ -2,7 +2,7 @@
 
 import sys
 
-from medjax.lab.commands.report import main as main
+from medjax.lab import console
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console.main(["report", *sys.argv[1:]]))

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 import medjax
 from medjax import attacks, compressors, mixing, noise, rules
 from medjax.lab import console, plots
+from medjax.lab.settings.protocol import ATTACK_TABLE
 from medjax.lab.settings.rules import RULE_TABLE
 from medjax.lab.sweeps import pictures
 
@@ -70,6 +71,7 @@ def added(examples, monkeypatch):
         (RULE_TABLE, "medoid"),
         (mixing.MIXINGS, "normalize"),
         (attacks.ATTACKS, "silent"),
+        (ATTACK_TABLE, "silent"),
         (compressors.COMPRESSORS, "half"),
         (noise.NOISES, "irwin_hall"),
     ):

@@ -192,7 +192,7 @@ def test_first_study(own_files, capsys):
 def test_own_parts_run(own_files):
     quick = {"--model": "logistic", "--dataset": "digits", "--steps": "2"}
     runs = [shlex.split(x) for command, x in commands(OWN_PARTS) if command == "medjax run"]
-    assert len(runs) == 5
+    assert len(runs) == 6
     for words in runs:
         others = [x for flag, value in quick.items() if flag not in words for x in (flag, value)]
         assert console.main(["run", *words, *others]) == 0

@@ -5,6 +5,7 @@ The wheel has this file beside the package, so that `medjax --help` needn't wait
 
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ medjax COMMAND --help has the settings of each. For example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a subcommand; return its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Greek letters where the locale has none, as in a pipe on Windows: ? in the place of δ.
+        sys.stdout.reconfigure(errors="replace")
     try:
         code = _main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

@@ -4,9 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+_WIDEST = 10_000  # characters, more than a table has
 _LEAST = -4  # power of ten that is written as a decimal, 0.0001
 _MOST_DIGITS = 9  # that tell any float32, in which metrics are measured, from all others
 
@@ -67,6 +70,18 @@ def _at_point(texts: Sequence[str]) -> list[str]:
 def _exponent(number: float, digits: int) -> int:
     """Return the power of ten of the first digit, once rounded to so many digits."""
     return int(f"{number:.{digits - 1}e}".partition("e")[2])
+
+
+def show(console: Console, table: Table) -> None:
+    """Print a table whole: where it is too wide, the terminal folds its lines.
+
+    Rich would cut the numbers that don't fit, with an ellipsis.
+    """
+    options = console.options
+    natural = Measurement.get(console, options.update(width=_WIDEST), table).maximum
+    if natural > options.max_width:
+        table.width = natural
+    console.print(table, crop=False)
 
 
 def text_table(words: Mapping[str, Sequence[str]], numbers: Mapping[str, Sequence[str]]) -> Table:

@@ -1,7 +1,6 @@
 """Several runs in one picture: `medjax compare DIR DIR ... --out FILE`."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +45,6 @@ def _compare(arguments: argparse.Namespace) -> int:
         for name in ("step", *runs.COMPARED)
     }
     table = tables.text_table(words, numbers)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+    tables.show(Console(highlight=False), table)
     print(f"\npicture in {arguments.out}")
     return 0

@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.Parser(
         "medjax list",
         "Every name that the command line takes. Settings of its own follow a name after a colon, "
-        "as in\n--attack alie:tau=2; those with =VALUE must be given. Others are flags.",
+        "as in --attack alie:tau=2; those with =VALUE must be given. Others are flags.",
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="all that is known of this one")
     names = (*KINDS, _SETTINGS)
@@ -151,8 +151,10 @@ def table(kind: Kind) -> Table:
 def folded(kind: Kind) -> Table:
     """Return the same in two columns, the others below the summary."""
     made = Table.grid(padding=(0, 2))
-    for name, made_by, what, *others in (row(kind, name) for name in kind.table):
-        details = "; ".join(filter(None, (made_by, *others)))
+    rows = [row(kind, name) for name in kind.table]
+    several = len({made_by for _, made_by, *_ in rows}) > 1
+    for name, made_by, what, *others in rows:
+        details = "; ".join(filter(None, (made_by if several else "", *others)))
         made.add_row(name, Text(what).append(f"\n{details}" if details else "", style="dim"))
     return made
 

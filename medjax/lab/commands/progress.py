@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from medjax.lab import tables
 from medjax.lab.machine import memory
 from medjax.lab.settings import wording
 from medjax.lab.settings.config import Settings, resolve
@@ -130,7 +131,7 @@ class Reporter:
         rate = clock.steps_per_second
         table.add_row("steps_per_second", "", f"{rate:.4g}" if rate else "-")
         self._print("")
-        self._console.print(table)
+        tables.show(self._console, table)
         total = self._config.steps
         how = f"{done} steps" if done == total else f"stopped after {done} of {total} steps"
         self._print(f"\n{how} in {clock.train_seconds:.1f} s; results in {self._folder}")
@@ -160,7 +161,7 @@ def plan(config: Settings, setup: Setup) -> list[str]:
     if config.momentum is not None:
         details.append(f"momentum {config.momentum:g}")
     if config.topology is not None:
-        details.append(f"{setup.task.protocol.topology}")
+        details.append(_graph(setup))
     if config.declared_byzantine is not None:
         details.append(f"f = {config.declared_byzantine}")
     if config.zero is not None and config.tie is not None:
@@ -187,6 +188,12 @@ def plan(config: Settings, setup: Setup) -> list[str]:
         + ("" if config.eval_examples == "all" else f" on {config.eval_examples} of each worker's")
         + f", seed {config.seed}",
     ]
+
+
+def _graph(setup: Setup) -> str:
+    graph = setup.task.protocol.topology
+    assert graph is not None
+    return f"topology {graph.name}, spectral gap {graph.spectral_gap:.3g}"
 
 
 def _told(found: Privacy) -> str:

@@ -36,9 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_out(arguments.out)
         with svg.page_style():
             sections = _sections(arguments.folders)
-        results.write_text(arguments.out, page.render(_title(sections), sections))
+        text = page.render(_title(sections), sections)
     except (ValueError, OSError) as error:
         parser.error(str(error))
+    try:
+        results.write_text(arguments.out, text)
+    except OSError as error:  # its file has a temporary name, which says nothing
+        parser.error(f"--out {arguments.out} can't be written: {error.strerror or error}")
     print(f"page in {arguments.out}")
     return 0
 
@@ -83,7 +87,9 @@ def _record(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{str(folder)!r} isn't a folder")
     record = results.read_config(folder)
     if not record.keys() & {"config", "grid"}:
-        what = "its config.json is of neither" if record else "it has no config.json"
+        what = f"its {results.CONFIG} is of neither" if record else f"it has no {results.CONFIG}"
+        if any(folder.glob(f"*/{results.CONFIG}")):
+            what += f", but folders in it have: name those, as in {folder / '*'}"
         raise ValueError(f"{str(folder)!r} doesn't hold a run or a sweep: {what}")
     return record
 

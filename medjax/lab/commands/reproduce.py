@@ -13,6 +13,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from medjax.lab import tables
 from medjax.lab.commands import run as one_run
 from medjax.lab.machine import devices
 from medjax.lab.settings import cli
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped before the comparison", file=sys.stderr)
         return cli.STOPPED
     if arguments.out is None:
-        console.print("the second folder isn't kept; --out DIR keeps one")
+        console.print("the second folder isn't kept; --out DIR keeps one", soft_wrap=True)
     for line in _changed(record, now):
         console.print(line, soft_wrap=True, markup=False)
     return _tell(console, found, arguments.tolerance)
@@ -208,7 +209,7 @@ def _tell(console: Console, found: Sequence[Difference], tolerance: float) -> in
     for each in found:
         off = "none" if each.identical else f"{each.largest:.2g}"
         table.add_row(each.metric, off, "" if each.identical else str(each.step))
-    console.print(table)
+    tables.show(console, table)
     if all(each.identical for each in found):
         print("\nidentical, bit for bit")
         return 0

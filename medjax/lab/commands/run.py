@@ -25,6 +25,7 @@ from medjax.lab.storage.keeper import FOLDER, Keeper
 from medjax.lab.storage.locks import alone_in
 from medjax.lab.task import communication, health, privacy
 from medjax.lab.task.program import compile_program, one_run
+from medjax.lab.task.setup import explained
 from medjax.lab.task.training import Clock, Stop, rehearse, stop_on_signal, train
 from medjax.lab.task.workers import Setup, build
 
@@ -153,8 +154,9 @@ def _run(
             shared = jax.tree.map(jnp.asarray, (setup.values, setup.task.held_out))
             values, held_out = sharding.place_everywhere(shared, mesh)  # no call moves them again
             inputs = (values, setup.workers, setup.measured, held_out)
-            compiled = compile_program(one_run(setup.task), *inputs, mesh=mesh)
             try:
+                with explained(config):
+                    compiled = compile_program(one_run(setup.task), *inputs, mesh=mesh)
                 needs = (compiled.num_bytes, setup.workers, mesh, LESS_MEMORY)
                 processes.all_ready(lambda: memory.check_program(*needs))
                 add_row = processes.all_ready(lambda: stack.enter_context(watched))
@@ -242,6 +244,9 @@ def _privacy(setup: Setup, num_steps: int) -> dict[str, float | None]:
 
 def _stem(config: Settings) -> str:
     """Return a name for a run's folder."""
-    dataset = wording.for_files(str(config.dataset).partition(":")[0])
+    dataset = config.dataset
+    # The kind of idx:DIR, and the function of one's own, which may be in C:\\...
+    dataset = dataset.partition(":")[0] if isinstance(dataset, str) else dataset.name
+    dataset = wording.for_files(dataset)
     method = wording.for_files(wording.method(vars(config)))
     return f"{method}-{dataset}-n{config.workers}-seed{config.seed}"

@@ -18,6 +18,7 @@ from medjax.lab.sweeps.cluster import connect
 from medjax.lab.sweeps.cluster.workers import Cluster
 from medjax.lab.sweeps.outcome import outcome, title
 from medjax.lab.sweeps.session import run_grid
+from medjax.lab.tables import show as show_table
 from medjax.lab.task.training import stop_on_signal
 
 _DESCRIPTION = """\
@@ -97,9 +98,10 @@ def show(console: Console, folder: Path, runs: Sequence[Settings], columns: sele
     """Print the tables; write the summary and the pictures."""
     told = outcome(runs, columns)
     if 1 < len(told.found) <= _MOST_ROWS:
-        console.print(report.table(told.found, told.names, told.measured))
-    console.print(f"\nBest by {told.chosen_by}, mean ± standard error over seeds:")
-    console.print(report.table(told.chosen, told.names, told.measured))
+        show_table(console, report.table(told.found, told.names, told.measured))
+    best = f"\nBest by {told.chosen_by}, mean ± standard error over seeds:"
+    console.print(best, soft_wrap=True)
+    show_table(console, report.table(told.chosen, told.names, told.measured))
     ended = select.diverged(columns)
     if ended:
         console.print(f"\n{report.diverged(runs, ended, [*told.names, 'seed'])}", soft_wrap=True)
@@ -108,8 +110,8 @@ def show(console: Console, folder: Path, runs: Sequence[Settings], columns: sele
     summary["diverged_at_step"] = ended
     if told.worst:
         summary["worst"] = recorded(told.worst)
-        console.print("\nTheir worst cases, by test accuracy:")
-        console.print(report.table(told.worst, told.names, told.measured))
+        console.print("\nTheir worst cases, by test accuracy:", soft_wrap=True)
+        show_table(console, report.table(told.worst, told.names, told.measured))
     results.write_json(folder / "summary.json", summary)
     for name, figure in pictures.draw(runs, columns, title(runs)).items():
         results.write_figure(folder / f"{name}.png", figure)

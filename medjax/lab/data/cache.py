@@ -57,7 +57,7 @@ def fingerprint(folder: Path, names: Iterable[str] | None = None) -> str:
     for name in names:
         status = (folder / name).stat()
         lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _file(cache_dir: Path | None, stem: str) -> Path:

@@ -12,6 +12,7 @@ from medjax._engine.stacked import PyTree
 from medjax.lab.machine.devices import sharing_memory
 
 _SHARE_OF_FREE_MEMORY = 0.75
+_ASSUMED_HOST_BYTES = 8 * 2**30  # where the system isn't asked
 
 
 class TooLarge(ValueError):
@@ -117,4 +118,6 @@ def _available_host_bytes() -> int:
         (line,) = (line for line in lines if line.startswith("MemAvailable:"))
         return 1024 * int(line.split()[1])
     except (OSError, ValueError):
+        if not hasattr(os, "sysconf"):  # Windows
+            return _ASSUMED_HOST_BYTES
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

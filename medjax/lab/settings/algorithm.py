@@ -46,7 +46,10 @@ def _step_size(a: Given) -> float | str:
     if _algorithm_takes(a, "server_lr"):
         usual = signature(a.algorithm.factory).parameters["server_lr"].default
         return float(usual) if isinstance(usual, int | float) else 1.0
-    votes = rules.is_vote(a.rule) if _aggregates(a) else not _algorithm_takes(a, "topology")
+    if _aggregates(a):
+        votes = rules.is_vote(a.rule)
+    else:  # of the library's all vote that have a server; one's own may do anything
+        votes = a.algorithm.digest is None and not _algorithm_takes(a, "topology")
     return 0.003 if votes else 0.1
 
 

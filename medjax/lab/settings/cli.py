@@ -4,6 +4,7 @@ import argparse
 import difflib
 import math
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,6 +21,18 @@ STOPPED = 130
 """What a shell reports of a command ended by Ctrl-C."""
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Help as wide as the terminal, up to 100 characters, with the paragraphs of a description."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(100, shutil.get_terminal_size((100, 24)).columns)
+        super().__init__(prog, max_help_position=32, width=width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n\n".join(fill(paragraph, width, indent) for paragraph in text.split("\n\n"))
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that doesn't put its usage before an error, or guess at abbreviations."""
 
@@ -28,9 +41,7 @@ class Parser(argparse.ArgumentParser):
             prog=prog,
             description=description,
             allow_abbrev=False,
-            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-                prog, max_help_position=32, width=100
-            ),
+            formatter_class=_Formatter,
         )
         # argparse takes -1 for a number, but -1e-3 and -inf for flags.
         self._negative_number_matcher = re.compile(r"-(\d|\.\d|inf|nan)")
@@ -42,7 +53,8 @@ class Parser(argparse.ArgumentParser):
         args = sys.argv[1:] if args is None else list(args)
         for word in args:
             if "\0" in word or any("\ud800" <= character <= "\udfff" for character in word):
-                self.error(f"{word!r} isn't text in UTF-8 without NUL bytes")
+                hint = locale_hint()
+                self.error(f"{word!r} isn't text in UTF-8 without NUL bytes{hint}")
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
             flags = [flag for action in self._actions for flag in action.option_strings]
@@ -56,6 +68,11 @@ class Parser(argparse.ArgumentParser):
         """Print the message in one line and exit with 2."""
         message = " ".join(message.split())
         self.exit(2, f"error: {message} (see --help)\n")
+
+
+def locale_hint() -> str:
+    """Return the advice to whom the locale denies names that aren't ASCII; empty elsewhere."""
+    return "" if sys.getfilesystemencoding() == "utf-8" else "; PYTHONUTF8=1 makes Python read it"
 
 
 def one_of(kind: str, names: Iterable[str], shown: str = "") -> Callable[[str], str]:

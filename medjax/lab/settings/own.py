@@ -16,9 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-_WRITTEN = re.compile(
+from medjax.lab.settings import cli
+
+WRITTEN = re.compile(
     r"(?P<where>.+?\.py|[A-Za-z_][\w.]*):(?P<what>[A-Za-z_][\w.]*)(?::(?P<rest>.*))?"
 )
+"""The form of a function of one's own: FILE.py:FUNCTION:SETTINGS, or MODULE:FUNCTION:SETTINGS."""
+
 # What a mistake in somebody's file raises, imported or called: told in one line with its place.
 _MISTAKES = (
     *(ImportError, SyntaxError, OSError, NameError, AttributeError, TypeError, ValueError),
@@ -49,8 +53,12 @@ def find(text: str) -> Own | None:
         argparse.ArgumentTypeError: if there is no such file, no such function in a module, or if
             it can't be imported.
     """
-    written = _WRITTEN.fullmatch(text)
+    written = WRITTEN.fullmatch(text)
     if written is None:
+        if text.endswith(".py"):
+            there = _callables(_from_file(text))
+            example = f", as in {text}:{there[-1]}" if there else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is a file: name a function in it{example}")
         return None
     where, what = written["where"], written["what"]
     module = _from_file(where) if where.endswith(".py") else _from_package(where)
@@ -59,7 +67,7 @@ def find(text: str) -> Own | None:
     found: Any = module
     for name in what.split("."):
         if not hasattr(found, name):
-            there = [n for n, x in vars(module).items() if callable(x) and not n.startswith("_")]
+            there = _callables(module)
             near = difflib.get_close_matches(what, there, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             valid = f"valid: {', '.join(there)}" if there else "nothing there can be called"
@@ -72,13 +80,25 @@ def find(text: str) -> Own | None:
     return Own(f"{where}:{what}", found, digest, written["rest"])
 
 
+def _callables(module: ModuleType) -> list[str]:
+    """Name what can be called in a module, of its own rather than imported."""
+    there = {n: x for n, x in vars(module).items() if callable(x) and not n.startswith("_")}
+    own = [n for n, x in there.items() if getattr(x, "__module__", None) == module.__name__]
+    return own or [*there]
+
+
 def _from_file(where: str) -> ModuleType:
     path = Path(where).expanduser()
     try:
-        source = path.read_bytes()
+        source, path = path.read_bytes(), path.resolve()
+        str(path).encode()  # JAX notes it with every operation, as text
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{where!r} can't be read: {error.strerror}") from None
-    return _imported(path.resolve(), hashlib.sha256(source).hexdigest()[:16], where)
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(
+            f"{where!r} is in a folder whose name isn't text in this locale{cli.locale_hint()}"
+        ) from None
+    return _imported(path, hashlib.sha256(source).hexdigest()[:16], where)
 
 
 @cache

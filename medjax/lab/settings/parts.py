@@ -185,7 +185,7 @@ def chain_of(kind: str, table: Table) -> Callable[[str], Chain]:
 
 def links(text: str) -> list[str]:
     """Split a chain; the + of a number such as 1e+5 isn't between two parts."""
-    return re.split(r"\+(?=[A-Za-z_./~])", text)
+    return re.split(r"\+(?=[A-Za-z_./~\\])", text)
 
 
 def parameters(factory: Callable[..., Any]) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from medjax.lab.settings.config import SETTINGS
 
+_MOST_BYTES = 80
+_RESERVED = re.compile(r"con|prn|aux|nul|(?:com|lpt)\d", re.IGNORECASE)  # devices on Windows
 _TELLING_IF_NONE = ("algorithm", "b", "mix", "compress", "attack", "augment")
 
 
@@ -55,8 +57,19 @@ def short(value: object) -> str:
 
 
 def for_files(value: object) -> str:
-    """Return a setting's value as a part of a file's name."""
-    return re.sub(r"[^\w.+=-]+", "-", str(value)).strip("-.")
+    """Return a setting's value as a part of a file's name, on every system.
+
+    Of a file of one's own the folder is left out. A part takes at most 80 bytes: a name has 255.
+    """
+    text = re.sub(r"(noisy_)?\S*[/\\](?=[^/\\]+\.py:)", r"\1", str(value))
+    text = re.sub(r"[^\w.+=-]+", "-", text).strip("-.")
+    text = text.encode()[:_MOST_BYTES].decode(errors="ignore").rstrip("-.")
+    return f"_{text}" if _RESERVED.fullmatch(text.partition(".")[0]) else text
+
+
+def dataset(value: object) -> str:
+    """Return the last part of a data set's name: MNIST of idx:/data/MNIST."""
+    return re.split(r"[/\\]", str(value))[-1]
 
 
 def describe(config: Mapping[str, Any]) -> str:
@@ -66,7 +79,7 @@ def describe(config: Mapping[str, Any]) -> str:
         parts.append(f"b = {short(config['b'])}")
     batch = config["batch_size"]
     parts.append("full batch" if batch == "full" else f"batches of {batch}")
-    return ", ".join([*parts, str(config["dataset"]).rpartition("/")[2]])
+    return ", ".join([*parts, dataset(config["dataset"])])
 
 
 _LABELS = {name: spec.label for name, spec in SETTINGS.items() if spec.label}

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from medjax.lab.storage.files import LOCK, remove_partial
@@ -21,15 +21,18 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: if another process is at work there.
     """
-    descriptor = _locked(folder / LOCK)
-    try:
-        remove_partial(folder)
-        yield
-    finally:
-        with suppress(OSError):  # a disk that has become read-only
-            (folder / LOCK).unlink()
-            folder.rmdir()
-        os.close(descriptor)
+    with ExitStack() as held:
+        descriptor = _locked(folder / LOCK)
+        held.callback(os.close, descriptor)
+        try:
+            remove_partial(folder)
+            yield
+        finally:
+            if os.name == "nt":  # which removes no file that is open
+                held.close()
+            with suppress(OSError):  # a disk that has become read-only
+                (folder / LOCK).unlink()
+                folder.rmdir()
 
 
 def _locked(path: Path) -> int:

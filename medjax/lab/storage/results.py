@@ -73,7 +73,9 @@ def _nearest(path: Path) -> Path:
 
 def _unusable(path: Path, error: OSError) -> ValueError:
     reason = error.strerror or str(error)
-    return ValueError(f"output folder {str(path)!r} can't be written: {reason}")
+    return ValueError(
+        f"output folder {str(path)!r} can't be written: {reason}: name another with --out"
+    )
 
 
 def _check_free(path: Path, settings: Any) -> None:

@@ -28,6 +28,8 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, list[float]]]:
         record = results.read_config(folder)
         if not record:
             raise ValueError(f"there is no {results.CONFIG}")
+        if "grid" in record:
+            raise ValueError("it holds a sweep, of which `medjax report` makes a page")
         wording.describe(record["config"])  # has what every run has
         columns = results.read_table(folder / "metrics.parquet").to_pydict()
         missing = {"step", *COMPARED} - {name for name, values in columns.items() if values}

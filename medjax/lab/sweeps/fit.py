@@ -14,6 +14,7 @@ from medjax.lab.machine import devices, memory
 from medjax.lab.sweeps.inputs import Inputs
 from medjax.lab.sweeps.plan import Chunk, Group, grid_axis, make_chunks
 from medjax.lab.task.program import Compiled, compile_program, many_runs
+from medjax.lab.task.setup import explained
 
 LESS_MEMORY = "fewer workers, smaller batches, a worker_chunk or a smaller model take less"
 _FAR_TOO_FEW = 2.0  # if so many times the runs would fit, compiling again is worth it
@@ -106,7 +107,8 @@ def _tried(
         runs = many_runs(group.task, mesh, grid_axis(group, devices.parts(mesh)))
         with memory.exhaustion(advice):  # some compilers refuse what doesn't fit their device
             arguments = inputs.of(group, chunk)
-            compiled = compile_program(runs, *arguments, done, mesh)
+            with explained(group.task.config):
+                compiled = compile_program(runs, *arguments, done, mesh)
         memory.check_program(compiled.num_bytes, arguments[1], mesh, advice)
     except memory.TooLarge as error:
         return None, min(error.share, 0.5), str(error)

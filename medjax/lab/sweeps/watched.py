@@ -87,4 +87,4 @@ def run_name(run: Settings, place: int, names: Sequence[str]) -> str:
     settings = plain(run)
     words = [f"{name}={settings[name]}" for name in names if name in settings]
     text = ",".join([f"{place:04d}", *words])
-    return re.sub(r"[^\w.,=+-]", "_", text, flags=re.ASCII)[:_LONGEST_NAME]
+    return re.sub(r"[^\w.,=+-]", "_", text, flags=re.ASCII)[:_LONGEST_NAME].rstrip(".")

@@ -71,7 +71,7 @@ def check(config: Settings) -> None:
     Raises:
         ValueError: if they don't fit each other.
     """
-    with _explained(config):
+    with explained(config):
         optimizer.example(config, build_protocol(config))
         noise = noise_distribution(config)
         if noise is not None:
@@ -80,7 +80,7 @@ def check(config: Settings) -> None:
             config.augment.build()
 
 
-def _explained(config: Settings) -> AbstractContextManager[None]:
+def explained(config: Settings) -> AbstractContextManager[None]:
     """Tell in one line what goes wrong in functions of one's own."""
     return own.explained({part.name: part.factory for part in own_parts(config)})
 
@@ -108,7 +108,7 @@ def prepare(config: Settings, dataset: Dataset) -> Task:
     Raises:
         ValueError: if the settings don't fit each other or the data.
     """
-    with _explained(config):
+    with explained(config):
         return _prepare(config, dataset)
 
 

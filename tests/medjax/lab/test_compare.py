@@ -42,6 +42,12 @@ def test_labels_name_what_differs():
     assert labels([trimmed, other], ["a", "b"]) == ["trimmed_mean, f = 1", "trimmed_mean, f = 3"]
 
 
+def test_sweep_is_for_a_report(make_sweep, tmp_path, error_of):
+    make_sweep(tmp_path / "sweep", rule=["mean"], seed=[0, 1])
+    message = error_of(main, str(tmp_path / "sweep"), "--out", str(tmp_path / "picture.png"))
+    assert "it holds a sweep, of which `medjax report` makes a page" in message
+
+
 def test_run_without_a_metric_is_refused(runs, tmp_path, error_of):
     (tmp_path / "config.json").write_bytes((runs / "sign/config.json").read_bytes())
     results.write_table(tmp_path / "metrics.parquet", {"step": [0], "train_loss": [1.0]})

@@ -41,3 +41,14 @@ def test_bare_environment(arguments, code, out, err, tmp_path):
     assert done.stderr.decode().startswith(err)
     assert done.stderr.count(b"\n") == bool(err)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_letters_that_the_output_has_not_are_replaced(encoding):
+    # As with the C locale and Python's UTF-8 mode off, and in a pipe on Windows.
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "experiments.list", "--kind", "noises"]
+    done = subprocess.run(command, env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"F(x) = ?(x)." in done.stdout  # Φ

@@ -183,6 +183,8 @@ def test_terminal_gets_two_columns(capsys, monkeypatch):
     assert all(len(line) <= 70 for line in text.splitlines())
     assert "alie               A little is enough: μ + τσ." in text
     assert "Attack; tau=1.5; Baruch et al., 2019" in text
+    # Of servers all are of one family, which isn't told.
+    assert "GradientTransformation" not in printed(capsys, "--kind", "servers")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Commands on several devices: the same figures, and what can't be in one line."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from medjax.lab.commands import run, sweep
+from medjax.lab.machine import memory
 
 pytestmark = pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
 
@@ -89,3 +91,15 @@ def test_a_sweep_goes_on_with_as_many_devices(error_of, tmp_path):
     assert "was begun with grid=2 devices, and goes on with as many, got 1" in error_of(
         sweep.main, *grid
     )
+
+
+def test_memory_of_a_system_that_can_not_be_asked_is_assumed(monkeypatch):
+    def refuse(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr("pathlib.Path.read_text", refuse)  # no /proc
+    assert memory._available_host_bytes() == os.sysconf("SC_PAGE_SIZE") * os.sysconf(
+        "SC_PHYS_PAGES"
+    )
+    monkeypatch.delattr("os.sysconf")
+    assert memory._available_host_bytes() == 8 * 2**30

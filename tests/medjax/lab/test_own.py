@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from medjax.lab.commands import report
 from medjax.lab.commands.run import main
 from medjax.lab.commands.sweep import main as sweep
 from medjax.lab.data import load
+from medjax.lab.settings import own, parts
 from medjax.lab.settings.config import as_record, configure, from_record
 from medjax.lab.task.setup import prepare
 
@@ -28,7 +32,8 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from medjax import lab, rules
+from medjax import lab, mean_sgd, rules
+from medjax.workers import Algorithm, Procedure
 
 
 def average(vectors):
@@ -106,6 +111,13 @@ def needs(radius):
 
 def lost():
     raise KeyError("tau")
+
+
+def stumbling(lr):
+    def round(oracle, broadcast, state):
+        return oracle.params["nothing"]
+
+    return Algorithm(Procedure(round), mean_sgd(lr))
 
 
 def three():
@@ -207,6 +219,8 @@ def test_changed_file_is_another_sweep_and_no_resumed_run(mine, error_of):
     [
         ("--rule ./nime.py:average", "'./nime.py' can't be read: No such file or directory"),
         ("--rule ./mine.py:averag", "'./mine.py' has no 'averag': did you mean 'average'? valid:"),
+        ("--rule ./mine.py", "'./mine.py' is a file: name a function in it, as in ./mine.py:three"),
+        ("--algorithm ./mine.py:averag", "valid: average, scaled_mean, family, told"),
         ("--rule ./mine.py:number", "'number' in './mine.py' is no function but 3"),
         ("--rule nomodule:average", "unknown rule 'nomodule': valid: mean, median, sign"),
         ("--rule ./mine.py:scaled_mean:scales=1", "takes scale, got 'scales'"),
@@ -229,6 +243,48 @@ def test_mistake_gets_one_clear_line(arguments, message, error_of, mine):
     (mine.parent / "torn.py").write_text("def f(:\n")
     data = [] if "--dataset" in arguments else ["--dataset", "digits"]
     assert message in error_of(main, *data, *arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what", "rest"),
+    [
+        (r"C:\x y\mine.py:f", r"C:\x y\mine.py", "f", None),
+        (r"..\mine.py:f:tau=1/2", r"..\mine.py", "f", "tau=1/2"),
+        (r"\\host\share\mine.py:a.b", r"\\host\share\mine.py", "a.b", None),
+        ("/a:b/mine.py:f:x=y.py:z", "/a:b/mine.py", "f", "x=y.py:z"),
+        ("package.module:f:", "package.module", "f", ""),
+    ],
+)
+def test_paths_of_every_system(text, where, what, rest):
+    assert own.WRITTEN.fullmatch(text).groups() == (where, what, rest)
+    assert parts.links(f"ipm+{text}") == ["ipm", text]
+
+
+def test_folder_that_the_locale_can_not_name(mine, monkeypatch, error_of):
+    folder = mine.parent / "w\udcffrk"  # as Python has a byte that isn't text in the locale
+    folder.mkdir()
+    shutil.copy(mine, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    message = "in a folder whose name isn't text in this locale; PYTHONUTF8=1 makes Python read it"
+    assert message in error_of(main, *QUICK, "--rule", "./mine.py:average")
+    assert "PYTHONUTF8=1" in error_of(main, *QUICK, "--out", "w\udcffrk")
+
+
+@pytest.mark.usefixtures("mine")
+def test_step_size_of_ones_own_algorithm_is_no_votes():
+    assert configure(algorithm="./mine.py:stumbling").lr == 0.1
+    assert configure(algorithm="signum").lr == 0.003
+
+
+@pytest.mark.usefixtures("mine")
+@pytest.mark.parametrize("command", [main, sweep])
+def test_mistake_in_an_algorithm_gets_one_clear_line(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command([*QUICK, "--algorithm", "./mine.py:stumbling", "--out", "out"])
+    message = "error: ./mine.py:stumbling: KeyError: 'nothing' (mine.py, line 60) (see --help)\n"
+    assert re.sub(r"line \d+", "line 60", capsys.readouterr().err) == message
+    assert command == sweep or not Path("out").exists()
 
 
 @pytest.mark.parametrize(

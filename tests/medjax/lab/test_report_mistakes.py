@@ -72,6 +72,7 @@ def test_broken_sweeps(folders, tmp_path, table, damage, error_of):
     [
         ([], "required: DIR"),
         (["nowhere"], "'nowhere' isn't a folder"),
+        (["{run}/.."], "it has no config.json, but folders in it have: name those, as in "),
         (["{run}", "{run}/."], "is there twice"),
         (["{run}", "--out", "page.txt"], "the name must end in .html"),
         (["{run}", "--out", "{run}/mine.html"], "is there, and isn't a page of this command"),

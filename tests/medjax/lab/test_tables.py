@@ -7,8 +7,9 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from medjax.lab.tables import aligned, rounded
+from medjax.lab.tables import aligned, rounded, show, text_table
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 POSITIVE = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
@@ -108,3 +109,13 @@ def test_points_and_errors_stand_below_each_other():
     ]
     assert aligned(["0.5", "12"]) == [" 0.5", "12  "]
     assert aligned([]) == []
+
+
+@pytest.mark.parametrize("width", [10, 40, 80])
+def test_narrow_terminal_cuts_no_number(width, capsys):
+    numbers = {f"metric {k}": ["0.12345 ± 0.00012", "3.0 ± 1.2"] for k in range(4)}
+    show(Console(width=width), text_table({"rule": ["mean", "krum"]}, numbers))
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split("  ")[0] == "rule"
+    assert [row.count(" ± ") for row in rows] == [4, 4]
+    assert all(row.count("0.12345 ± 0.00012") == 4 for row in rows[:1])
