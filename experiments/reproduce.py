@@ -1,8 +1,15 @@
 """The command `medjax reproduce` in a checkout: `python -m experiments.reproduce`."""
 
 import sys
+from collections.abc import Sequence
 
 from medjax.lab import console
 
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out the command; return its exit code."""
+    return console.main(["reproduce", *(sys.argv[1:] if argv is None else argv)])
+
+
 if __name__ == "__main__":
-    sys.exit(console.main(["reproduce", *sys.argv[1:]]))
+    sys.exit(main())

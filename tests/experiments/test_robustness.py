@@ -44,7 +44,7 @@ def test_runs_of_the_full_study():
         assert (run.declared_byzantine is not None) == told
         assert run.declared_byzantine in (None, run.byzantine, *((2, 4) * (run.attack is None)))
         assert (run.b is not None) == run.rule.noisy
-        assert run.lr == (0.003 if "sign" in str(run.rule) else 0.3)
+        assert run.lr == (0.003 if str(run.rule) in ("sign", "noisy_sign") else 0.3)
         assert run.workers == 20
     assert {run.partition for run in runs} == {"iid", "dirichlet", "shards"}
     assert {str(run.mix) for run in runs} == {"None", "nnm"}
