@@ -44,7 +44,7 @@ def sweeps(count: int) -> tuple[int, int]:
         The number of sweeps, and of those after which the table is the one of this machine alone.
     """
     undisturbed(_ALONE)
-    with _cluster() as cluster:
+    with two_nodes() as cluster:
         scene = _ALONE._replace(arguments=(*_ALONE.arguments, "--ray", cluster.address))
         whole = undisturbed(scene)
         for complaint in (complaints := list(differences(_ALONE, whole.folder))):
@@ -61,8 +61,8 @@ def sweeps(count: int) -> tuple[int, int]:
 
 
 @contextmanager
-def _cluster() -> Iterator[Any]:
-    """Start a cluster of two nodes with a core each."""
+def two_nodes() -> Iterator[Any]:
+    """Start a cluster of two nodes with a core each, both on this machine."""
     from ray.cluster_utils import Cluster
 
     # A short path, for its sockets, and not where `ray.init` looks for a cluster.

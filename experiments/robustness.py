@@ -30,7 +30,7 @@ from medjax.lab.task.training import stop_on_signal
 
 _IPM, _ALIE = "ipm:tau=10", "alie:tau=1.5"
 _AXES = {"rules": FULL.rules, "attacks": FULL.attacks, "splits": tuple(WRITTEN)}
-"""What may be chosen from."""
+"""The values of each flag."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What no file of ours may do: run what it reads, or let it choose where to write."""
+"""Sources that run nothing that they read, and don't let it choose where to write."""
 
 import ast
 import re

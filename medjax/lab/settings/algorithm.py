@@ -43,13 +43,13 @@ def _aggregates(a: Given) -> bool:
 def _step_size(a: Given) -> float | str:
     if a.algorithm is None:
         return THEORY if a.given.b == THEORY else rules.default_step_size(a.rule)
+    if rules.is_vote(a.rule):
+        return rules.default_step_size(a.rule)
     if _algorithm_takes(a, "server_lr"):
         usual = signature(a.algorithm.factory).parameters["server_lr"].default
         return float(usual) if isinstance(usual, int | float) else 1.0
-    if _aggregates(a):
-        votes = rules.is_vote(a.rule)
-    else:  # of the library's all vote that have a server; one's own may do anything
-        votes = a.algorithm.digest is None and not _algorithm_takes(a, "topology")
+    # Of the library's, what has neither a rule nor a graph votes; one's own may do anything.
+    votes = a.algorithm.digest is None and not _algorithm_takes(a, "rule", "topology")
     return 0.003 if votes else 0.1
 
 

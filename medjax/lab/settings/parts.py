@@ -42,6 +42,10 @@ KNOWN: Mapping[str, frozenset[str]] = {
 A vector to start from has no place on a command line, nor have flax's own fields of a module.
 """
 
+_GIVEN_TO = {("attack", "num_byzantine"): "--byzantine"}
+_GIVEN_TO |= {("local optimizer", "learning_rate"): "--local-lr"}
+"""The flags that give an argument to one kind of parts alone, by (kind, argument)."""
+
 _SAME_NAME = ("weights", "zero", "tie", "rule", "df", "momentum", "lr", "local_lr")
 _SAME_NAME += ("local_optimizer", "topology", "attack")
 _GIVEN_BY = {name: "--" + name.replace("_", "-") for name in _SAME_NAME} | {
@@ -206,8 +210,9 @@ def _settings(
     written = [(key.strip(), value.strip()) for key, _, value in pairs]
     valid, hints = settings_of(kind, factory), _hints(factory)
     for key, value in written:
-        if key in KNOWN[kind] and key in _GIVEN_BY and key in parameters(factory):
-            raise argparse.ArgumentTypeError(f"{text!r}: {key} is given by {_GIVEN_BY[key]}")
+        flag = _GIVEN_TO.get((kind, key), _GIVEN_BY.get(key))
+        if key in KNOWN[kind] and flag is not None and key in parameters(factory):
+            raise argparse.ArgumentTypeError(f"{text!r}: {key} is given by {flag}")
         if key not in valid:
             takes = f"takes {', '.join(valid)}" if valid else "takes no settings"
             raise argparse.ArgumentTypeError(f"{text!r}: {kind} {name} {takes}, got {key!r}")

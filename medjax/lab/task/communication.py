@@ -21,7 +21,8 @@ def per_step(task: Task, b: Any) -> Bits:
     `random`, nor if the sign is drawn with noise of b > 0 that isn't adaptive, which is 0 where all
     gradients are; nor the server's with `--tie random`, or if it has an odd number of such votes.
     With a mixing the workers send vectors, of which the server takes the signs. An algorithm says
-    itself what it sends: see `medjax.algorithms.communication`.
+    itself what it sends: see `medjax.algorithms.communication`. Where that is a vector each way,
+    and the rule is a vote, it is votes.
 
     Args:
         task: the task.
@@ -31,11 +32,13 @@ def per_step(task: Task, b: Any) -> Bits:
         Numbers, or an array of them for each b.
     """
     config, protocol, n = task.config, task.protocol, task.protocol.num_workers
-    if task.algorithm is not None:
-        return _of_algorithm(task, task.algorithm)
+    algorithm = task.algorithm
+    if algorithm is not None and (algorithm.bits is not None or not rules.is_vote(config.rule)):
+        return _of_algorithm(task, algorithm)
     if not rules.is_vote(config.rule):
         return compressors.communication(task.like, n, up=protocol.compressor)
     drawn = b is not None and draws_signs(protocol) and not isinstance(config.b, Adaptive)
+    drawn = drawn and algorithm is None
     never_0: Any = config.zero != "zero" or (drawn and np.asarray(b) > 0)
     one_by_one = config.mix is None
     decided: Any = config.tie == "random" or (one_by_one and n % 2 == 1 and never_0)

@@ -100,6 +100,8 @@ def of_run(config: Settings, num_steps: int) -> Privacy | None:
         return None
     if config.attack is not None:
         return Privacy(delta, None, "attackers know what the others send")
+    if config.compress is not None:
+        return Privacy(delta, None, "what is decoded of a compressed move may be longer than c")
     noise = float(part.settings["noise_multiplier"])
     try:
         found = epsilon(noise, num_steps, config.workers, config.participation, delta)

@@ -32,25 +32,6 @@ def ends(algorithm: Any, num_steps: int) -> np.ndarray:
     return np.asarray(jax.jit(parts.advance)(state, DATA, num_steps).params)
 
 
-def exchanged(algorithm: Any, x: Any, num_steps: int = 1) -> np.ndarray:
-    """The nodes' vectors after some exchanges alone, of gradients 0."""
-    x = jnp.asarray(x, jnp.float32)
-
-    def step(_: Any, carry: Any) -> Any:
-        x, state = carry
-        moves, state = algorithm.optimizer.update(jnp.zeros_like(x), state, x)
-        return x + moves, state
-
-    start = x, algorithm.optimizer.init(x[0])
-    if num_steps == 1:  # nothing to compile
-        return np.asarray(step(0, start)[0])
-    return np.asarray(jax.jit(lambda start: jax.lax.fori_loop(0, num_steps, step, start)[0])(start))
-
-
-def spread_of(x: np.ndarray) -> float:
-    return float(np.sqrt(np.sum((x - x.mean(axis=0)) ** 2) / len(x)))
-
-
 def test_adapt_then_combine_with_all_is_sgd_at_every_node():
     x = 0.0
     for _ in range(5):
@@ -83,7 +64,9 @@ def test_a_ring_ends_at_the_fixed_point_a_distance_of_order_gamma_away():
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
-def test_without_steps_the_distance_to_consensus_falls_with_the_second_eigenvalue():
+def test_without_steps_the_distance_to_consensus_falls_with_the_second_eigenvalue(
+    exchanged: Any, spread_of: Any
+):
     n, second = 8, 1 / 3 + 2 / 3 * math.cos(2 * math.pi / 8)
     ring = topologies.ring(n)
     assert ring.spectral_gap == pytest.approx(1 - second)
@@ -118,110 +101,13 @@ def test_choco_without_compression_is_adapt_then_combine():
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
-def test_choco_reaches_consensus_on_the_mean_with_one_coordinate_of_three():
+def test_choco_reaches_consensus_on_the_mean_with_one_coordinate_of_three(exchanged: Any):
     x = RNG.normal(size=(N, 3))
     top_1 = compressors.top_k(1)
     found = exchanged(algorithms.choco_sgd(RING, 0.0, top_1, consensus_step=0.3), x, 120)
     np.testing.assert_allclose(found, np.tile(x.mean(axis=0), (N, 1)), atol=1e-4)
     # Nodes that average what they compress forget what is left out.
     assert np.abs(found).min() > 1e-2
-
-
-def test_clipping_takes_the_length_of_differences_down_to_tau():
-    x = np.array([[0.0, 0.0], [6.0, 8.0]])
-    two = topologies.complete(2)
-    found = exchanged(algorithms.clipped_gossip(two, 0.0, 2.0), x)
-    # Half of a difference of length 2 in the direction (0.6, 0.8).
-    np.testing.assert_allclose(found, [[0.6, 0.8], [5.4, 7.2]], rtol=1e-6)
-
-
-def test_clipping_at_infinity_is_gossip():
-    x = RNG.normal(size=(N, 3))
-    wanted = RING.weights @ x
-    for tau in (math.inf, 1e6, jnp.float32(jnp.inf)):
-        found = exchanged(algorithms.clipped_gossip(RING, 0.0, tau), x)
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
-
-
-SIX = topologies.ring(6)
-
-
-@pytest.mark.parametrize("epsilon", [1.0, 2.0])
-def test_dissensus_undoes_what_honest_neighbours_do(epsilon: float):
-    # The last of a ring of six: nodes 0 and 4 hear it.
-    x = RNG.normal(size=(6, 3))
-    attack = attacks.dissensus(1, epsilon)
-    found = exchanged(algorithms.d_psgd(SIX, 0.0, attack=attack), x)
-    pulled = [
-        sum(SIX.weights[i, k] * (x[k] - x[i]) for k in range(5)) * (1 - epsilon * (i in (0, 4)))
-        for i in range(5)
-    ]
-    np.testing.assert_allclose(found[:5], x[:5] + pulled, atol=1e-6)
-
-
-def test_dissensus_stops_gradient_tracking_too():
-    x = RNG.normal(size=(6, 3))
-    algorithm = algorithms.gradient_tracking(SIX, 0.0, attack=attacks.dissensus(2))
-    found = exchanged(algorithm, x)
-    np.testing.assert_allclose(found[[0, 3]], x[[0, 3]], atol=1e-6)
-    np.testing.assert_allclose(found[1], (SIX.weights @ x)[1], atol=1e-6)
-
-
-def test_dissensus_stops_gossip_but_not_clipped_gossip():
-    complete, x = topologies.complete(6), RNG.normal(size=(6, 3))
-    attack = attacks.dissensus(1)
-    stopped = exchanged(algorithms.d_psgd(complete, 0.0, attack=attack), x, 20)[:5]
-    assert spread_of(stopped) == pytest.approx(spread_of(x[:5]), rel=1e-4)
-    for tau in (None, 0.5):
-        clipped = algorithms.clipped_gossip(complete, 0.0, tau, attack=attack)
-        assert spread_of(exchanged(clipped, x, 20)[:5]) < 0.2 * spread_of(x[:5])
-
-
-def test_nobody_who_attacks_changes_nothing():
-    x = RNG.normal(size=(N, 3))
-    for attack in (attacks.dissensus(0), medjax.attack(attacks.ipm(), 0)):
-        found = exchanged(algorithms.clipped_gossip(RING, 0.0, None, attack=attack), x)
-        np.testing.assert_allclose(found, RING.weights @ x, atol=1e-6)
-
-
-def test_thresholds_and_attacks_strengths_may_be_traced():
-    x = jnp.asarray(RNG.normal(size=(6, 3)), jnp.float32)
-
-    def moves(tau: Any, epsilon: Any) -> Any:
-        attack = attacks.dissensus(1, epsilon)
-        tx = algorithms.clipped_gossip(SIX, 0.0, tau, attack=attack).optimizer
-        return tx.update(jnp.zeros_like(x), tx.init(x[0]), x)[0]
-
-    settings = jnp.float32([0.5, jnp.inf]), jnp.float32([1.0, 2.0])
-    each = [moves(0.5, 1.0), moves(math.inf, 2.0)]
-    np.testing.assert_allclose(jax.vmap(moves)(*settings), jnp.stack(each), atol=1e-6)
-
-
-def test_the_theorys_threshold():
-    x, attack = RNG.normal(size=(6, 3)), attacks.dissensus(2)
-    w, h = topologies.star(6).weights, 4  # of the honest nodes, 0 alone hears the others
-    clipped = algorithms.clipped_gossip(topologies.star(6), 0.0, None, attack=attack)
-    found = exchanged(clipped, x)[:h]
-    tau = np.sqrt(sum(w[0, k] * np.sum((x[k] - x[0]) ** 2) for k in range(h)) / w[0, h:].sum())
-    clip = lambda z: z * min(1, tau / np.linalg.norm(z))  # noqa: E731
-    lie = -sum(w[0, k] * (x[k] - x[0]) for k in range(h)) / w[0, h:].sum()
-    moved = sum(w[0, k] * clip(x[k] - x[0]) for k in range(1, h)) + w[0, h:].sum() * clip(lie)
-    np.testing.assert_allclose(found[0], x[0] + moved, atol=1e-5)
-    np.testing.assert_allclose(found[1:], x[1:h] + w[0, 1] * (x[0] - x[1:h]), atol=1e-5)
-
-
-def test_attacks_of_one_message_for_all():
-    x = RNG.normal(size=(N, 3))
-    sent = np.vstack([x[:3], -2 * x[:3].mean(axis=0)])
-    wanted = (RING.weights @ sent)[:3]
-    stage = medjax.attack(attacks.ipm(2.0), 1)
-    found = exchanged(algorithms.d_psgd(RING, 0.0, attack=stage), x)[:3]
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
-    # The second is Byzantine: node 3 doesn't hear it.
-    other = medjax.attack(attacks.nonfinite(), 1, byzantine=[1])
-    found = exchanged(algorithms.clipped_gossip(RING, 0.0, None, attack=other), x)
-    np.testing.assert_allclose(found[3], (RING.weights @ x)[3], atol=1e-6)
-    np.testing.assert_allclose(found[0], x[0] + (x[3] - x[0]) / 3, atol=1e-6)
 
 
 def test_nodes_that_never_talk_are_alone():
@@ -258,7 +144,7 @@ def test_nodes_on_devices_give_the_same():
         np.testing.assert_allclose(spread.metrics[name], wanted, rtol=1e-5, err_msg=name)
 
 
-def test_metrics_are_those_of_the_honest_nodes_mean():
+def test_metrics_are_those_of_the_honest_nodes_mean(spread_of: Any):
     run = short_run(DATA)
     assert run.params.shape == (N,)
     x, metrics = np.asarray(run.params)[:3], {k: v[-1] for k, v in run.metrics.items()}

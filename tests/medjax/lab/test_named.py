@@ -9,7 +9,7 @@ import pytest
 import medjax
 from medjax.attacks import ATTACKS, Attack
 from medjax.compressors import COMPRESSORS
-from medjax.lab.settings import parts
+from medjax.lab.settings import own, parts
 from medjax.lab.settings.rules import RULE_TABLE
 from medjax.lab.task import protocol
 from medjax.mixing import MIXINGS
@@ -78,3 +78,18 @@ def test_value_is_of_the_settings_type(written, setting, value):
     got = parts.one_of("attack", {"f": factory})(f"f:{setting}={written}").build()[setting]
     assert got == value
     assert type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what", "rest"),
+    [
+        (r"C:\x y\mine.py:f", r"C:\x y\mine.py", "f", None),
+        (r"..\mine.py:f:tau=1/2", r"..\mine.py", "f", "tau=1/2"),
+        (r"\\host\share\mine.py:a.b", r"\\host\share\mine.py", "a.b", None),
+        ("/a:b/mine.py:f:x=y.py:z", "/a:b/mine.py", "f", "x=y.py:z"),
+        ("package.module:f:", "package.module", "f", ""),
+    ],
+)
+def test_paths_of_every_system(text, where, what, rest):
+    assert own.WRITTEN.fullmatch(text).groups() == (where, what, rest)
+    assert parts.links(f"ipm+{text}") == ["ipm", text]

@@ -18,8 +18,7 @@ from medjax.lab.commands import report
 from medjax.lab.commands.run import main
 from medjax.lab.commands.sweep import main as sweep
 from medjax.lab.data import load
-from medjax.lab.settings import own, parts
-from medjax.lab.settings.config import as_record, configure, from_record
+from medjax.lab.settings.config import configure
 from medjax.lab.task.setup import prepare
 
 pytestmark = pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
@@ -245,21 +244,6 @@ def test_mistake_gets_one_clear_line(arguments, message, error_of, mine):
     assert message in error_of(main, *data, *arguments.split())
 
 
-@pytest.mark.parametrize(
-    ("text", "where", "what", "rest"),
-    [
-        (r"C:\x y\mine.py:f", r"C:\x y\mine.py", "f", None),
-        (r"..\mine.py:f:tau=1/2", r"..\mine.py", "f", "tau=1/2"),
-        (r"\\host\share\mine.py:a.b", r"\\host\share\mine.py", "a.b", None),
-        ("/a:b/mine.py:f:x=y.py:z", "/a:b/mine.py", "f", "x=y.py:z"),
-        ("package.module:f:", "package.module", "f", ""),
-    ],
-)
-def test_paths_of_every_system(text, where, what, rest):
-    assert own.WRITTEN.fullmatch(text).groups() == (where, what, rest)
-    assert parts.links(f"ipm+{text}") == ["ipm", text]
-
-
 def test_folder_that_the_locale_can_not_name(mine, monkeypatch, error_of):
     folder = mine.parent / "w\udcffrk"  # as Python has a byte that isn't text in the locale
     folder.mkdir()
@@ -285,28 +269,3 @@ def test_mistake_in_an_algorithm_gets_one_clear_line(command, capsys):
     message = "error: ./mine.py:stumbling: KeyError: 'nothing' (mine.py, line 60) (see --help)\n"
     assert re.sub(r"line \d+", "line 60", capsys.readouterr().err) == message
     assert command == sweep or not Path("out").exists()
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"rule": "noisy_median", "b": "theory", "noise": "student_t", "df": 3},
-        {"b": "adaptive", "worker_momentum": "undamped:0.9", "lr_schedule": "warmup:3,2:1.5,9:4"},
-        {
-            "rule": "krum:num_neighbors=2",
-            "attack": "alie:tau=1+ipm",
-            "mix": "clip:max_norm=2",
-        },
-        {
-            "rule": "mean",
-            "compress": "qsgd:levels=4",
-            "error_feedback": "yes",
-            "server": "adam:b1=0.8",
-        },
-        {"local_steps": 3, "local_lr": 1e-7, "lr_schedule": "warmup:3,cosine", "batch_size": 4},
-    ],
-)
-def test_settings_are_the_same_read_back_from_a_file(settings):
-    config = configure(**settings)
-    assert from_record(json.loads(json.dumps(as_record(config)))) == config

@@ -9,7 +9,7 @@ import pytest
 from medjax.lab.commands.run import main
 from medjax.lab.data import load
 from medjax.lab.machine import memory
-from medjax.lab.settings.config import configure
+from medjax.lab.settings.config import as_record, configure, from_record
 from medjax.lab.task.interpret import step_size
 from medjax.lab.task.setup import prepare
 from medjax.lab.task.workers import share_out
@@ -164,3 +164,28 @@ def test_b_auto_is_the_studys(tmp_path):
     assert columns_of(tmp_path / "auto") == columns_of(tmp_path / "same")
     record = json.loads((tmp_path / "auto/config.json").read_text())
     assert record["config"]["b"] == "adaptive:0.1"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"rule": "noisy_median", "b": "theory", "noise": "student_t", "df": 3},
+        {"b": "adaptive", "worker_momentum": "undamped:0.9", "lr_schedule": "warmup:3,2:1.5,9:4"},
+        {
+            "rule": "krum:num_neighbors=2",
+            "attack": "alie:tau=1+ipm",
+            "mix": "clip:max_norm=2",
+        },
+        {
+            "rule": "mean",
+            "compress": "qsgd:levels=4",
+            "error_feedback": "yes",
+            "server": "adam:b1=0.8",
+        },
+        {"local_steps": 3, "local_lr": 1e-7, "lr_schedule": "warmup:3,cosine", "batch_size": 4},
+    ],
+)
+def test_settings_are_the_same_read_back_from_a_file(settings):
+    config = configure(**settings)
+    assert from_record(json.loads(json.dumps(as_record(config)))) == config

@@ -4,12 +4,12 @@ import gc
 import json
 import shutil
 import signal
-import tempfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import clusters
 from medjax.lab.commands.sweep import main
 from medjax.lab.sweeps import plan
 from medjax.lab.sweeps.cluster import dispatch, workers
@@ -42,21 +42,9 @@ def table(folder):
 @pytest.fixture
 def cluster(monkeypatch):
     """Two nodes of a core each, on this machine."""
-    from ray.cluster_utils import Cluster
-
     monkeypatch.setattr(workers, "_SECONDS_TO_GATHER", 300.0)  # on a machine that is busy
-    small = {"num_cpus": 1, "object_store_memory": 80 << 20}
-    # A short path, for its sockets, and not where `ray.init` looks for a cluster.
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        Path(folder, "ray").mkdir()
-        monkeypatch.setenv("RAY_TMPDIR", folder)
-        found = Cluster()
-        try:
-            found.add_node(**small, include_dashboard=False)
-            found.add_node(**small)
-            yield found
-        finally:
-            found.shutdown()
+    with clusters.two_nodes() as found:
+        yield found
     del found
     gc.collect()  # not in the tests that come next, where a warning fails
 
