@@ -48,6 +48,34 @@ def test_initial_weights_are_truncated_normals_of_variance_one_over_fan_in():
     assert np.abs(weights).max() <= 2 * 784**-0.5 / 0.87962566 + 1e-6
 
 
+def value_and_gradients(model, params, x, axes):
+    """Return the gradients by the parameters and x, and the features, vmapped from the inside."""
+
+    def loss(params, x):
+        y = model.apply(params, x)
+        return jnp.sum(jnp.sin(y)), y
+
+    function = jax.grad(loss, (0, 1), has_aux=True)
+    for each in axes:
+        function = jax.vmap(function, each)
+    return jax.jit(function)(params, x)
+
+
+def assert_is_that_of_flax(x, params, filters, stride, axes):
+    flax = nn.Conv(filters, (3, 3), stride, padding=1)
+    models = (Conv3x3(filters, stride), flax)
+    ours, theirs = (value_and_gradients(model, params, x, axes) for model in models)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, strict=True),
+        ours,
+        theirs,
+    )
+
+
+def normal(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
 # With either stride: from fewer channels to more, to as many, to fewer, each of another size.
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -62,21 +90,19 @@ def test_initial_weights_are_truncated_normals_of_variance_one_over_fan_in():
     ],
 )
 def test_convolution_and_its_workers_gradients_are_those_of_flax(channels, filters, size, stride):
-    x = jax.random.normal(jax.random.key(0), (3, 2, *size, channels))  # of 3 workers
-    flax = nn.Conv(filters, (3, 3), stride, padding=1)
-    params = flax.init(jax.random.key(1), x[0])
-    params = jax.tree.map(lambda p: jax.random.normal(jax.random.key(2), p.shape), params)
+    x = normal(3, 2, *size, channels)  # of 3 workers
+    params = {"params": {"kernel": normal(3, 3, channels, filters), "bias": normal(filters)}}
+    assert_is_that_of_flax(x, params, filters, stride, [(None, 0)])
 
-    def value_and_gradients(model):
-        def loss(params, x):
-            y = model.apply(params, x)
-            return jnp.sum(jnp.sin(y)), y
 
-        return jax.jit(jax.vmap(jax.grad(loss, (0, 1), has_aux=True), (None, 0)))(params, x)
-
-    ours, theirs = (value_and_gradients(model) for model in (Conv3x3(filters, stride), flax))
-    assert ours[1].shape == (3, 2, -(-size[0] // stride), -(-size[1] // stride), filters)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs)
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", "accelerator"])
+def test_convolution_with_kernels_that_differ_is_that_of_flax(device, request):
+    if device == "accelerator":
+        request.getfixturevalue("accelerated")
+    x = normal(2, 3, 2, 7, 6, 3)  # of 3 workers in each of 2 runs
+    params = {"params": {"kernel": normal(2, 3, 3, 3, 5), "bias": normal(2, 5)}}
+    assert_is_that_of_flax(x, params, 5, 2, [(None, 0), (0, 0)])
 
 
 def test_convolution_keeps_no_patches_for_the_gradient():
