@@ -27,7 +27,6 @@ class Conv3x3(nn.Module):
         return convolve(x, kernel, self.stride) + bias[None, None, None]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(
     x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C D"], stride: int = 1
 ) -> Float[Array, "B H2 W2 D"]:
@@ -45,11 +44,16 @@ def convolve(
     Returns:
         The features, H2 = ⌈H / stride⌉ by W2 = ⌈W / stride⌉ of them.
     """
+    return _convolve(x, kernel, stride)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(x: Array, kernel: Array, stride: int) -> Array:
     return _features(stride)(x, kernel)
 
 
 def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return convolve(x, kernel, stride), (x, kernel)
+    return _convolve(x, kernel, stride), (x, kernel)
 
 
 def _backward(
@@ -69,7 +73,7 @@ def _backward(
     return dx, dkernel
 
 
-convolve.defvjp(_forward, _backward)
+_convolve.defvjp(_forward, _backward)
 
 
 @cache

@@ -1,11 +1,12 @@
 """Sort a grid's runs by program, and cut each program's runs into chunks that fit the machine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import jax
 import numpy as np
+from jaxtyping import Array, PyTree
 
 import medjax
 from medjax.lab.data import Dataset
@@ -156,8 +157,7 @@ def _numbers_per_run(group: Group) -> int:
     task = group.task
     n, rows = group.indices.examples.shape[1:]
     held_out = max(len(labels) for _, labels in task.held_out.values())
-    forward = jax.make_jaxpr(task.model.apply)(task.like, task.train[0][:1])
-    each = sum(v.aval.size for eqn in forward.eqns for v in eqn.outvars)
+    each = _activations_kept(task, 2) - _activations_kept(task, 1)
     size = task.config.batch_size
     batch, most = rows if size == "full" else int(size), task.config.eval_examples
     measured = rows if most == "all" else min(rows, int(most))
@@ -168,6 +168,16 @@ def _numbers_per_run(group: Group) -> int:
     if cpu and many and config.augment is None:
         activations = min(activations, max(_MOST_ACTIVATIONS, 2 * task.num_params))
     return n * task.num_params + activations + task.config.workers * _numbers_kept(task)
+
+
+def _activations_kept(task: Task, examples: int) -> int:
+    """Count what is kept of a batch for its gradient, the parameters themselves included."""
+
+    def backward(params: PyTree, x: Array) -> Callable[..., PyTree]:
+        return jax.vjp(lambda params: task.model.apply(params, x), params)[1]
+
+    kept = jax.eval_shape(backward, task.like, task.train[0][:examples])
+    return sum(leaf.size for leaf in jax.tree.leaves(kept))
 
 
 def _numbers_kept(task: Task) -> int:
