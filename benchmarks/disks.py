@@ -36,7 +36,9 @@ def _spread(
     counts = [len(part) for part in np.array_split(range(count), len(_SCENES))]
     tried = survived = 0
     for scene, part in zip(_SCENES, counts, strict=True):
-        spacing = undisturbed(scene).changes / max(part, 1)
+        if part == 0:
+            continue
+        spacing = undisturbed(scene).changes / part
         faults = [Fault(kind, change=int((k + 0.5) * spacing)) for k in range(part)]
         new_tried, new_survived = survivors(scene, faults, room)
         tried, survived = tried + new_tried, survived + new_survived

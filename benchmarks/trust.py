@@ -41,12 +41,12 @@ class Check(NamedTuple):
 
 
 CHECKS = {
-    "kill-run": Check("runs that are killed", kills.runs, 20, 2),
+    "kill-run": Check("runs that are killed", kills.runs, 20, 1),
     "kill-sweep": Check("sweeps that are killed", kills.sweeps, 20, 1),
     "kill-cluster": Check(
         "sweeps on a cluster that lose the driver or a node", clusters.sweeps, 20, 2, "ray"
     ),
-    "two-processes": Check("two processes in one folder", pairs.check, 20, 2),
+    "two-processes": Check("two processes in one folder", pairs.check, 20, 1),
     "full-disk": Check("disks that become full", disks.full, 30, 2),
     "read-only": Check("disks that become read-only", disks.read_only, 30, 2),
     "bad-input": Check("mistakes of users", bad_input.check, 10_000, 300),

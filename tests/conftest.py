@@ -133,6 +133,14 @@ def all_cores():
 
 
 @pytest.fixture
+def no_pictures(monkeypatch):
+    """Leave out the pictures of runs and sweeps, which take a third of one of a few steps."""
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    monkeypatch.setattr("medjax.lab.plots.run_figure", lambda _: figure((1, 1)))
+    monkeypatch.setattr("medjax.lab.sweeps.pictures.draw", lambda *_: {"curves": figure((1, 1))})
+
+
+@pytest.fixture
 def error_of(capsys):
     """The line that a mistake gives a command, after checking that it is one and the code is 2."""
 

@@ -43,11 +43,9 @@ def build(factory):
 tree = {"w": jnp.ones((7, 3, 2)), "b": jnp.ones((7, 4), jnp.bfloat16)}
 array = np.random.default_rng(0).normal(size=(7, 2)).astype(np.float32)
 for factory in medjax.rules.RULES.values():
-    rule = build(factory)
-    for updates in (tree, array):
-        params = jax.tree.map(lambda x: jnp.asarray(x[0]), updates)
-        tx = medjax.aggregate(rule, 0)
-        trace(tx.update, updates, tx.init(params), params)
+    params = jax.tree.map(lambda x: x[0], tree)
+    tx = medjax.aggregate(build(factory), 0)
+    trace(tx.update, tree, tx.init(params), params)
 mesh = medjax.sharding.make_mesh(workers=2)
 for name in ("mean", "majority_vote", "median", "krum"):  # one of each family, and a vote
     tx = medjax.sharding.sharded(medjax.aggregate(build(medjax.rules.RULES[name])), mesh)
@@ -66,8 +64,7 @@ for factory in medjax.mixing.MIXINGS.values():
 for factory in medjax.attacks.ATTACKS.values():
     attack = build(factory)
     if isinstance(attack, medjax.attacks.Attack):
-        for updates in (tree, array):
-            trace(lambda: attack(updates, 2, 0))
+        trace(lambda: attack(array, 2, 0))
         tx = medjax.attack(attack, 2, 0, byzantine="random")
         trace(tx.update, tree, tx.init(None))
 tx = medjax.attack(medjax.attacks.alie(None), 1, byzantine=[3])
@@ -112,12 +109,17 @@ medjax.attacks.backdoor(1)(pictures, 2)
 objective = medjax.objectives.classification(lambda w, x: x @ w)
 schedule = optax.linear_schedule(1.0, 0.1, 5)
 draw = lambda key, shape, dtype: jax.random.normal(key, shape, dtype)
+
+def simulate(optimizer, **settings):
+    given = dict(num_steps=3, eval_every=2, batch_size=2, key=0) | settings
+    given["test_data"] = (jnp.asarray(images), jnp.asarray(labels))
+    trace(lambda: medjax.simulate(objective, jnp.zeros((3, 5)), data, optimizer, **given))
+
 for optimizer in (
     medjax.mean_sgd(0.1),
     medjax.sign_sgd(schedule, tie="random", key=jax.random.key(1)),
     medjax.noisy_sign_sgd(0.1, schedule, medjax.noise.laplace(), key=jax.random.PRNGKey(1)),
     medjax.noisy_sign_sgd(0.1, 0.5, zero="random", exact=True, key=0),
-    medjax.median_sgd(jnp.float32(0.1)),
     medjax.noisy_median_sgd(0.1, medjax.adaptive_scale(), key=3),
     optax.chain(
         medjax.per_worker(optax.trace(0.9), 5),
@@ -147,12 +149,8 @@ for optimizer in (
         medjax.aggregate(medjax.rules.mean([1, 2, 3, 4, 5])),
     ),
 ):
-    for batch_size, worker_chunk in ((None, None), (2, 2)):
-        trace(lambda: medjax.simulate(
-            objective, jnp.zeros((3, 5)), data, optimizer,
-            num_steps=3, eval_every=2, batch_size=batch_size, worker_chunk=worker_chunk, key=0,
-            test_data=(jnp.asarray(images), jnp.asarray(labels)),
-        ))
+    simulate(optimizer, worker_chunk=2)
+simulate(medjax.median_sgd(jnp.float32(0.1)), batch_size=None)
 trace(lambda: medjax.simulate(
     objective, jnp.zeros((3, 5)), data, medjax.median_sgd(0.1), num_steps=2, key=0, batch_size=2,
     local_steps=2, local_lr=jnp.float32(0.1), participants=3, always=1,

@@ -10,14 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 import medjax
 from medjax import attacks, compressors, mixing, noise, rules
-from medjax.lab import console, plots
+from medjax.lab import console
 from medjax.lab.settings.protocol import ATTACK_TABLE
 from medjax.lab.settings.rules import RULE_TABLE
-from medjax.lab.sweeps import pictures
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs/how-to/contributing.md").read_text(encoding="utf-8")
@@ -54,13 +52,6 @@ def examples():
         exec(file, names)
         found[name] = names[name]
     return found
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """Leave out the pictures, which take a third of a run of a few steps."""
-    monkeypatch.setattr(plots, "run_figure", lambda _: Figure((1, 1)))
-    monkeypatch.setattr(pictures, "draw", lambda *_: {"curves": Figure((1, 1))})
 
 
 @pytest.fixture

@@ -8,15 +8,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from matplotlib.figure import Figure
 
 from experiments.paper.__main__ import EXPERIMENTS as FIGURES
-from medjax.lab import console, plots
+from medjax.lab import console
 from medjax.lab.commands import list as listing
 from medjax.lab.commands import run, sweep
 from medjax.lab.settings import flags
 from medjax.lab.settings.config import Settings, resolve
-from medjax.lab.sweeps import grid, pictures
+from medjax.lab.sweeps import grid
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -81,6 +80,7 @@ def own_files(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.promotes
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("page", [p for p in PAGES if snippets(p)], ids=lambda p: p.stem)
 def test_python_prints_what_stands_below(page, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -162,13 +162,6 @@ def test_sweeps_are_those_that_they_seem(own_files):
     assert sizes("studies/robustness.md") == [5 * 2 * 3]
     # Four seeds of three values of b.
     assert sizes("how-to/devices.md") == [4 * 3]
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """Leave out the pictures, which take a third of a run of a few steps."""
-    monkeypatch.setattr(plots, "run_figure", lambda _: Figure((1, 1)))
-    monkeypatch.setattr(pictures, "draw", lambda *_: {"curves": Figure((1, 1))})
 
 
 @pytest.mark.slow
