@@ -83,7 +83,7 @@ BATCHES: dict[str, Any] = {"batch_size": 2}
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_grids_runs_that_go_on_and_devices_give_the_same(name: str):
-    settings = BATCHES if name in DRAWING else {}
+    settings: dict[str, Any] = BATCHES if name in DRAWING else {}
     if name in DRAWING and name != "d_psgd":  # of whose nodes all take part
         settings = BATCHES | {"participants": 5}
 
@@ -95,7 +95,7 @@ def test_grids_runs_that_go_on_and_devices_give_the_same(name: str):
 
     # Without measuring, which takes longer to compile.
     grid = jax.jit(jax.vmap(after, (0, None)))
-    rates = np.float32([0.02, 0.05])
+    rates = np.array([0.02, 0.05], np.float32)
     whole, halves = (grid(rates, np.array(cuts)) for cuts in ((4, 0), (3, 1)))
     jax.tree.map(np.testing.assert_array_equal, halves, whole)
     moved = jax.tree.map(lambda x, y: np.abs(x - np.asarray(y)).max(), whole, START)
@@ -141,7 +141,7 @@ def test_signum_is_a_vote_of_momenta():
 def test_learned_weights_turn_a_liar_round():
     tx = algorithms.sign_fv(1.0, 4).optimizer
     state, update = tx.init(jnp.zeros(50)), jax.jit(tx.update)
-    truth = RNG.choice(np.float32([-1, 1]), 50)
+    truth = RNG.choice(np.array([-1, 1], np.float32), 50)
     lies = np.stack([truth, truth, truth, -truth])
     for _ in range(3):
         decided, state = update(lies, state)
