@@ -55,8 +55,6 @@ EXACT = ("majority_vote", "median", "trimmed_mean", "meamed", "phocas")
 # A name for each kernel of which accelerators have another.
 KERNELS = ("majority_vote", "median", "phocas", "mean", "krum", "geometric_median", "dnc")
 KERNELS += ("mix nnm", "attack alie", "attack gaussian")
-# What devices exchange for these is what they do for krum, min_max or optimal_alie.
-ALIKE = ("multi_krum", "mda", "monna", "smea", "caf", "cge", "attack min_sum", "attack optimal_ipm")
 
 
 def built(table: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
@@ -88,7 +86,7 @@ CHAINS = {
         if name not in ON_DATA
     },
 }
-SPREAD = tuple(name for name in CHAINS if name not in ALIKE)
+SPREAD = tuple(CHAINS)
 CHAINS |= {
     **{
         name: (medjax.compress(c, 0), MEAN_OF_ALL)
