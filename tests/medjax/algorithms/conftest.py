@@ -19,12 +19,14 @@ def exchanged() -> Any:
             moves, state = algorithm.optimizer.update(jnp.zeros_like(x), state, x)
             return x + moves, state
 
-        start = x, algorithm.optimizer.init(x[0])
-        if num_steps == 1:  # nothing to compile
-            return np.asarray(step(0, start)[0])
-        return np.asarray(
-            jax.jit(lambda start: jax.lax.fori_loop(0, num_steps, step, start)[0])(start)
-        )
+        @jax.jit
+        def run(x: Any) -> Any:
+            start = x, algorithm.optimizer.init(x[0])
+            if num_steps == 1:
+                return step(0, start)[0]
+            return jax.lax.fori_loop(0, num_steps, step, start)[0]
+
+        return np.asarray(run(x))
 
     return exchanged
 

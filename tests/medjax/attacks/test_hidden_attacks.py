@@ -36,22 +36,19 @@ def results(
 ) -> dict[str, tuple[float, float]]:
     """For each attack the share of its vectors that the rule takes, and ⟨rule, μ⟩/‖μ‖²."""
 
-    def one(attack: attacks.Attack, key: Any) -> jax.Array:
-        sent = attack(X, F, 7)
+    def one(sent: jax.Array, key: Any) -> jax.Array:
         given = key if rule.needs_key else None
         weights = rule.weigh(vectors_of(as_lazy(sent)), given)
         along = jnp.dot(rule(sent, given), MU) / jnp.dot(MU, MU)
         return jnp.stack([jnp.mean(weights[H:] > 0), along])
 
     @jax.jit
-    def every(keys: Any) -> dict[str, jax.Array]:
-        return {
-            name: jax.lax.map(lambda key, attack=attack: one(attack, key), keys).mean(axis=0)
-            for name, attack in tried.items()
-        }
+    def every(keys: Any) -> jax.Array:
+        sent = jnp.stack([attack(X, F, 7) for attack in tried.values()])
+        return jax.lax.map(lambda x: jax.lax.map(lambda key: one(x, key), keys).mean(axis=0), sent)
 
-    found = every(jax.random.split(jax.random.key(0), keys))
-    return {name: (float(taken), float(along)) for name, (taken, along) in found.items()}
+    found = np.asarray(every(jax.random.split(jax.random.key(0), keys)))
+    return {name: (float(t), float(a)) for name, (t, a) in zip(tried, found, strict=True)}
 
 
 def sent_by(attack: attacks.Attack, x: Any = X) -> np.ndarray:

@@ -41,8 +41,10 @@ def found(attack: attacks.Attack, key: int | None = None) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["mean", "median", "krum", "nnm, trimmed_mean"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("ipm", "mean"), ("ipm", "krum"), ("alie", "median"), ("alie", "nnm, trimmed_mean")],
+)
 def test_moves_the_rule_as_far_as_every_tau_of_a_fine_grid(kind: str, name: str):
     line, make = KINDS[kind]
     grid = np.geomspace(0.1, 10, 1000)

@@ -31,12 +31,16 @@ def network(params: Any, x: jax.Array) -> jax.Array:
 
 
 objective = classification(network)
+# A smaller model, where the numbers are compared.
+LINEAR = {k: PARAMS["w"][:, :2] if k == "w" else PARAMS[k] for k in ("w", "c")}
+linear = classification(lambda params, x: x @ params["w"] + params["c"][None])
 
 
 def chain(*stages: optax.GradientTransformation) -> optax.GradientTransformation:
     return optax.chain(*stages, optax.scale_by_learning_rate(0.1))
 
 
+SOME = ("mean", "sign", "noisy_sign", "noisy_mean")
 MEAN, VOTE = aggregate(rules.mean()), aggregate(rules.majority_vote())
 OPTIMIZERS = {
     "mean": medjax.mean_sgd(0.1),
@@ -67,8 +71,9 @@ def computed(optimizer: Any, chunk: int | None, **settings: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_size", [None, 2])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("name", "batch_size"), [*((name, None) for name in OPTIMIZERS), ("mean", 2), ("noisy_sign", 2)]
+)
 def test_nothing_of_the_size_of_all_gradients_is_computed(name: str, batch_size: int | None):
     found = computed(OPTIMIZERS[name], CHUNK, batch_size=batch_size)
     assert max(map(math.prod, found)) < N * 50 * 3  # not the largest leaf's, let alone n · d
@@ -95,7 +100,7 @@ def test_the_test_finds_what_is_computed():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", SOME)
 def test_off_computes_all_gradients_first(name: str):
     found = computed(OPTIMIZERS[name], CHUNK, streaming="off")
     assert {(N, *shape) for shape in SHAPES.values()} <= set(found)
@@ -103,7 +108,7 @@ def test_off_computes_all_gradients_first(name: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", SOME)
 def test_require_streams_what_can_stream(name: str):
     required = computed(OPTIMIZERS[name], CHUNK, streaming="require")
     assert required == computed(OPTIMIZERS[name], CHUNK, streaming="auto")
@@ -127,7 +132,8 @@ NEEDING_ALL = {
 def test_require_refuses_a_stage_that_needs_all_gradients(name: str):
     stage, named = NEEDING_ALL[name]
     message = f"^streaming isn't possible: {named} needs all workers' updates at once"
-    for settings in ({}, {"batch_size": 2}, {"local_steps": 2, "local_lr": 0.1}):
+    others = [{"batch_size": 2}, {"local_steps": 2, "local_lr": 0.1}] if name == "mix" else []
+    for settings in ({}, *others):
         # optax adds weights to the workers' vectors by promotion of ranks.
         with pytest.raises(ValueError, match=message), jax.numpy_rank_promotion("allow"):
             computed(chain(stage, MEAN), CHUNK, streaming="require", **settings)
@@ -146,7 +152,7 @@ def local_gradients(params: Any) -> Any:
     """Compute the gradients by their definition, one worker's after another."""
 
     def gradient(batch: Any) -> Any:
-        return jax.grad(lambda p: objective(p, batch)[0].mean())(params)
+        return jax.grad(lambda p: linear(p, batch)[0].mean())(params)
 
     return jax.lax.map(gradient, jax.tree.map(lambda x: x[EVEN], EXAMPLES))
 
@@ -159,29 +165,29 @@ TRACE = per_worker(optax.trace(0.9), N)
 @pytest.mark.parametrize(
     "optimizer",
     [
-        chain(TRACE, perturb(0.1, key=0), aggregate(rules.mean(1 + np.arange(N)))),
-        chain(perturb(medjax.adaptive_scale(0.1), key=0), MEAN),
+        chain(TRACE, perturb(0.1, noise.uniform(), key=0), aggregate(rules.mean(1 + np.arange(N)))),
+        chain(perturb(medjax.adaptive_scale(0.1), noise.uniform(), key=0), MEAN),
         chain(optax.clip(0.01), MEAN, optax.clip(0.01), optax.trace(0.9)),
         optax.inject_hyperparams(medjax.noisy_sign_sgd)(0.1, b=0.1, key=0),
     ],
     ids=["trace", "adaptive", "server", "inject"],
 )
 def test_any_chain_equals_the_loop_by_hand(optimizer: optax.GradientTransformation):
-    run = medjax.simulation(objective, optimizer, worker_chunk=CHUNK)
+    run = medjax.simulation(linear, optimizer, worker_chunk=CHUNK)
     data = medjax.stack_workers(EXAMPLES, EVEN)
-    actual = jax.jit(run.advance)(run.init(PARAMS, 0), data, 3).params
+    actual = jax.jit(run.advance)(run.init(LINEAR, 0), data, 3).params
 
     @jax.jit
     def step(params: Any, state: Any) -> Any:
         updates, state = optimizer.update(local_gradients(params), state, params)
         return optax.apply_updates(params, updates), state
 
-    params, state = PARAMS, optimizer.init(PARAMS)
+    params, state = LINEAR, optimizer.init(LINEAR)
     for _ in range(3):
         params, state = step(params, state)
-    for name in SHAPES:
+    for name, start in LINEAR.items():
         np.testing.assert_allclose(actual[name], params[name], rtol=1e-5, atol=2e-6)
-        assert np.any(params[name] != PARAMS[name])
+        assert np.any(params[name] != np.asarray(start))
 
 
 def final(objective: Any, params: Any, data: Any, optimizer: Any, **settings: Any) -> Any:
@@ -196,7 +202,7 @@ def final(objective: Any, params: Any, data: Any, optimizer: Any, **settings: An
     [
         (medjax.mean_sgd(0.1), 2),
         (medjax.noisy_median_sgd(0.1, 0.1, key=0), None),
-        (OPTIMIZERS["noisy_mean"], 2),
+        (chain(perturb(0.1, noise.uniform(), key=0), MEAN), 2),
     ],
     ids=["sgd_of_batches", "noisy_median", "noisy_mean_of_batches"],
 )
@@ -204,13 +210,12 @@ def test_a_run_does_not_depend_on_the_chunks_but_for_rounding(
     optimizer: optax.GradientTransformation, batch_size: int | None
 ):
     data = medjax.stack_workers(EXAMPLES, PARTS[:9])  # of unequal sizes
-    whole = final(objective, PARAMS, data, optimizer, worker_chunk=9, batch_size=batch_size)
-    for chunk in (1, 4):
-        actual = final(
-            objective, PARAMS, data, optimizer, worker_chunk=chunk, batch_size=batch_size
-        )
-        for name in SHAPES:
-            np.testing.assert_allclose(actual[name], whole[name], rtol=1e-4, atol=1e-5)
+    whole, actual = (
+        final(linear, LINEAR, data, optimizer, worker_chunk=chunk, batch_size=batch_size)
+        for chunk in (9, 4)
+    )
+    for name in LINEAR:
+        np.testing.assert_allclose(actual[name], whole[name], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -230,6 +235,6 @@ def test_a_run_of_exact_gradients_does_not_depend_on_the_chunks(name: str):
     }[name]
     whole = final(quadratic, jnp.zeros(30), data, optimizer, worker_chunk=8)
     assert np.any(whole != 0)
-    for chunk in (1, 3):
+    for chunk in (1, 3) if name == "sign" else (3,):
         actual = final(quadratic, jnp.zeros(30), data, optimizer, worker_chunk=chunk)
         np.testing.assert_array_equal(actual, whole)

@@ -64,7 +64,7 @@ def mixed(x: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [5, 8, 9])
+@pytest.mark.parametrize("n", [5, 8])
 def test_equals_reference(n: int):
     for seed in range(4):
         x = normals(n, 3, seed)
@@ -104,7 +104,7 @@ def test_by_hand():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "s"), [(7, 3), (6, 2), (4, 1), (5, 5)])
+@pytest.mark.parametrize(("n", "s"), [(7, 3), (6, 2), (5, 5)])
 def test_bucketing_averages_groups_of_a_random_order(n: int, s: int):
     stage, vectors = mixing.bucketing(s), vectors_of(as_lazy(normals(n, 2)))
     draw = jax.jit(lambda seed: stage.matrix(vectors, jax.random.key(seed)))

@@ -49,15 +49,16 @@ def assert_close(actual: Any, expected: Any) -> None:
 
 @pytest.mark.slow
 def test_a_mixing_may_be_a_function_of_the_vectors_to_a_matrix():
-    for transform in (lambda f: f, jax.jit):
-        for function, expected in (
-            (pairs, PAIRS @ X),
-            (by_similarity, by_hand(X)),
-            (lambda vectors: np.ones((1, N), int), X.sum(axis=0)[None]),
-            (jax.jit(by_similarity), by_hand(X)),
-        ):
-            out = transform(lambda x, f=function: step(medjax.mix(f), x))(X)
-            assert_close(out, expected)
+    cases = (
+        (pairs, PAIRS @ X),
+        (by_similarity, by_hand(X)),
+        (lambda vectors: np.ones((1, N), int), X.sum(axis=0)[None]),
+        (jax.jit(by_similarity), by_hand(X)),
+    )
+    found = jax.jit(lambda x: [step(medjax.mix(function), x) for function, _ in cases])(X)
+    for out, (_, expected) in zip(found, cases, strict=True):
+        assert_close(out, expected)
+    assert_close(step(medjax.mix(pairs)), PAIRS @ X)  # not jitted
 
 
 @pytest.mark.slow
@@ -100,9 +101,9 @@ def test_vmap_equals_each():
 @pytest.mark.slow
 def test_a_function_with_a_key_draws_anew_at_each_step():
     tx = medjax.mix(shuffle, key=3)
-    state, orders = tx.init(None), set()
+    state, orders, update = tx.init(None), set(), jax.jit(tx.update)
     for t in range(4):
-        out, state = jax.jit(tx.update)(X, state)
+        out, state = update(X, state)
         # The documented scheme: the stage's name, then the step; the mixing's, then its place.
         key = jax.random.fold_in(jax.random.key(3), zlib.crc32(b"mix"))
         key = jax.random.fold_in(jax.random.fold_in(key, t), zlib.crc32(b"mixing"))
@@ -111,8 +112,8 @@ def test_a_function_with_a_key_draws_anew_at_each_step():
         orders.add(tuple(order.tolist()))
     assert len(orders) > 1
     keys = jax.random.split(jax.random.key(0), 3)
-    drawn = jax.vmap(lambda key: step(medjax.mix(shuffle, key=key)))(keys)
-    each = np.stack([step(medjax.mix(shuffle, key=key)) for key in keys])
+    draw = jax.jit(lambda key: step(medjax.mix(shuffle, key=key)))
+    drawn, each = jax.jit(jax.vmap(draw))(keys), np.stack([draw(key) for key in keys])
     assert_close(drawn, each)
     assert len(np.unique(each, axis=0)) > 1
 
@@ -134,13 +135,13 @@ def test_before_a_rule_of_each_family(rule: Any, expected: Callable[[np.ndarray]
     assert both.name == f"by_similarity, pairs, {name}"
     assert not both.needs_key
     by_steps = expected(PAIRS @ by_hand(X))
-    assert_close(jax.jit(lambda x: both(x))(X), by_steps)
-    assert_close(
-        step(optax.chain(medjax.mix(by_similarity), medjax.mix(pairs), aggregate(rule))), by_steps
-    )
+    chain = optax.chain(medjax.mix(by_similarity), medjax.mix(pairs), aggregate(rule))
     drawn = mixing.premixed(rule, shuffle, mixing.bucketing(1))
     assert drawn.needs_key
-    assert_close(drawn(X, 1), expected(X))
+    *mixed, whole = jax.jit(lambda x: [both(x), step(chain, x), drawn(x, 1)])(X)
+    for found in mixed:
+        assert_close(found, by_steps)
+    assert_close(whole, expected(X))
 
 
 @pytest.mark.parametrize(

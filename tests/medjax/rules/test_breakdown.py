@@ -30,13 +30,14 @@ def honest(seed: int) -> np.ndarray:
 # No honest vector is as long as 8, so that only the others are clipped.
 MIXINGS = [(mixing.nnm(F),), (mixing.bucketing(2),), (mixing.clip(8.0),), (mixing.arc(F),)]
 MIXINGS.append((mixing.arc(F), mixing.nnm(F)))
-RULES = [rules.median(), rules.trimmed_mean(F), rules.krum(F)]
 
 
 @functools.cache
 def mixed() -> Callable[[Any], dict[str, jax.Array]]:
-    """Every rule after every mixing, and the mean after those that shorten."""
-    built = [mixing.premixed(rule, *stages) for rule in RULES for stages in MIXINGS]
+    """Rules of two families after every mixing, and the mean after those that shorten."""
+    pairs = [(rule, stages) for rule in (rules.median(), rules.krum(F)) for stages in MIXINGS]
+    built = [mixing.premixed(rule, *stages) for rule, stages in pairs]
+    built.append(mixing.premixed(rules.trimmed_mean(F), mixing.nnm(F)))
     built += [mixing.premixed(rules.mean(), stage) for stage in (mixing.clip(8.0), mixing.arc(F))]
     return jax.jit(lambda x: {rule.name: rule(x, 0 if rule.needs_key else None) for rule in built})
 

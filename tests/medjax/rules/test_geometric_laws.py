@@ -1,6 +1,7 @@
 """What holds of geometric rules whatever their weights: symmetries, pytrees, broken workers."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -28,9 +29,14 @@ TRANSLATED = ("krum", "multi_krum", "mda", "monna", "smea", "caf", "bulyan", "dn
 ANYTHING = hnp.arrays(np.float32, (F, D), elements=st.floats(width=32, allow_subnormal=False))
 
 
-def apply_each(updates: Any) -> dict[str, Any]:
-    """Apply every rule to the updates."""
-    built = {name: rules.RULES[name](**values) for name, values in SETTINGS.items()}
+# A rule for each way to look at the vectors, and those with loops.
+LOOKING = ("krum", "mda", "caf", "bulyan", "geometric_median", "centered_clipping", "dnc")
+LOOKING += ("signguard", "clipped_clustering")
+
+
+def apply_each(updates: Any, names: Iterable[str] = SETTINGS) -> dict[str, Any]:
+    """Apply the rules to the updates."""
+    built = {name: rules.RULES[name](**SETTINGS[name]) for name in names}
     return {name: rule(updates, 0 if rule.needs_key else None) for name, rule in built.items()}
 
 
@@ -60,7 +66,7 @@ def test_pytrees_count_as_one_vector_in_vmap_and_scan_too():
     x[..., 5] = half.astype(np.float32)
 
     def scan(tree: Any) -> Any:
-        return jax.lax.scan(lambda carry, one: (carry, apply_each(one)), None, tree)[1]
+        return jax.lax.scan(lambda carry, one: (carry, apply_each(one, LOOKING)), None, tree)[1]
 
     results = jax.device_get(jax.jit(jax.vmap(scan))(tree))
     flat = [[apply(one) for one in some] for some in x]

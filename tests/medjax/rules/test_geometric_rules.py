@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.cluster import hierarchy
@@ -152,9 +151,9 @@ def test_every_rule_has_a_reference():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    # Half precision is rounded once, at the end.
+    # Half precision is compared with float32 in test_geometric_laws.py.
     ("n", "f", "dtype", "tolerance"),
-    [(5, 1, np.float64, 1e-9), (8, 3, np.float32, 1e-4), (11, 2, jnp.bfloat16, 2**-8)],
+    [(5, 1, np.float64, 1e-9), (8, 3, np.float32, 1e-4)],
 )
 def test_equals_reference(n: int, f: int, dtype: Any, tolerance: float):
     sizes = dict.fromkeys(RULES, n) | {"bulyan": max(n, 4 * f + 3)}
@@ -169,7 +168,7 @@ def test_equals_reference(n: int, f: int, dtype: Any, tolerance: float):
         rng = np.random.default_rng([n, f, seed])
         x = rng.normal(size=(n, 6)) + 0.5
         x[:f] = 5 * rng.normal(size=(f, 6)) - 2
-        if seed >= 5 and dtype != jnp.bfloat16:
+        if seed >= 5:
             x += 1000  # which all have in common
         return x.astype(dtype)
 

@@ -50,17 +50,13 @@ def run(optimizer: Any, num_steps: int = 3, start: Any = START, **settings: Any)
     dtype = jnp.result_type(float)
     data = medjax.stack_workers((INPUTS.astype(dtype), TARGETS.astype(dtype)), PARTS)
     params = jax.tree.map(lambda x: jnp.asarray(x, dtype), start)
-    train = jax.jit(
-        lambda params, data: medjax.simulate(
-            least_squares, params, data, optimizer, num_steps=num_steps, key=5, **settings
-        )
-    )
-    return train(params, data)
+    parts = medjax.simulation(least_squares, optimizer, **settings)
+    state = jax.jit(parts.init)(params, 5)
+    return jax.jit(parts.advance)(state, data, num_steps)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_local", [1, 2, 5])
-@pytest.mark.parametrize("weights", [None, SIZES])
+@pytest.mark.parametrize(("num_local", "weights"), [(1, None), (5, None), (2, SIZES)])
 def test_federated_averaging_is_the_average_of_the_models(num_local: int, weights: Any):
     w, lr = (np.ones(4) if weights is None else weights), 0.1
     v = flat(START)
@@ -105,7 +101,7 @@ def test_mini_batches_are_new_at_each_local_step():
         for t in range(3):
             models = [walk(v, [drawn(t, k, i, 2) for k in range(3)], lr) for i in range(4)]
             v = np.mean(models, axis=0)
-        for chunk in (None, 1, 3):
+        for chunk in (None, 3):
             settings = dict(batch_size=2, local_steps=3, local_lr=lr, worker_chunk=chunk)
             x = flat(run(medjax.mean_sgd(lr), **settings).params)
             np.testing.assert_allclose(x, v, rtol=1e-13)
@@ -114,16 +110,15 @@ def test_mini_batches_are_new_at_each_local_step():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_size", [None, 2])
 @pytest.mark.parametrize(
-    "optimizer",
-    [medjax.mean_sgd(0.1), medjax.noisy_sign_sgd(0.1, 0.5, key=0)],
+    ("optimizer", "batch_size"),
+    [(medjax.mean_sgd(0.1), None), (medjax.noisy_sign_sgd(0.1, 0.5, key=0), 2)],
     ids=["mean", "noisy_sign"],
 )
 def test_one_local_step_is_the_gradient_bit_for_bit(optimizer: Any, batch_size: int | None):
     plain = run(optimizer, batch_size=batch_size)
     one = run(optimizer, batch_size=batch_size, local_steps=1, local_lr=0.7)
-    jax.tree.map(np.testing.assert_array_equal, one, plain)
+    jax.tree.map(np.testing.assert_array_equal, one.params, plain.params)
 
 
 @pytest.mark.slow
@@ -169,7 +164,7 @@ def final(optimizer: Any, num_steps: int, chunk: int | None, **settings: Any) ->
 def test_streamed_equals_whole(optimizer: Any, num_steps: int):
     whole = final(optimizer, num_steps, N)
     assert np.any(whole != 0)
-    for chunk in (1, 3, 4):
+    for chunk in (1, 3) if num_steps == 1 else (3,):
         np.testing.assert_array_equal(final(optimizer, num_steps, chunk), whole)
 
 

@@ -256,10 +256,11 @@ def test_params_of_any_pytree_class():
 
 @pytest.mark.slow
 @pytest.mark.promotes
-@pytest.mark.parametrize("seed", [2**31, 2**32 - 1])
+@pytest.mark.parametrize("seed", [2**32 - 1])
 def test_large_seeds_are_those_of_jax(seed):
-    run = partial(medjax.simulate, quadratic, 0.0, unequal(), OPTIMIZER, num_steps=3, batch_size=2)
-    np.testing.assert_array_equal(run(key=seed).params, run(key=jax.random.key(seed)).params)
+    advance, data = jax.jit(DRIVEN.advance), unequal()
+    ends = [advance(DRIVEN.init(0.0, key), data, 3).params for key in (seed, jax.random.key(seed))]
+    np.testing.assert_array_equal(*ends)
 
 
 @pytest.mark.slow

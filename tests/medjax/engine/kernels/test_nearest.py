@@ -17,7 +17,7 @@ from medjax._engine.kernels.nearest import mean_nearest
 pytestmark = pytest.mark.optimized
 
 # By sorting; by the limit; 131 rows are more than a network sorts.
-SIZES = (1, 5, 8, 131)
+SIZES = (1, 8, 131)
 ROWS = hnp.arrays(np.float32, (5, 3), elements=st.floats(-(2**10), 2**10, width=32))
 ANYTHING = hnp.arrays(np.float32, (2, 3), elements=st.floats(width=32, allow_subnormal=False))
 

@@ -14,9 +14,9 @@ from medjax._engine.kernels.ordered import from_ordered_integers, to_ordered_int
 pytestmark = pytest.mark.optimized
 
 # Small sizes, both sides of a power of two, and the largest.
-NETWORK_SIZES = (1, 2, 3, 4, 5, 8, 11, columns.NETWORK_MAX_ROWS)
+NETWORK_SIZES = (1, 2, 3, 8, 11, columns.NETWORK_MAX_ROWS)
 # Fewer rows than a turn has, and two turns and a rest.
-BISECTION_SIZES = (1, 4, 11, 129)
+BISECTION_SIZES = (1, 11, 129)
 # Both sides of where a counter takes more bits.
 RADIX_SIZES = (1, 4, 11, 255, 256, 1023, 1024)
 UINT = {np.float32: np.uint32, np.float64: np.uint64}
@@ -123,7 +123,7 @@ def test_radix_equals_sort(n: int):
 
 @pytest.mark.slow
 @pytest.mark.promotes
-@pytest.mark.parametrize("n", [4, 255])
+@pytest.mark.parametrize("n", [11])
 def test_unrolled_radix_equals_sort(n: int):
     check_selection(awkward(n), SELECT["unrolled radix"])
 
@@ -141,8 +141,7 @@ def test_float64_equals_sort(n: int):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("method", ["bisection", "radix"])
-@pytest.mark.parametrize("n", [2, 11])
+@pytest.mark.parametrize(("n", "method"), [(2, "bisection"), (4, "bisection"), (11, "radix")])
 def test_float64_selection_equals_sort(n: int, method: str):
     check_selection(awkward(n, np.float64), SELECT[method])
 
@@ -199,7 +198,7 @@ def test_odd_median_is_the_middle_one(n: int):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("design")
-@pytest.mark.parametrize("n", [2, 10])
+@pytest.mark.parametrize("n", [10])
 def test_even_median_is_the_midpoint_rounded_once(n: int):
     x = np.random.default_rng(n).normal(size=(n, 50)).astype(np.float32)
     low, high = sorted_columns(x)[n // 2 - 1 : n // 2 + 1].astype(np.float64)
@@ -227,7 +226,7 @@ def test_even_median_of_subnormals_stays_between_the_middle_two():
 
 @pytest.mark.slow
 @pytest.mark.promotes
-@pytest.mark.parametrize(("n", "trim"), [(1, 0), (5, 2), (8, 1), (20, 8)])
+@pytest.mark.parametrize(("n", "trim"), [(5, 2), (8, 1)])
 @pytest.mark.usefixtures("design")
 def test_trimmed_mean(n: int, trim: int):
     rng = np.random.default_rng(n)
