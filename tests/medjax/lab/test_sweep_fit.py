@@ -239,6 +239,22 @@ def test_memory_used_up_on_the_way_gets_one_line(tmp_path, monkeypatch, capsys):
         assert error.count("\n") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.promotes
+def test_a_program_too_large_for_memory_gets_one_line(tmp_path, monkeypatch, capsys):
+    # Enough for the workers' 147 examples of 65 numbers each, but not for a step.
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1 << 20)
+    settings = ("--dataset", "digits", "--rule", "median", "--steps", "1", "--seeds", "1")
+    with pytest.raises(SystemExit) as exit_info:
+        main([*settings, "--out", str(tmp_path / "sweep")])
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err  # after the plan
+    assert error.startswith("error: a step, or a measurement, takes ")
+    assert "fewer workers" in error
+    assert error.count("\n") == 1
+    assert [x.name for x in tmp_path.rglob("*.parquet")] == ["runs.parquet"]
+
+
 def test_examples_and_held_out_data_are_placed_once(group):
     inputs, chunks = Inputs(), make_chunks(group, 4)
     made = [inputs.of(group, chunk) for chunk in chunks]
