@@ -1,5 +1,6 @@
 """The number of runs side by side, as the memory of the compiled program decides."""
 
+import functools
 import json
 import shutil
 
@@ -23,11 +24,28 @@ from medjax.lab.sweeps.plan import make_chunks, make_groups
 QUICK = ("--dataset", "digits", "--model", "logistic", "--steps", "4", "--eval-every", "2")
 GRID = (*QUICK, "--rule", "sign", "--lr", *map(str, range(1, 9)), "--seeds", "2")
 DIGITS = {"dataset": ["digits"], "model": ["logistic"]}
-DONE = {}  # programs that were compiled for another test
 EXHAUSTED = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory in memory space hbm")
 
 
 pytestmark = pytest.mark.usefixtures("no_sweep_pictures")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once_of_each_size():
+    """Compile a task for arguments of some shapes once."""
+    compiled, compile_program = {}, fitting.compile_program
+
+    def known(program, *arguments):
+        *inputs, _, mesh = arguments
+        key = (program, mesh, *(x.shape for x in jax.tree.leaves(inputs)))
+        if key not in compiled:
+            compiled[key] = compile_program(program, *arguments)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "many_runs", functools.cache(fitting.many_runs))
+        patch.setattr(fitting, "compile_program", known)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +75,7 @@ def planned(group, most, *, begun=False):
 
 def fitted(group, most, limit, *, begun=False):
     work = planned(group, most, begun=begun)
-    return fit(work, Inputs(), None, limit, DONE)
+    return fit(work, Inputs(), None, limit, {})
 
 
 @pytest.mark.slow

@@ -115,8 +115,8 @@ def unigram_entropy(labels):
 @pytest.mark.slow
 @pytest.mark.promotes
 def test_learns_more_than_how_often_each_character_occurs(tmp_path, capsys):
-    settings = "--rule mean --server adam --lr 0.005 --batch-size 4 --steps 60 --eval-every 60"
-    small = "--examples-per-worker 32 --seed 1"
+    settings = "--rule mean --server adam --lr 0.005 --batch-size 2 --steps 30 --eval-every 30"
+    small = "--examples-per-worker 32 --eval-examples 4 --seed 1"
     out = tmp_path / "run"
     assert main([*TEXT, *settings.split(), *small.split(), "--out", str(out)]) == 0
     summary = json.loads((out / "summary.json").read_text())
