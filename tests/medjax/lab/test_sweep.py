@@ -166,8 +166,10 @@ def test_a_killed_sweep_goes_on_and_no_other_process_beside_it(
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGSTOP)
-        message = error_of(main, *grid)
-        process.kill()
+        try:
+            message = error_of(main, *grid)
+        finally:
+            process.kill()
     assert "another process is at work" in message
     assert not (folder / "results.parquet").exists()
     (first,) = folder.glob("parts/*.parquet")
