@@ -10,10 +10,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from medjax.lab import plots
+from medjax.lab.commands import run as run_command
 from medjax.lab.settings.config import as_record, configure
 from medjax.lab.settings.field import plain
 from medjax.lab.storage import results
-from medjax.lab.sweeps import grid, pictures, store
+from medjax.lab.sweeps import fit, grid, pictures, store
+from medjax.lab.task.program import compile_program
 
 # For each numpy type: its code in an IDX header, and the struct format of one value.
 FORMATS = {
@@ -26,6 +28,21 @@ FORMATS = {
 }
 MEASURED = ("train_loss", "validation_accuracy", "test_loss", "train_accuracy", "test_accuracy")
 MEASURED += ("grad_norm", "median_mean_gap")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Compile equal programs once: most runs of a file begin and measure as the others do."""
+    done = {}
+
+    def shared(program, values, workers, measured, held_out, others=None, mesh=None):
+        others = done if mesh is None else others  # the key doesn't tell devices apart
+        return compile_program(program, values, workers, measured, held_out, others, mesh)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_command, "compile_program", shared)
+        patch.setattr(fit, "compile_program", shared)
+        yield
 
 
 @pytest.fixture(scope="session")

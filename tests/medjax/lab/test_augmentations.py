@@ -90,7 +90,6 @@ def train(steps, **settings):
 def test_it_is_the_same_however_the_workers_are_divided():
     whole = train(5, batch_size=4)
     for settings in (
-        {"worker_chunk": 1},
         {"worker_chunk": 3, "streaming": "require"},
         {"streaming": "off"},
         {"mesh": medjax.sharding.make_mesh(4)},

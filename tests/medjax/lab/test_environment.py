@@ -44,10 +44,9 @@ def test_bare_environment(arguments, code, out, err, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_letters_that_the_output_has_not_are_replaced(encoding):
-    # As with the C locale and Python's UTF-8 mode off, and in a pipe on Windows.
-    environment = {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+def test_letters_that_the_output_has_not_are_replaced():
+    # As in a pipe on Windows, and with the C locale and Python's UTF-8 mode off.
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "cp1252"}
     command = [sys.executable, "-m", "experiments.list", "--kind", "noises"]
     done = subprocess.run(command, env=environment, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")

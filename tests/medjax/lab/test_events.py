@@ -192,8 +192,17 @@ def swept(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_events_for_each_run_of_a_sweep(swept):
+def test_events_for_each_run_of_a_sweep_are_there_when_a_chunk_is_finished(swept, monkeypatch):
+    complete, seen = watched.Watching.complete, []
+
+    def counted(self):
+        complete(self)
+        folder = self._folder
+        seen.append((len(store.parts(folder)), len(list(folder.glob("tensorboard/*")))))
+
+    monkeypatch.setattr(watched.Watching, "complete", counted)
     out = swept("--tensorboard")
+    assert seen == [(0, 0), (1, 2), (2, 4)]
     folders = sorted((out / "tensorboard").iterdir())
     assert [folder.name for folder in folders] == [
         "0000,rule=mean,lr=0.1,seed=0",
@@ -217,7 +226,7 @@ def test_events_for_each_run_of_a_sweep(swept):
 
 
 @pytest.mark.slow
-def test_a_sweep_completes_the_events_that_are_missing(swept, monkeypatch):
+def test_a_sweep_completes_the_events_that_are_missing(swept):
     out = swept()
     assert not (out / "tensorboard").exists()
     swept("--tensorboard")
@@ -236,20 +245,6 @@ def test_a_sweep_completes_the_events_that_are_missing(swept, monkeypatch):
     for folder in folders[1:3]:
         (path,) = folder.iterdir()
         assert path.read_bytes() == before[path]
-
-
-@pytest.mark.slow
-def test_events_are_there_when_a_chunk_is_finished(swept, monkeypatch):
-    complete, seen = watched.Watching.complete, []
-
-    def counted(self):
-        complete(self)
-        folder = self._folder
-        seen.append((len(store.parts(folder)), len(list(folder.glob("tensorboard/*")))))
-
-    monkeypatch.setattr(watched.Watching, "complete", counted)
-    swept("--tensorboard")
-    assert seen == [(0, 0), (1, 2), (2, 4)]
 
 
 def test_names_of_folders_are_short_and_safe():

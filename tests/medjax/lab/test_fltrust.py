@@ -23,6 +23,13 @@ def setup(**settings):
     return build(configure(**DIGITS | {"rule": "fltrust:examples=30"} | settings))
 
 
+def one_step(built):
+    """The states before and after the first step."""
+    program = one_run(built.task)
+    state = jax.jit(program.init)(built.values)
+    return state, jax.jit(program.advance)(state, built.values, built.workers, 1)
+
+
 def rows(server, train):
     """The places of the server's examples among the training data."""
     images = train[0].reshape(len(train[0]), -1)
@@ -50,21 +57,23 @@ def test_draws_are_uniform_over_the_training_data():
 @pytest.mark.promotes
 def test_a_step_is_the_rules():
     built = setup(lr=0.5, batch_size="full", local_steps=2, local_lr=0.1)
-    program = one_run(built.task)
-    state = program.init(built.values)
-    after = program.advance(state, built.values, built.workers, 1)
+    state, after = one_step(built)
     own = gradient_on(built.task.objective, built.values.server, 2, 0.1)
-    examples, labels = built.workers.examples
-    sent = [
-        gradient_on(built.task.objective, (examples[i][:size], labels[i][:size]), 2, 0.1)(
-            state.params
-        )["params"]["Dense_0"]
-        for i, size in enumerate(np.asarray(built.workers.sizes))
-    ]
-    stacked = {name: jnp.stack([g[name] for g in sent]) for name in ("kernel", "bias")}
-    rule = fltrust(lambda _: own(state.params)["params"]["Dense_0"])
-    expected, _ = rule.update(stacked, rule.init(None), stacked)
-    for name, update in expected.items():
+    examples, labels = jax.device_get(built.workers.examples)
+
+    @jax.jit
+    def expected(params):
+        sent = [
+            gradient_on(built.task.objective, (examples[i][:size], labels[i][:size]), 2, 0.1)(
+                params
+            )["params"]["Dense_0"]
+            for i, size in enumerate(np.asarray(built.workers.sizes))
+        ]
+        stacked = {name: jnp.stack([g[name] for g in sent]) for name in ("kernel", "bias")}
+        rule = fltrust(lambda _: own(params)["params"]["Dense_0"])
+        return rule.update(stacked, rule.init(None), stacked)[0]
+
+    for name, update in expected(state.params).items():
         before, moved = (s.params["params"]["Dense_0"][name] for s in (state, after))
         np.testing.assert_allclose(moved, before - 0.5 * update, rtol=1e-4, atol=1e-6)
 
@@ -115,9 +124,7 @@ def test_a_rule_of_ones_own_may_ask_for_the_servers_gradient(tmp_path, monkeypat
     (tmp_path / "mine.py").write_text(OWN)
     built = setup(rule="./mine.py:follow", lr=0.5)
     assert len(built.values.server[1]) == 5
-    program = one_run(built.task)
-    state = program.init(built.values)
-    after = program.advance(state, built.values, built.workers, 1)
+    state, after = one_step(built)
     update = gradient_on(built.task.objective, built.values.server)(state.params)
     for x, y, g in zip(*map(jax.tree.leaves, (state.params, after.params, update)), strict=True):
         np.testing.assert_allclose(y, x - 0.5 * g, rtol=1e-4, atol=1e-6)

@@ -4,13 +4,16 @@ import json
 import re
 import signal
 
+import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from medjax.lab.commands import progress
 from medjax.lab.commands.run import main
+from medjax.lab.settings.config import configure
 from medjax.lab.task import training
+from medjax.lab.task.workers import build
 
 QUICK = ["--dataset", "digits", "--model", "logistic"]
 
@@ -63,26 +66,30 @@ def test_a_run_is_heard_and_stopped_while_it_measures(tmp_path, monkeypatch, cap
     assert "stopped after 1 of 3 steps" in said
 
 
+def test_the_same_examples_are_measured_each_time():
+    def built(**settings):
+        return build(configure(rule="mean", dataset="digits", model="logistic", **settings))
+
+    one, other = (jax.device_get(built(eval_examples=3).measured) for _ in range(2))
+    assert one.examples[0].shape == (10, 3, 8, 8, 1)
+    assert one.sizes.tolist() == [3] * 10
+    np.testing.assert_array_equal(one.examples[0], other.examples[0])
+    every = built(eval_examples=10000)
+    assert every.measured is every.workers  # all that there are
+
+
 @pytest.mark.slow
 def test_only_some_examples_are_measured(tmp_path):
     def final(name, *flags):
         assert main([*QUICK, *flags, "--steps", "1", "--out", str(tmp_path / name)]) == 0
         return json.loads((tmp_path / name / "summary.json").read_text())
 
-    one, other, every = (
-        final(name, *flags)
-        for name, flags in {
-            "one": ("--eval-examples", "3"),
-            "other": ("--eval-examples", "3"),
-            "every": ("--eval-examples", "10000"),
-        }.items()
-    )
-    assert one["train_loss"] == other["train_loss"] != every["train_loss"]
+    some, every = final("some", "--eval-examples", "3"), final("every")
+    assert some["train_loss"] != every["train_loss"]
     # Of 10 workers with 3 examples each.
-    assert one["train_accuracy"] * 30 == pytest.approx(round(one["train_accuracy"] * 30))
-    assert every["train_loss"] == final("all")["train_loss"]
+    assert some["train_accuracy"] * 30 == pytest.approx(round(some["train_accuracy"] * 30))
     # They train on all that they have.
-    assert one["test_loss"] == every["test_loss"]
+    assert some["test_loss"] == every["test_loss"]
 
 
 @pytest.mark.slow

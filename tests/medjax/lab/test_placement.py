@@ -1,16 +1,23 @@
-"""Data lie where the programs take them: between calls nothing moves, on one device or many."""
+"""Several devices: the figures of one, and data lie where the programs take them.
+
+Between calls nothing moves, on one device or many.
+"""
+
+import json
 
 import jax
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from medjax import sharding
 from medjax.lab.commands import run, sweep
-from medjax.lab.sweeps import execute
+from medjax.lab.sweeps import execute, pictures
 
 QUICK = ("--dataset", "digits", "--model", "logistic", "--workers", "10", "--batch-size", "8")
-QUICK += ("--steps", "2", "--eval-every", "1")
+QUICK += ("--steps", "4", "--eval-every", "2", "--rule", "noisy_sign")
+GRID = ("--b", "1", "10", "--seeds", "2")
 
 
 def leaves(tree):
@@ -52,17 +59,39 @@ def calls(monkeypatch):
     return made
 
 
+def assert_close(folder, expected):
+    """Check the figures of two folders; one is that of one device."""
+    name = "metrics.parquet" if (folder / "metrics.parquet").exists() else "results.parquet"
+    found, expected = (pq.read_table(x / name).to_pydict() for x in (folder, expected))
+    assert found.keys() == expected.keys()
+    for metric, values in expected.items():
+        if np.array(values).dtype.kind in "if" and metric != "median_mean_gap":
+            np.testing.assert_allclose(found[metric], values, rtol=1e-4, err_msg=metric)
+
+
 @pytest.mark.slow
 @pytest.mark.promotes
-@pytest.mark.parametrize(
-    "flags",
-    [(), ("--mesh", "workers=2,coordinates=2", "--attack", "label_flip")],
-    ids=" ".join,
-)
-def test_nothing_moves_in_a_run(flags, calls, tmp_path, no_picture):
-    flags = (*flags, "--byzantine", "2") if "--attack" in flags else flags
-    assert run.main([*QUICK, *flags, "--out", str(tmp_path / "run")]) == 0
-    assert {name for name, _ in calls} == {"init", "advance", "begin", "measure"}
+@pytest.mark.usefixtures("no_picture")
+def test_a_run_is_the_same_on_any_mesh_and_nothing_moves(calls, tmp_path):
+    attacked = ("--attack", "label_flip", "--byzantine", "2")
+    # 10 workers don't divide by 4.
+    for name, flags in {"one": (), "mesh": ("--mesh", "workers=4,coordinates=2")}.items():
+        calls.clear()
+        assert run.main([*QUICK, *attacked, *flags, "--out", str(tmp_path / name)]) == 0
+        assert {name for name, _ in calls} == {"init", "advance", "begin", "measure"}
+    assert_close(tmp_path / "mesh", tmp_path / "one")
+    mesh = json.loads((tmp_path / "mesh" / "config.json").read_text())["mesh"]
+    assert mesh == {"grid": 1, "workers": 4, "coordinates": 2}
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The folder of the runs of a sweep on one device."""
+    folder = tmp_path_factory.mktemp("one") / "sweep"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "draw", lambda *_: {})
+        assert sweep.main([*QUICK, *GRID, "--out", str(folder)]) == 0
+    return folder
 
 
 @pytest.mark.slow
@@ -71,16 +100,30 @@ def test_nothing_moves_in_a_run(flags, calls, tmp_path, no_picture):
     ("flags", "workers"),
     [
         # Each device has the runs of some settings, with all seeds' data.
-        (("--devices", "2", "--b", "1", "2"), PartitionSpec()),
-        # 10 workers divide by neither 3 nor 4. In the last, each device has the runs of a seed.
-        (("--mesh", "grid=2,workers=3", "--b", "1", "2"), PartitionSpec(None, "workers")),
-        (("--mesh", "grid=2,workers=4", "--seeds", "2"), PartitionSpec("grid", "workers")),
+        (("--devices", "2"), PartitionSpec()),
+        # 10 workers don't divide by 3.
+        (("--mesh", "grid=2,workers=3"), PartitionSpec(None, "workers")),
     ],
     ids=str,
 )
 @pytest.mark.usefixtures("no_sweep_pictures")
-def test_nothing_moves_in_a_sweep(flags, workers, calls, tmp_path):
+def test_a_sweep_is_the_same_on_any_mesh_and_nothing_moves(flags, workers, one, calls, tmp_path):
+    assert sweep.main([*QUICK, *GRID, *flags, "--out", str(tmp_path / "sweep")]) == 0
+    assert_spread(calls, workers)
+    assert_close(tmp_path / "sweep", one)
+
+
+@pytest.mark.slow
+@pytest.mark.promotes
+@pytest.mark.usefixtures("no_sweep_pictures")
+def test_seeds_are_spread_where_there_are_more_of_them(calls, tmp_path):
+    # Each device has the runs of a seed. 10 workers don't divide by 4.
+    flags = ("--mesh", "grid=2,workers=4", "--seeds", "2")
     assert sweep.main([*QUICK, *flags, "--out", str(tmp_path / "sweep")]) == 0
+    assert_spread(calls, PartitionSpec("grid", "workers"))
+
+
+def assert_spread(calls, workers):
     (_, measured), *_ = [call for call in calls if call[0] == "measure"]
     x = measured[2].examples[0]
     # A device has its part alone, from the beginning.

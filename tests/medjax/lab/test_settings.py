@@ -10,7 +10,7 @@ from medjax.lab.commands.run import main
 from medjax.lab.data import load
 from medjax.lab.machine import memory
 from medjax.lab.settings.config import as_record, configure, from_record
-from medjax.lab.task.interpret import step_size
+from medjax.lab.task.interpret import hyperparameters, step_size
 from medjax.lab.task.setup import prepare
 from medjax.lab.task.workers import share_out
 
@@ -91,13 +91,10 @@ def test_examples_per_worker(tmp_path):
     assert data["smallest_worker"] == data["largest_worker"] == 20
 
 
-@pytest.mark.slow
 def test_copies(tmp_path, error_of):
     # digits have 1442 training examples: dealt out three times, 2000 workers have two each.
-    workers = ("--workers", "2000", "--partition", "iid", "--examples-per-worker", "2")
-    settings = (*workers, "--steps", "1", "--batch-size", "full")
+    settings = ("--workers", "2000", "--partition", "iid", "--batch-size", "full")
     assert "2000" in error_of(main, *QUICK, *settings, "--out", str(tmp_path / "run"))
-    run(tmp_path / "run", *settings, "--copies", "3")
     config = configure(rule="mean", dataset="digits", workers=2000, partition="iid", copies=3,
                        batch_size="full")  # fmt: skip
     task = prepare(config, load("digits"))
@@ -106,6 +103,7 @@ def test_copies(tmp_path, error_of):
     for rows, size in zip(shared.examples[0], shared.sizes[0], strict=True):
         np.add.at(owners, rows[:size], 1)
     assert (owners == 3).all()
+    assert shared.sizes.min() == 2
 
 
 def test_the_honest_workers_may_share_out_all_of_the_data():
@@ -141,7 +139,6 @@ def test_what_does_not_fit_the_memory_gets_one_line(free, message, tmp_path, mon
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "b", "lr"),
     [
@@ -150,20 +147,24 @@ def test_what_does_not_fit_the_memory_gets_one_line(free, message, tmp_path, mon
         ("noisy_median", 65000 ** (1 / 6), 65000 ** (-2 / 3)),
     ],
 )
-def test_b_by_theory(rule, b, lr, tmp_path, capsys):
-    run(tmp_path / "theory", "--rule", rule, "--b", "theory", "--steps", "100")
-    assert f"step size {lr:g}, normal noise, b = theory ({b:g})" in capsys.readouterr().out
-    run(tmp_path / "same", "--rule", rule, "--b", str(b), "--lr", str(lr), "--steps", "100")
-    assert columns_of(tmp_path / "theory") == columns_of(tmp_path / "same")
+def test_b_by_theory(rule, b, lr):
+    values = hyperparameters(configure(rule=rule, b="theory", steps=100), 650)
+    assert (values.b, values.lr) == pytest.approx((b, lr), rel=1e-6)
 
 
 @pytest.mark.slow
-def test_b_auto_is_the_studys(tmp_path):
-    run(tmp_path / "auto", "--b", "auto", "--steps", "3")
-    run(tmp_path / "same", "--b", "adaptive:0.1", "--steps", "3")
-    assert columns_of(tmp_path / "auto") == columns_of(tmp_path / "same")
-    record = json.loads((tmp_path / "auto/config.json").read_text())
-    assert record["config"]["b"] == "adaptive:0.1"
+def test_what_theory_chooses_is_told_and_trained_with(tmp_path, capsys):
+    b, lr = 1950**0.25, 1950**-0.5
+    run(tmp_path / "theory", "--b", "theory", "--steps", "3")
+    assert f"step size {lr:g}, normal noise, b = theory ({b:g})" in capsys.readouterr().out
+    run(tmp_path / "same", "--b", str(b), "--lr", str(lr), "--steps", "3")
+    assert columns_of(tmp_path / "theory") == columns_of(tmp_path / "same")
+
+
+def test_b_auto_is_the_studys():
+    auto, same = (configure(b=b) for b in ("auto", "adaptive:0.1"))
+    assert auto == same
+    assert as_record(auto)["b"] == "adaptive:0.1"
 
 
 @pytest.mark.parametrize(

@@ -151,34 +151,34 @@ def test_the_default_folder_is_the_same_for_the_same_grid(tmp_path, monkeypatch)
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
-# Two programs, so two chunks, each of a second or more with the compiling.
-LONG = ["--dataset", "digits", "--model", "logistic", "--steps", "200", "--eval-every", "50"]
-LONG += ["--batch-size", "4", "8", "--b", "0", "0.1", "--seeds", "2"]
-
-
 @pytest.mark.slow
 @pytest.mark.promotes
 @pytest.mark.usefixtures("no_sweep_pictures")
-def test_a_killed_sweep_goes_on_and_no_other_process_beside_it(tmp_path, error_of, capsys):
+def test_a_killed_sweep_goes_on_and_no_other_process_beside_it(
+    finished, tmp_path, error_of, capsys
+):
+    # Two programs, so two chunks, each of a second or more with the compiling.
     folder = tmp_path / "sweep"
-    command = [sys.executable, "-m", "experiments.sweep", *LONG, "--out", str(folder)]
+    grid = [*QUICK, *GRID, "--seeds", "2", "--out", str(folder)]
+    command = [sys.executable, "-m", "experiments.sweep", *grid]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while not list(folder.glob("parts/*.parquet")):
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGSTOP)
-        message = error_of(main, *LONG, "--out", str(folder))
-        process.kill()
+        try:
+            message = error_of(main, *grid)
+        finally:
+            process.kill()
     assert "another process is at work" in message
     assert not (folder / "results.parquet").exists()
     (first,) = folder.glob("parts/*.parquet")
-    written = first.stat().st_mtime_ns
+    written, runs = first.stat().st_mtime_ns, len(set(pq.read_table(first)["run"].to_pylist()))
 
-    assert main([*LONG, "--out", str(folder)]) == 0
-    assert "4 runs of them, 4 to do" in capsys.readouterr().out
+    assert main(grid) == 0
+    assert f"{runs} runs of them, {16 - runs} to do" in capsys.readouterr().out
     assert first.stat().st_mtime_ns == written
-    assert main([*LONG, "--out", str(tmp_path / "whole")]) == 0
-    resumed, whole = (pq.read_table(tmp_path / x / "results.parquet") for x in ("sweep", "whole"))
+    resumed, whole = (pq.read_table(x / "results.parquet") for x in (folder, finished))
     assert resumed.equals(whole)
     assert len(json.loads((folder / "config.json").read_text())["sessions"]) == 2
 
@@ -186,15 +186,18 @@ def test_a_killed_sweep_goes_on_and_no_other_process_beside_it(tmp_path, error_o
 @pytest.mark.slow
 @pytest.mark.promotes
 @pytest.mark.usefixtures("no_sweep_pictures")
-def test_runs_one_at_a_time_are_those_side_by_side(tmp_path, monkeypatch, capsys):
+def test_runs_one_at_a_time_are_those_side_by_side(finished, tmp_path, monkeypatch, capsys):
     # A chunk of one is another program, without the maps over seeds and settings.
-    grid = ["--rule", "noisy_mean", "--lr", "0.01", "0.1", "--seeds", "2", "--batch-size", "8"]
-    assert main([*QUICK, *grid, "--out", str(tmp_path / "together")]) == 0
+    grid = ["--rule", "noisy_sign", "--b", "0.1", "--lr", "0.01", "0.1", "--seeds", "2"]
     monkeypatch.setattr(plan, "_CACHED_NUMBERS", 1)
-    capsys.readouterr()
     assert main([*QUICK, *grid, "--out", str(tmp_path / "alone")]) == 0
     assert "4 chunks of up to 1 run side by side" in capsys.readouterr().out
-    together, alone = table(tmp_path / "together"), table(tmp_path / "alone")
-    assert together.keys() == alone.keys()
+    together, alone = table(finished), table(tmp_path / "alone")
+    settings = zip(together["rule"], together["b"], strict=True)
+    rows = [k for k, each in enumerate(settings) if each == ("noisy_sign", 0.1)]
+    together = {name: [values[k] for k in rows] for name, values in together.items()}
+    assert together["lr"] == alone["lr"]
+    assert together["seed"] == alone["seed"]
+    assert len(rows) == 4 * 5
     for name in METRICS:
         np.testing.assert_allclose(alone[name], together[name], rtol=1e-4, atol=1e-6, err_msg=name)

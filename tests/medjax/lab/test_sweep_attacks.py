@@ -16,6 +16,7 @@ from medjax.lab.settings.config import configure
 from medjax.lab.settings.field import plain
 from medjax.lab.sweeps import fit, grid, select
 from medjax.lab.task import setup, workers
+from medjax.lab.task.program import compile_program
 
 
 def runs_of(*argv):
@@ -167,7 +168,6 @@ def test_data_are_poisoned_seed_by_seed():
 @pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
 def test_sweep_over_attacks(tmp_path, monkeypatch, capsys):
     compiled = []
-    compile_program = fit.compile_program
 
     def kept(*arguments):
         compiled.append(compile_program(*arguments))

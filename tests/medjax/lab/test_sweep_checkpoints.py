@@ -1,6 +1,7 @@
 """A sweep that is stopped within a chunk goes on there, bit for bit."""
 
 import json
+import shutil
 import signal
 
 import pyarrow.parquet as pq
@@ -14,8 +15,8 @@ from medjax.lab.task import training
 
 # Seeds and settings side by side; two programs; a state with momenta.
 GRID = (
-    *("--dataset", "digits", "--model", "logistic", "--batch-size", "8", "--seeds", "2"),
-    *("--rule", "noisy_sign", "--b", "0", "0.1", "--momentum", "0.9", "--local-steps", "1", "2"),
+    *("--dataset", "digits", "--model", "logistic", "--batch-size", "8", "16"),
+    *("--rule", "noisy_sign", "--b", "0", "0.1", "--momentum", "0.9", "--seeds", "2"),
     *("--steps", "40", "--eval-every", "20"),
 )
 KEPT = ("--checkpoint-every", "10")
@@ -60,9 +61,10 @@ def stopped(folder, monkeypatch, chunk, at, *flags):
 
 @pytest.mark.slow
 @pytest.mark.promotes
-def test_a_chunk_goes_on(whole, tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "sweep"
+def test_a_chunk_goes_on_or_begins_anew(whole, tmp_path, monkeypatch, capsys):
+    folder, torn = tmp_path / "sweep", tmp_path / "torn"
     stopped(folder, monkeypatch, 2, 20, *KEPT)
+    shutil.copytree(folder, torn)
     assert capsys.readouterr().err == "stopped; the same command goes on where this was\n"
     (kept,) = (folder / FOLDER).iterdir()
     assert kept.name == "0001-00000"
@@ -87,18 +89,14 @@ def test_a_chunk_goes_on(whole, tmp_path, monkeypatch, capsys):
     assert record["checkpoint_every"] == 10
     assert len(record["sessions"]) == 2
 
-
-@pytest.mark.slow
-@pytest.mark.promotes
-def test_a_torn_checkpoint_is_passed_over(whole, tmp_path, monkeypatch):
-    folder = tmp_path / "sweep"
-    stopped(folder, monkeypatch, 1, 20, *KEPT)
-    for path in (folder / FOLDER).rglob("*"):
+    # A checkpoint that is torn is passed over: the chunk begins anew.
+    for path in (torn / FOLDER).rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    assert sweep(*GRID, "--out", folder) == 0
-    assert table(folder).equals(table(whole))
-    assert not (folder / FOLDER).exists()
+    assert sweep(*GRID, "--out", torn) == 0
+    assert begun == [start.step, 0]
+    assert table(torn).equals(table(whole))
+    assert not (torn / FOLDER).exists()
 
 
 def test_of_no_steps_is_a_mistake(error_of):

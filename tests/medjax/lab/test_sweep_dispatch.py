@@ -206,6 +206,20 @@ def test_a_stopped_sweep_writes_no_more(tmp_path, group):
     assert store.parts(tmp_path) == []
 
 
+def test_a_stopped_sweep_goes_on_with_what_is_unfinished(tmp_path, group):
+    stop = Stop()
+    news, _, _ = run(tmp_path, group, 1, one_by_one(group), stop=stop)
+    for each in news:
+        stop.requested = stop.requested or bool(each.finished)
+    assert len(store.parts(tmp_path)) == 1
+    news, orders, _ = run(tmp_path, group, 1, *[one_by_one(group)] * 2)
+    assert sum(each.finished for each in news) == 3
+    assert all(order.begun for each in orders for order in each)
+    assert all(orders)  # neither waits for the other
+    assert sorted(order.chunk for each in orders for order in each) == [1, 2, 3]
+    table(tmp_path, group)
+
+
 def test_places_are_gpus_or_nodes():
     def node(name, alive=True, **resources):
         found = {"NodeID": name, "NodeManagerAddress": f"at-{name}", "Alive": alive}

@@ -1,5 +1,6 @@
 """The number of runs side by side, as the memory of the compiled program decides."""
 
+import functools
 import json
 import shutil
 
@@ -23,11 +24,28 @@ from medjax.lab.sweeps.plan import make_chunks, make_groups
 QUICK = ("--dataset", "digits", "--model", "logistic", "--steps", "4", "--eval-every", "2")
 GRID = (*QUICK, "--rule", "sign", "--lr", *map(str, range(1, 9)), "--seeds", "2")
 DIGITS = {"dataset": ["digits"], "model": ["logistic"]}
-DONE = {}  # programs that were compiled for another test
 EXHAUSTED = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory in memory space hbm")
 
 
 pytestmark = pytest.mark.usefixtures("no_sweep_pictures")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once_of_each_size():
+    """Compile a task for arguments of some shapes once."""
+    compiled, compile_program = {}, fitting.compile_program
+
+    def known(program, *arguments):
+        *inputs, _, mesh = arguments
+        key = (program, mesh, *(x.shape for x in jax.tree.leaves(inputs)))
+        if key not in compiled:
+            compiled[key] = compile_program(program, *arguments)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "many_runs", functools.cache(fitting.many_runs))
+        patch.setattr(fitting, "compile_program", known)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +75,7 @@ def planned(group, most, *, begun=False):
 
 def fitted(group, most, limit, *, begun=False):
     work = planned(group, most, begun=begun)
-    return fit(work, Inputs(), None, limit, DONE)
+    return fit(work, Inputs(), None, limit, {})
 
 
 @pytest.mark.slow
@@ -237,6 +255,22 @@ def test_memory_used_up_on_the_way_gets_one_line(tmp_path, monkeypatch, capsys):
         error = capsys.readouterr().err
         assert error.startswith("error: the memory of a device is used up: fewer ")
         assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.promotes
+def test_a_program_too_large_for_memory_gets_one_line(tmp_path, monkeypatch, capsys):
+    # Enough for the workers' 147 examples of 65 numbers each, but not for a step.
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1 << 20)
+    settings = ("--dataset", "digits", "--rule", "median", "--steps", "1", "--seeds", "1")
+    with pytest.raises(SystemExit) as exit_info:
+        main([*settings, "--out", str(tmp_path / "sweep")])
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err  # after the plan
+    assert error.startswith("error: a step, or a measurement, takes ")
+    assert "fewer workers" in error
+    assert error.count("\n") == 1
+    assert [x.name for x in tmp_path.rglob("*.parquet")] == ["runs.parquet"]
 
 
 def test_examples_and_held_out_data_are_placed_once(group):

@@ -1,4 +1,4 @@
-"""Every name of the library is a value of a sweep's axis: its programs are built and traced."""
+"""Every name of the library is a value of a sweep's axis: its programs are built."""
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,9 @@ AXES = {
     "attack": ATTACKED | MEAN | {"attack": written("attack", ATTACKS)},
     "compress": MEAN | {"compress": written("compressor", COMPRESSORS)},
 }
+# With a state, with noise, and drawing: every other name is traced in test_protocol.py, or as here
+# beside those that it comes from.
+TRACED = ("byzantine_sgd", "noisy_median", "dnc")
 
 
 @pytest.mark.slow
@@ -62,6 +65,8 @@ def test_every_name_is_a_value_of_an_axis(axis):
     assert [str(getattr(group.task.config, axis)) for group in groups] == AXES[axis][axis]
     for group in groups:
         assert group.runs.shape == (2, 2)
+        if not str(group.task.config.rule).startswith(TRACED):
+            continue
         (chunk,) = make_chunks(group, 4)
         values, data, *_ = Inputs().of(group, chunk)
         program = many_runs(group.task)
