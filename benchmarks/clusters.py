@@ -62,7 +62,7 @@ def sweeps(count: int) -> tuple[int, int]:
 
 @contextmanager
 def two_nodes() -> Iterator[Any]:
-    """Start a cluster of two nodes with a core each, both on this machine."""
+    """Start a cluster of two nodes with a core each, and a head with none, on this machine."""
     from ray.cluster_utils import Cluster
 
     # A short path, for its sockets, and not where `ray.init` looks for a cluster.
@@ -73,7 +73,8 @@ def two_nodes() -> Iterator[Any]:
             warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # in which a node begins
             cluster = Cluster()
             try:
-                cluster.add_node(**_NODE, include_dashboard=False)
+                cluster.add_node(**_NODE | {"num_cpus": 0}, include_dashboard=False)
+                cluster.add_node(**_NODE)
                 cluster.add_node(**_NODE)
                 yield cluster
             finally:
@@ -96,7 +97,7 @@ def _survives_without_a_node(cluster: Any, scene: Scene, seconds: float) -> bool
 
 def _without_a_node(cluster: Any, scene: Scene, folder: Path, seconds: float) -> Ending:
     """Run the command, and kill a node meanwhile; if that came too late, it is repeated earlier."""
-    (node,) = cluster.worker_nodes
+    node, _ = cluster.worker_nodes
     killing = threading.Timer(seconds, cluster.remove_node, (node,), {"allow_graceful": False})
     killing.start()
     ending = run_command(scene.module, first_arguments(scene, folder), folder.parent)

@@ -1,18 +1,17 @@
 """The models: sizes, convolutions against flax's own, shapes of every data set."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
-from medjax.lab.data import load
+from medjax.lab.commands.run import main
 from medjax.lab.models.catalogue import MODELS, _halve
 from medjax.lab.models.convolution import Conv3x3, convolve
 from medjax.lab.models.resnet import Block
-from medjax.lab.settings.config import configure
-from medjax.lab.task.program import one_run
-from medjax.lab.task.workers import build
 
 
 @pytest.mark.parametrize(
@@ -198,19 +197,13 @@ def test_table_is_complete():
 
 @pytest.mark.slow
 @pytest.mark.promotes
-def test_resnet_trains():
-    config = configure(dataset="digits", model="resnet20", partition="iid", workers=2, rule="mean",
-                       batch_size=16, examples_per_worker=200, lr=0.1)  # fmt: skip
-    built = build(config)
-    # Without the run's measurements, which take longer to compile than a step.
-    program, data = one_run(built.task), load("digits")
-    state = jax.jit(program.init)(built.values)
-    state = jax.jit(program.advance)(state, built.values, built.workers, 100)
-    seen, labels = (np.concatenate(part) for part in jax.device_get(built.workers.examples))
-    images = np.concatenate([seen, data.test_x])
-    logits = np.asarray(jax.jit(built.task.model.apply)(state.params, images), np.float64)
-    trained, tested = np.split(logits, [len(seen)])
-    losses = np.log(np.exp(trained).sum(axis=1)) - trained[np.arange(len(seen)), labels]
+@pytest.mark.usefixtures("no_picture")
+def test_resnet_trains(tmp_path):
+    settings = "--dataset digits --partition iid --workers 2 --batch-size 16 --steps 100"
+    settings += " --examples-per-worker 200 --eval-every 100 --rule mean --lr 0.1"
+    out = tmp_path / "run"
+    assert main([*f"--model resnet20 {settings}".split(), "--out", str(out)]) == 0
+    result = json.loads((out / "summary.json").read_text())
     # It starts at log 10 = 2.3; of the seeds 0 to 2 the worst end at 0.30 and 0.893.
-    assert losses.mean() < 0.5
-    assert (tested.argmax(axis=1) == data.test_y).mean() > 0.8
+    assert result["train_loss"] < 0.5
+    assert result["test_accuracy"] > 0.8

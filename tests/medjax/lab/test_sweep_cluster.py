@@ -57,17 +57,18 @@ def test_nodes_may_be_lost_and_a_stopped_sweep_goes_on_on_one_machine(
     assert main([*GRID, "--out", "alone"]) == 0
     capsys.readouterr()
 
-    (second,) = cluster.worker_nodes
-    lost, news = [], dispatch._news
+    nodes = {node.node_id: node for node in cluster.worker_nodes}
+    lost, news = {}, dispatch._news
 
     def watched(connected, folder, job):
-        """Kill a node at work; ask to stop once another is at work on what it had."""
+        """Kill the first node at work; ask to stop once the other is at work on what it had."""
         yield from news(connected, folder, job)
-        on_second = job.worker.node == second.node_id
-        if on_second and job.steps and not lost:
-            lost.append(job.chunk)
-            cluster.remove_node(second, allow_graceful=False)
-        elif lost == [job.chunk] and not on_second and job.steps and job.worker.stream is not None:
+        if not job.steps or job.worker.stream is None:
+            return
+        if not lost:
+            lost[job.chunk] = job.worker.node
+            cluster.remove_node(nodes[job.worker.node], allow_graceful=False)
+        elif lost.get(job.chunk, job.worker.node) != job.worker.node:
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
