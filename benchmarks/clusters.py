@@ -28,7 +28,8 @@ from benchmarks.survival import (
 _ALONE = SWEEP._replace(  # of four programs, each a chunk to give away
     arguments=("--rule", "noisy_sign", "mean", "median", "krum", "--b", "0.1", *TINY)
 )
-_NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
+_HEAD: dict[str, Any] = {"num_cpus": 0, "object_store_memory": 80 << 20}
+_NODE: dict[str, Any] = _HEAD | {"num_cpus": 1}
 _SHARES = (0.3, 0.9)  # of a sweep's life, in which nodes are lost: before, none has joined it
 # What the nodes are to have in their environment; programs are kept, however small they are.
 _ENVIRONMENT = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -73,7 +74,7 @@ def two_nodes() -> Iterator[Any]:
             warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # in which a node begins
             cluster = Cluster()
             try:
-                cluster.add_node(**_NODE | {"num_cpus": 0}, include_dashboard=False)
+                cluster.add_node(**_HEAD, include_dashboard=False)
                 cluster.add_node(**_NODE)
                 cluster.add_node(**_NODE)
                 yield cluster

@@ -81,7 +81,7 @@ def normal(*shape):
 @pytest.mark.parametrize(
     ("channels", "filters", "size", "stride"),
     [
-        (3, 5, (7, 6), 1),
+        (2, 5, (7, 6), 1),
         (4, 4, (8, 8), 1),
         (5, 2, (1, 2), 1),
         (3, 5, (8, 8), 2),
