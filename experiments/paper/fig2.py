@@ -28,6 +28,7 @@ ALGORITHMS = {VOTE: "sign", "medianSGD": "median"}
 # noise shows at once for signSGD, later for medianSGD.
 _STEPS = {"sign": {False: 10_000, True: 450}, "median": {False: 10_000, True: 1_000}}
 _TUNING_STEPS = {False: 1_000, True: 100}
+_LONG = 10_000  # what is best over 100 steps is ten times too large for so many
 # A measurement takes as long as a step or two.
 _MEASUREMENTS = {False: 100, True: 30}
 
@@ -41,7 +42,7 @@ def settings(options: Options) -> dict[str, Any]:
         "validation": 0.1,
         "steps": {rule: options.steps or steps[options.quick] for rule, steps in _STEPS.items()},
         "step_sizes": STEP_SIZES,
-        "tuning_steps": _TUNING_STEPS[options.quick],
+        "tuning_steps": _TUNING_STEPS[options.quick and (options.steps or 0) < _LONG],
     }
 
 
