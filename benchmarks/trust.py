@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", programs)
         for name in arguments.only or CHECKS:
             check = CHECKS[name]
+            print(f"{check.label} ...", flush=True)
             found[name] = _figures(check, check.quick if arguments.quick else check.times)
     record = report.provenance()
     report.print_machine(record)
