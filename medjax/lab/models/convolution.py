@@ -141,7 +141,7 @@ def _kernel_gradient(
     rows = x.shape[1]
     padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
     across = [padded[:, :, j : j + stride * (width - 1) + 1 : stride] for j in range(3)]
-    between = (1, 1 + rows - stride * (height - 1) - 1, stride - 1)
+    between = (1, rows - stride * (height - 1), stride - 1)
     up = lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), between, (0, 0, 0), (0, 0, 0)])
     along = [up[:, 2 - i : 2 - i + rows] for i in range(3)]
     product = jnp.einsum(
