@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from medjax._engine.chunks import Chunk, by_chunk, map_each
 from medjax._engine.kernels.sums import Row, Worker, sum_over_workers
-from medjax._engine.mesh import Axes, local_slice, over_shards, total
+from medjax._engine.mesh import Axes, axes, local_slice, over_shards, total
 from medjax._engine.stacked import PyTree, Stacked, Updates, flatten
 from medjax._engine.vote_exchange import total_sign
 
@@ -43,6 +43,8 @@ class LazyUpdates:
             there is one.
         stages: what the workers apply to their updates, in order.
         in_pairs: whether a stage draws for both workers of a pair at once.
+        draws_batches: whether `compute` draws batches from data that stay where they are. Otherwise
+            some workers' share of the inputs is a copy, which costs more than it may save.
     """
 
     like: PyTree
@@ -53,6 +55,7 @@ class LazyUpdates:
     weighted: Callable[[PyTree, Float[Array, " n"]], Updates] | None = None
     stages: tuple[RowStage, ...] = ()
     in_pairs: bool = False
+    draws_batches: bool = False
 
     def then(self, stage: RowStage, *, in_pairs: bool = False) -> "LazyUpdates":
         """Append an elementwise stage. It invalidates the shortcut for weighted sums."""
@@ -102,6 +105,18 @@ class LazyUpdates:
     def rows(self) -> list[Float[Array, "n _"]]:
         """Compute all workers' updates, a matrix for each leaf."""
         return self.map(lambda rows, names: rows, "workers")
+
+    def first_rows(self, count: int) -> list[Float[Array, "n _"]]:
+        """Compute the first workers' updates; the other rows are arbitrary.
+
+        Several devices compute all: the rows that a device holds are as many as the others'.
+        """
+        if axes() or not self.draws_batches:
+            return self.rows()
+        rows = _flat(self.compute(self.inputs, 0, count), count)
+        if self.stages:
+            rows = jax.vmap(self._apply_stages)(rows, Worker.of(jnp.arange(count, dtype=jnp.int32)))
+        return [jnp.pad(x, ((0, self.num_workers - count), (0, 0))) for x in rows]
 
     def stacked(self) -> Stacked:
         """Compute all workers' updates, leaves (n, *shape)."""

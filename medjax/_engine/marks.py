@@ -111,7 +111,25 @@ class SumMark:
         return jax.tree.leaves(lazy.unflatten(self.decode(of_decode, sums)))
 
 
-Mark: TypeAlias = StageMark | SumMark
+@dataclass(frozen=True, eq=False)
+class FirstMark:
+    """A stage for which only the first workers' updates matter: an attack by the others.
+
+    Attributes:
+        name: the attack's.
+        count: how many workers they are.
+    """
+
+    name: str
+    count: int
+
+    def run(self, lazy: LazyUpdates, captured: list[Any]) -> list[Array]:
+        """Compute them, in the first rows of the stacked leaves."""
+        del captured
+        return jax.tree.leaves(lazy.unflatten(lazy.first_rows(self.count), lazy.num_workers))
+
+
+Mark: TypeAlias = StageMark | SumMark | FirstMark
 
 
 def _append(lazy: LazyUpdates, stage: RowStage, *, in_turn: bool, in_pairs: bool) -> LazyUpdates:
@@ -175,6 +193,20 @@ def sum_rule(
     return jax.tree.unflatten(jax.tree.structure(lazy.like), leaves)
 
 
+def only_first(name: str, updates: Stacked, count: int) -> Stacked:
+    """Return stacked updates of which the first rows alone matter, so that no others need exist.
+
+    Args:
+        name: the stage's, for errors.
+        updates: leaves (n, *shape).
+        count: how many rows matter.
+    """
+    leaves, treedef = jax.tree.flatten(updates)
+    if not _is_traced(leaves):
+        return updates
+    return jax.tree.unflatten(treedef, _bind(FirstMark(name, count), [], leaves, None))
+
+
 def _is_traced(leaves: Sequence[Array]) -> bool:
     # Arrays at hand are computed with at once: tracing the stage for a mark would be for nothing.
     return any(isinstance(x, Tracer) for x in leaves)
@@ -195,6 +227,8 @@ def _bind(mark: Mark, captured: list[Any], leaves: list[Array], effects: Any) ->
 def run_on_arrays(*operands: Any, mark: Mark, num_captured: int, mesh: Any) -> list[Array]:
     """Compute what a mark stands for, from the stacked arrays."""
     captured, leaves = list(operands[:num_captured]), list(operands[num_captured:])
+    if isinstance(mark, FirstMark):
+        return leaves  # all of them are there already
     with jax.sharding.use_abstract_mesh(mesh):
         result = mark.run(as_lazy(leaves), captured)
         return result.stacked() if isinstance(result, LazyUpdates) else result
@@ -204,9 +238,9 @@ def run_on_arrays(*operands: Any, mark: Mark, num_captured: int, mesh: Any) -> l
 def _shapes(*operands: Any, mark: Mark, num_captured: int, mesh: Any) -> list[Any]:
     del mesh
     leaves = operands[num_captured:]
-    if isinstance(mark, StageMark):
-        return [ShapedArray(x.shape, x.dtype) for x in leaves]
-    return [ShapedArray(x.shape[1:], x.dtype) for x in leaves]
+    if isinstance(mark, SumMark):
+        return [ShapedArray(x.shape[1:], x.dtype) for x in leaves]
+    return [ShapedArray(x.shape, x.dtype) for x in leaves]
 
 
 def _batch(operands: Any, axes: Any, **params: Any) -> tuple[list[Array], list[int]]:

@@ -3,7 +3,8 @@
 `apply_optimizer` traces a user's optimizer once, with plain arrays, and reads the jaxpr. Where only
 marked stages (`marks`) stand between the gradients and a marked rule, it evaluates the jaxpr with
 lazy gradients; otherwise it evaluates it as it was traced. So user code never sees anything but
-arrays, and the result is that of the loop by hand.
+arrays, and the result is that of the loop by hand. An attack that overwrites the Byzantine workers'
+gradients unread needs all others at once, but theirs are never computed.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ import optax
 from jax.extend import core as jex
 
 from medjax._engine.lazy import LazyUpdates
-from medjax._engine.marks import Mark, StageMark, mark_p, run_on_arrays
+from medjax._engine.marks import Mark, StageMark, SumMark, mark_p, run_on_arrays
 from medjax._engine.stacked import PyTree, Stacked
 
 Streaming: TypeAlias = Literal["auto", "require", "off"]
@@ -53,7 +54,7 @@ def apply_optimizer(
         return leaves
 
     closed = jax.make_jaxpr(update_leaves)(like)
-    obstacle = find_obstacle(closed.jaxpr)
+    obstacle = find_obstacle(closed.jaxpr, StageMark | SumMark if streaming == "require" else Mark)
     if streaming == "require" and obstacle is not None:
         raise ValueError(
             f"streaming isn't possible: {obstacle}; before an additive rule (mean, majority_vote) "
@@ -66,14 +67,15 @@ def apply_optimizer(
     return jax.tree.unflatten(structure, _evaluate(closed, inputs))
 
 
-def find_obstacle(jaxpr: jex.Jaxpr) -> str | None:
+def find_obstacle(jaxpr: jex.Jaxpr, marks: Any) -> str | None:
     """Describe the operation that needs all workers' updates at once; None if there is none.
 
     Args:
         jaxpr: an optimizer's, whose arguments are the leaves of the stacked updates.
+        marks: the marks that can do with less.
     """
     try:
-        if _follow(jaxpr, jaxpr.invars):
+        if _follow(jaxpr, jaxpr.invars, marks):
             return "the optimizer returns the stacked updates, no rule aggregates them"
     except _Obstacle as found:
         return str(found)
@@ -84,15 +86,16 @@ class _Obstacle(Exception):
     """An operation that needs all workers' updates at once."""
 
 
-def _follow(jaxpr: jex.Jaxpr, leaves: Sequence[jex.Var]) -> list[jex.Var]:
-    """Follow the updates through marked stages to a marked rule.
+def _follow(jaxpr: jex.Jaxpr, leaves: Sequence[jex.Var], marks: Any) -> list[jex.Var]:
+    """Follow the updates through marked stages to a marked rule or attack.
 
     Args:
         jaxpr: the operations.
         leaves: the variables that hold the updates.
+        marks: as above.
 
     Returns:
-        The variables that the jaxpr returns them in, if no rule has taken them.
+        The variables that the jaxpr returns them in, if no rule or attack has taken them.
 
     Raises:
         _Obstacle: if anything else uses them, or if they are used twice: their gradients would be
@@ -103,12 +106,12 @@ def _follow(jaxpr: jex.Jaxpr, leaves: Sequence[jex.Var]) -> list[jex.Var]:
         used = [v for v in eqn.invars if not isinstance(v, jex.Literal) and v in seen]
         if not used:
             continue
-        if used == holding and eqn.primitive is mark_p:
+        if used == holding and eqn.primitive is mark_p and isinstance(eqn.params["mark"], marks):
             is_stage = isinstance(eqn.params["mark"], StageMark)
             holding = list(eqn.outvars) if is_stage else []
         elif used == holding and _is_inlinable(eqn):
             inner = eqn.params["jaxpr"].jaxpr
-            returned = _follow(inner, [inner.invars[eqn.invars.index(v)] for v in used])
+            returned = _follow(inner, [inner.invars[eqn.invars.index(v)] for v in used], marks)
             holding = [eqn.outvars[inner.outvars.index(v)] for v in returned]
         else:
             raise _Obstacle(f"{_describe(eqn)} {_objection(eqn, used, holding)}")
@@ -122,7 +125,7 @@ def _follow(jaxpr: jex.Jaxpr, leaves: Sequence[jex.Var]) -> list[jex.Var]:
 def _objection(eqn: jex.JaxprEqn, used: list[jex.Var], holding: list[jex.Var]) -> str:
     if not set(used) <= set(holding):
         return "takes updates that were used before"
-    if eqn.primitive is mark_p:
+    if used != holding and eqn.primitive is mark_p:
         return "takes the updates of some of the parameters alone"
     return "needs all workers' updates at once"
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from medjax._engine import checks
 from medjax._engine.lazy import as_lazy
+from medjax._engine.marks import only_first
 from medjax._engine.plain import check_function, joined, name_of, parted, takes
 from medjax._engine.precision import at_least_float32
 from medjax._engine.random import MaybeKey, Seed, stage_key
@@ -47,11 +48,14 @@ class Attack:
             tries out what a rule makes of it. Checks the numbers of workers where the attack
             restricts them. The key may be None unless `needs_key`.
         needs_key: whether it draws random numbers.
+        reads_own: whether it reads the numbers in `byzantine`, not their shapes alone. Otherwise
+            `simulate` needn't compute what the Byzantine workers would have sent.
     """
 
     name: str
     forge: Callable[[Honest, Byzantine, MaybeKey], Sent | Callable[[Place], Sent]]
     needs_key: bool = False
+    reads_own: bool = True
 
     def __call__(self, updates: Stacked, num_byzantine: int, key: Seed | None = None) -> Stacked:
         """Forge the vectors of the last f workers in stacked updates, leaves (n, *shape).
@@ -115,10 +119,12 @@ def corrupt(
     draw = None if key is None else stage_key(key, "forge")
     lazy = as_lazy(updates)
     n = lazy.num_workers
-    count_honest(attack.name, f, n)
+    h = count_honest(attack.name, f, n)
+    honest, byzantine = choose(f, n)
+    if not attack.reads_own and isinstance(byzantine, slice):
+        lazy = as_lazy(only_first(attack.name, lazy.inputs, h))
     rows = lazy.rows()
     wide = [x.astype(at_least_float32(x.dtype)) for x in rows]
-    honest, byzantine = choose(f, n)
     sent = attack.forge([x[honest] for x in wide], [x[byzantine] for x in wide], draw)
     if callable(sent):
         sent = sent(lambda tried: _place(wide, byzantine, tried))

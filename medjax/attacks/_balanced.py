@@ -51,7 +51,7 @@ def balanced_flip() -> Attack:
         like = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in honest]
         return parted(sent, like)
 
-    return Attack("balanced_flip", forge)
+    return Attack("balanced_flip", forge, reads_own=False)
 
 
 def _average(honest: Honest, sign: int) -> Int[Array, ""]:

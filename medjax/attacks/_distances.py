@@ -96,7 +96,7 @@ def _farthest_along(
         gamma = jnp.where(squared_norm == 0, 0, gamma)
         return [m + gamma * q for m, q in zip(center, p, strict=True)]
 
-    return Attack(name, forge)
+    return Attack(name, forge, reads_own=False)
 
 
 def _mean_and_direction(name: str, direction: Direction, honest: Honest) -> tuple[Row, Row]:

@@ -43,7 +43,7 @@ def fang(factor: Real = 2.0) -> Attack:
             for leaf, x in enumerate(honest)
         ]
 
-    return Attack(f"fang({settings_text(factor=factor)})", forge, needs_key=True)
+    return Attack(f"fang({settings_text(factor=factor)})", forge, needs_key=True, reads_own=False)
 
 
 def _draw_beyond(x: Array, factor: Real, keys: Array) -> Array:

@@ -98,7 +98,7 @@ def _optimal_along(
 
         return search
 
-    return Attack(name, forge, rule.needs_key)
+    return Attack(name, forge, rule.needs_key, reads_own=False)
 
 
 def search_largest(

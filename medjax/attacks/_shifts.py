@@ -29,7 +29,9 @@ def sign_flip() -> Attack:
     >>> print(sign_flip()(jnp.array([[1.0], [3.0], [0.0]]), num_byzantine=1).ravel())
     [ 1.  3. -2.]
     """
-    return Attack("sign_flip", lambda honest, byzantine, key: [-m for m in mean(honest)])
+    return Attack(
+        "sign_flip", lambda honest, byzantine, key: [-m for m in mean(honest)], reads_own=False
+    )
 
 
 def ipm(tau: Real = 2.0) -> Attack:
@@ -51,7 +53,9 @@ def ipm(tau: Real = 2.0) -> Attack:
     """
     checks.real("tau", tau, minimum=0.0)
     name = f"ipm({settings_text(tau=tau)})"
-    return Attack(name, lambda honest, byzantine, key: along_mean(name, honest)[1](tau))
+    return Attack(
+        name, lambda honest, byzantine, key: along_mean(name, honest)[1](tau), reads_own=False
+    )
 
 
 def alie(tau: Real | None = 1.5) -> Attack:
@@ -83,7 +87,7 @@ def alie(tau: Real | None = 1.5) -> Attack:
         z = _z_max(name, len(honest[0]), len(byzantine[0])) if tau is None else tau
         return along_std(name, honest)[1](z)
 
-    return Attack(name, forge)
+    return Attack(name, forge, reads_own=False)
 
 
 def along_mean(name: str, honest: Honest) -> Line:

@@ -43,7 +43,7 @@ def mimic(worker: int = 0) -> Attack:
             raise ValueError(f"{name} needs honest worker {worker}, got only {h} honest workers")
         return [x[worker] for x in honest]
 
-    return Attack(name, forge)
+    return Attack(name, forge, reads_own=False)
 
 
 def gaussian(scale: Real = 200.0) -> Attack:
@@ -74,7 +74,7 @@ def gaussian(scale: Real = 200.0) -> Attack:
 
         return [scale * draw(leaf) for leaf in range(len(byzantine))]
 
-    return Attack(f"gaussian({settings_text(scale=scale)})", forge, needs_key=True)
+    return Attack(f"gaussian({settings_text(scale=scale)})", forge, needs_key=True, reads_own=False)
 
 
 def nonfinite(value: Literal["nan", "inf", "-inf"] = "nan") -> Attack:
@@ -93,6 +93,7 @@ def nonfinite(value: Literal["nan", "inf", "-inf"] = "nan") -> Attack:
     return Attack(
         f"nonfinite(value={value})",
         lambda honest, byzantine, key: [jnp.full(x.shape[1:], number, x.dtype) for x in honest],
+        reads_own=False,
     )
 
 

@@ -82,7 +82,7 @@ def optimal_turn(
 
         return search
 
-    return Attack(name, forge, rule.needs_key)
+    return Attack(name, forge, rule.needs_key, reads_own=False)
 
 
 def _plane(name: str, towards: Towards, honest: Honest) -> tuple[Row, Row]:

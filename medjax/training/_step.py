@@ -207,6 +207,7 @@ def worker_messages(
         inputs=inputs,
         compute=messages,
         weighted=weighted if has_shortcut else None,
+        draws_batches=batch_size is not None,
     )
     return updates, state
 

@@ -1,5 +1,6 @@
 """Runs of which only a few workers' gradients exist at a time."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -40,6 +41,7 @@ def chain(*stages: optax.GradientTransformation) -> optax.GradientTransformation
     return optax.chain(*stages, optax.scale_by_learning_rate(0.1))
 
 
+TRACE = per_worker(optax.trace(0.9), N)
 SOME = ("mean", "sign", "noisy_sign", "noisy_mean")
 MEAN, VOTE = aggregate(rules.mean()), aggregate(rules.majority_vote())
 OPTIMIZERS = {
@@ -139,6 +141,37 @@ def test_require_refuses_a_stage_that_needs_all_gradients(name: str):
             computed(chain(stage, MEAN), CHUNK, streaming="require", **settings)
 
 
+def test_what_an_attack_overwrites_unread_is_not_computed():
+    # Of 64 workers the last 6 send copies of another's vector, or their own one, scaled up.
+    unread, read = medjax.attacks.mimic(), medjax.attacks.model_replacement(1.0)
+    for optimizer, count in (
+        (chain(medjax.attack(unread, 6), MEAN), N - 6),
+        (chain(perturb(0.1, key=0), medjax.attack(unread, 6), MEAN), N - 6),
+        (chain(medjax.attack(read, 6), MEAN), N),
+        (chain(medjax.attack(unread, 6, byzantine=tuple(range(6))), MEAN), N),
+    ):
+        found = computed(optimizer, None, batch_size=2)
+        assert {s[0] for s in found if s[1:] == (2, 50)} == {count}  # activations
+    # The examples themselves would be copied, which takes longer than the gradients of a few.
+    assert (N, 2, 50) in computed(chain(medjax.attack(unread, 6), MEAN), None)
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [(), (perturb(0.1, key=0),), (TRACE,)],
+    ids=["none", "perturb", "trace"],
+)
+def test_a_run_does_not_depend_on_whether_what_is_overwritten_was_computed(stages: tuple[Any, ...]):
+    data, results = medjax.stack_workers(EXAMPLES, EVEN), []
+    for reads_own in (False, True):
+        attack = dataclasses.replace(medjax.attacks.mimic(3), reads_own=reads_own)
+        optimizer = chain(*stages, medjax.attack(attack, 20), aggregate(rules.median()))
+        results.append(final(linear, LINEAR, data, optimizer, batch_size=2))
+    for name, start in LINEAR.items():
+        np.testing.assert_array_equal(results[0][name], results[1][name])
+        assert np.any(results[0][name] != np.asarray(start))
+
+
 def test_a_choice_of_rules_needs_all_gradients():
     either = optax.GradientTransformation(
         lambda params: optax.EmptyState(),
@@ -155,9 +188,6 @@ def local_gradients(params: Any) -> Any:
         return jax.grad(lambda p: linear(p, batch)[0].mean())(params)
 
     return jax.lax.map(gradient, jax.tree.map(lambda x: x[EVEN], EXAMPLES))
-
-
-TRACE = per_worker(optax.trace(0.9), N)
 
 
 @pytest.mark.slow
