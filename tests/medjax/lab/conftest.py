@@ -7,14 +7,12 @@ import struct
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
-from medjax.lab import plots
 from medjax.lab.commands import run as run_command
 from medjax.lab.settings.config import as_record, configure
 from medjax.lab.settings.field import plain
 from medjax.lab.storage import results
-from medjax.lab.sweeps import fit, grid, pictures, store
+from medjax.lab.sweeps import fit, grid, store
 from medjax.lab.task.program import compile_program
 
 # For each numpy type: its code in an IDX header, and the struct format of one value.
@@ -105,18 +103,6 @@ def assert_same():
             np.testing.assert_array_equal(getattr(a, field), getattr(b, field), strict=True)
 
     return assert_same
-
-
-@pytest.fixture
-def no_picture(monkeypatch):
-    """Leave out the curves, which take a third of a run of a few steps."""
-    monkeypatch.setattr(plots, "run_figure", lambda _: Figure((1, 1)))
-
-
-@pytest.fixture
-def no_sweep_pictures(monkeypatch):
-    """Leave out the pictures of a sweep, as `no_picture` those of a run."""
-    monkeypatch.setattr(pictures, "draw", lambda *_: {"curves": Figure((1, 1))})
 
 
 @pytest.fixture(scope="session")

@@ -134,7 +134,7 @@ QUICK = ["--dataset", "digits", "--model", "logistic", "--rule", "mean", "--step
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_picture")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run(tmp_path):
     losses = []
     for k, augment in enumerate(("none", "crop_flip", "crop_flip:padding=1")):

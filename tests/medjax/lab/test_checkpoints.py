@@ -14,7 +14,7 @@ from medjax.lab.machine import memory
 from medjax.lab.storage.keeper import FOLDER, Keeper
 from medjax.lab.storage.locks import alone_in
 
-pytestmark = pytest.mark.usefixtures("no_picture")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 # With states of all kinds: the server's and the workers' momenta, errors, noise, mini-batches.
 SETTINGS = (

@@ -30,7 +30,7 @@ def there(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.promotes
-@pytest.mark.usefixtures("no_picture")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_resumed_run_writes_where_it_is(there, tmp_path, capsys):
     assert main([*QUICK, "--checkpoint-every", "1", "--out", "run"]) == 0
     record = json.loads((tmp_path / "work/run/config.json").read_text())
@@ -66,7 +66,7 @@ def test_no_value_of_a_grid_names_a_folder(key, value, there, error_of):
 
 
 @pytest.mark.parametrize("folder", ["~", "~root", "~/x", "$HOME", "%TEMP%"])
-@pytest.mark.usefixtures("no_picture")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_folder_is_the_one_that_is_named(folder, there, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "precious"))
     columns = {"step": [0], "loss": [1.0]}

@@ -16,7 +16,7 @@ from medjax.lab.storage import watching
 from medjax.lab.storage.keeper import Keeper
 from medjax.lab.sweeps import pictures, store, watched
 
-pytestmark = pytest.mark.usefixtures("no_picture")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 QUICK = ("--dataset", "digits", "--model", "logistic", "--steps", "60", "--eval-every", "20")
 

@@ -11,7 +11,7 @@ from medjax.lab.storage.keeper import FOLDER
 from medjax.lab.sweeps import select
 from medjax.lab.task import health
 
-pytestmark = pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 QUICK = ("--dataset", "digits", "--model", "logistic", "--eval-every", "10")
 NONFINITE = ("--attack", "nonfinite", "--byzantine", "2")

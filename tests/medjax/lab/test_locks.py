@@ -82,7 +82,7 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path):
 @pytest.mark.slow
 @pytest.mark.promotes
 @pytest.mark.parametrize("flags", [(), ("--checkpoint-every", "1")])
-@pytest.mark.usefixtures("no_picture")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_in_progress_is_not_overwritten(flags, tmp_path, monkeypatch, error_of):
     command = (*RUN, *flags, "--out", str(tmp_path / "run"))
     said, added_to = [], Progress.added_to

@@ -8,7 +8,7 @@ import pytest
 from medjax.lab.commands import run, sweep
 from medjax.lab.machine import memory
 
-pytestmark = pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 QUICK = ("--dataset", "digits", "--model", "logistic", "--workers", "10", "--batch-size", "8")
 QUICK += ("--steps", "20", "--eval-every", "10")

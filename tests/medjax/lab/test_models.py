@@ -197,7 +197,7 @@ def test_table_is_complete():
 
 @pytest.mark.slow
 @pytest.mark.promotes
-@pytest.mark.usefixtures("no_picture")
+@pytest.mark.usefixtures("no_pictures")
 def test_resnet_trains(tmp_path):
     settings = "--dataset digits --partition iid --workers 2 --batch-size 16 --steps 100"
     settings += " --examples-per-worker 200 --eval-every 100 --rule mean --lr 0.1"

@@ -21,7 +21,7 @@ from medjax.lab.data import load
 from medjax.lab.settings.config import configure
 from medjax.lab.task.setup import prepare
 
-pytestmark = pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 QUICK = ["--dataset", "digits", "--model", "logistic", "--steps", "2", "--eval-every", "2"]
 MINE = """

@@ -71,7 +71,7 @@ def assert_close(folder, expected):
 
 @pytest.mark.slow
 @pytest.mark.promotes
-@pytest.mark.usefixtures("no_picture")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_is_the_same_on_any_mesh_and_nothing_moves(calls, tmp_path):
     attacked = ("--attack", "label_flip", "--byzantine", "2")
     # 10 workers don't divide by 4.
@@ -106,7 +106,7 @@ def one(tmp_path_factory):
     ],
     ids=str,
 )
-@pytest.mark.usefixtures("no_sweep_pictures")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_sweep_is_the_same_on_any_mesh_and_nothing_moves(flags, workers, one, calls, tmp_path):
     assert sweep.main([*QUICK, *GRID, *flags, "--out", str(tmp_path / "sweep")]) == 0
     assert_spread(calls, workers)
@@ -115,7 +115,7 @@ def test_a_sweep_is_the_same_on_any_mesh_and_nothing_moves(flags, workers, one, 
 
 @pytest.mark.slow
 @pytest.mark.promotes
-@pytest.mark.usefixtures("no_sweep_pictures")
+@pytest.mark.usefixtures("no_pictures")
 def test_seeds_are_spread_where_there_are_more_of_them(calls, tmp_path):
     # Each device has the runs of a seed. 10 workers don't divide by 4.
     flags = ("--mesh", "grid=2,workers=4", "--seeds", "2")

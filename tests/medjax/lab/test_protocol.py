@@ -23,7 +23,7 @@ from medjax.lab.task.interpret import hyperparameters
 from medjax.mixing import MIXINGS
 from medjax.servers import SERVERS
 
-pytestmark = pytest.mark.usefixtures("no_picture")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 QUICK = ["--dataset", "digits", "--model", "logistic"]
 EIGHT = ["--workers", "8", "--classes-per-worker", "2", "--steps", "3", "--eval-every", "2"]

@@ -259,7 +259,7 @@ def test_whatever_users_write_stays_text(tmp_path, make_run, make_sweep):
 
 @pytest.mark.slow
 @pytest.mark.promotes
-@pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
+@pytest.mark.usefixtures("no_pictures")
 def test_what_the_commands_leave(tmp_path):
     quick = ["--dataset", "digits", "--model", "logistic", "--steps", "4", "--eval-every", "2"]
     assert run([*quick, "--rule", "mean", "--out", str(tmp_path / "run")]) == 0

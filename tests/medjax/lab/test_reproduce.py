@@ -11,7 +11,7 @@ import pytest
 
 from medjax.lab.commands import reproduce, run, sweep
 
-pytestmark = pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 QUICK = ("--dataset", "digits", "--model", "logistic", "--steps", "20", "--eval-every", "10")
 RECORDED = Path(__file__).parent / "recorded"

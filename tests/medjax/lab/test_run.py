@@ -84,7 +84,7 @@ def test_first_measurement_is_of_the_untrained_model(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_picture")
+@pytest.mark.usefixtures("no_pictures")
 def test_the_seed_alone_decides_and_not_how_often_is_measured(finished, tmp_path):
     settings = ("--steps", "25", "--eval-every", "25", "--batch-size", "8")
     run(tmp_path / "same", *settings)
@@ -107,7 +107,7 @@ def test_the_seed_alone_decides_and_not_how_often_is_measured(finished, tmp_path
         "--model cnn --batch-size 2 --partition iid --workers 1 --lr 1e-3",
     ],
 )
-@pytest.mark.usefixtures("no_picture")
+@pytest.mark.usefixtures("no_pictures")
 def test_settings_are_taken(arguments, tmp_path):
     summary = run(tmp_path / "run", *arguments.split(), "--steps", "4")
     assert summary["step"] == 4
@@ -177,7 +177,7 @@ def test_corrupt_idx_file_gets_one_clear_line(error_of, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_picture")
+@pytest.mark.usefixtures("no_pictures")
 def test_an_empty_folder_is_taken_and_that_of_another_run_is_kept(error_of, tmp_path):
     (tmp_path / "run").mkdir()
     summary = run(tmp_path / "run", "--steps", "0", "--batch-size", "8")

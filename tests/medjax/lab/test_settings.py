@@ -14,7 +14,7 @@ from medjax.lab.task.interpret import hyperparameters, step_size
 from medjax.lab.task.setup import prepare
 from medjax.lab.task.workers import share_out
 
-pytestmark = pytest.mark.usefixtures("no_picture")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 QUICK = ["--dataset", "digits", "--model", "logistic"]
 

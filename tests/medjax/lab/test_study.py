@@ -9,7 +9,7 @@ from medjax.lab.commands import run as run_command
 from medjax.lab.sweeps import fit
 from medjax.lab.task import program
 
-pytestmark = pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 QUICK = {"dataset": "digits", "model": "logistic", "steps": 4, "eval_every": 2}
 

@@ -165,7 +165,7 @@ def test_data_are_poisoned_seed_by_seed():
 
 @pytest.mark.slow
 @pytest.mark.promotes
-@pytest.mark.usefixtures("no_picture", "no_sweep_pictures")
+@pytest.mark.usefixtures("no_pictures")
 def test_sweep_over_attacks(tmp_path, monkeypatch, capsys):
     compiled = []
 

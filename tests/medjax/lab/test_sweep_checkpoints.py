@@ -13,6 +13,8 @@ from medjax.lab.storage.keeper import FOLDER, Keeper
 from medjax.lab.sweeps import execute, pictures
 from medjax.lab.task import training
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 # Seeds and settings side by side; two programs; a state with momenta.
 GRID = (
     *("--dataset", "digits", "--model", "logistic", "--batch-size", "8", "16"),
@@ -28,11 +30,6 @@ def sweep(*arguments):
 
 def table(folder):
     return pq.read_table(folder / "results.parquet")
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr(pictures, "draw", lambda *_: {"curves": Figure((1, 1))})
 
 
 @pytest.fixture(scope="module")

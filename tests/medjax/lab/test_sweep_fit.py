@@ -27,7 +27,7 @@ DIGITS = {"dataset": ["digits"], "model": ["logistic"]}
 EXHAUSTED = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory in memory space hbm")
 
 
-pytestmark = pytest.mark.usefixtures("no_sweep_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module", autouse=True)

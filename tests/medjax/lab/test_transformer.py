@@ -147,7 +147,7 @@ class Bigram(nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.promotes
-@pytest.mark.usefixtures("no_sweep_pictures")
+@pytest.mark.usefixtures("no_pictures")
 def test_text_is_swept_over_as_images(tmp_path):
     (tmp_path / "mine.py").write_text(BIGRAM)
     settings = "--rule sign --lr 0.001 0.01 --batch-size 2 --steps 1 --eval-every 1 --workers 2"

@@ -14,7 +14,7 @@ from medjax.lab.settings.config import configure
 from medjax.lab.storage.watching import watched
 from medjax.lab.sweeps import pictures
 
-pytestmark = pytest.mark.usefixtures("no_picture")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 QUICK = ("--dataset", "digits", "--model", "logistic", "--steps", "4", "--eval-every", "2")
 

@@ -103,7 +103,7 @@ def test_clients_by_a_usual_name(write, made):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_picture")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_on_natural_clients(tiny, made, capfd):
     arguments = (
         "--model logistic --partition natural --clients person --workers 4 --steps 2 --batch-size 2"
