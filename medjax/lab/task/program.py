@@ -1,7 +1,7 @@
 """The programs of a task: for one run, or, under vmap, for seeds × hyper-parameters at once."""
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
@@ -185,16 +185,18 @@ def compile_program(
     program = Program(*(sharding.on_mesh(f, mesh) for f in program))
     done = {} if done is None else done
 
-    def compile_once(lowered: Any) -> Any:
+    def compile_once(lowered: Any, options: Mapping[str, Any] | None = None) -> Any:
         # The text lacks arguments that aren't used, which still must be of the same shapes.
         key = (lowered.as_text(), str(lowered.in_avals), lowered.in_tree, lowered.out_tree)
         if key not in done:
-            done[key] = lowered.compile()
+            done[key] = lowered.compile(compiler_options=options)
         return done[key]
 
     start = time.perf_counter()
     with ThreadPoolExecutor() as pool:  # XLA compiles one while the next is traced
-        init = pool.submit(compile_once, jax.jit(program.init).lower(values))
+        # It runs once, and many layers' random numbers take LLVM's optimizer a long time.
+        quickly = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+        init = pool.submit(compile_once, jax.jit(program.init).lower(values), quickly)
         state, layout = jax.eval_shape(program.init, values), None
         if mesh is not None:  # the state stays where it is
             layout = init.result().output_shardings
