@@ -110,14 +110,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--dataset", metavar="NAME", default="mnist5k", help="the authors' is idx:DIR of MNIST"
     )
     parser.add_argument("--seeds", metavar="K", type=cli.integer(1), default=3, help="(default: 3)")
-    parser.add_argument(
-        "--split",
-        metavar="NAME",
-        nargs="+",
-        type=cli.one_of("split", SPLITS),
-        default=list(SPLITS),
-        help="(default: iid sorted)",
-    )
+    for name, valid in (("split", SPLITS), ("rule", RULES)):
+        parser.add_argument(
+            f"--{name}",
+            metavar="NAME",
+            nargs="+",
+            type=cli.one_of(name, valid),
+            default=list(valid),
+            help=f"(default: {' '.join(valid)})",
+        )
     parser.add_argument(
         "--steps", metavar="T", type=cli.integer(1), default=_STEPS, help=f"(default: {_STEPS})"
     )
@@ -125,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     folder = Path(arguments.out or results.DEFAULT_PARENT / "published")
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
-    cells = list(itertools.product(MIXINGS, arguments.split, RULES))
+    cells = list(itertools.product(MIXINGS, arguments.split, arguments.rule))
     every = min(_EVERY, arguments.steps)
     given = {"dataset": arguments.dataset, "steps": arguments.steps, "eval_every": every}
 

@@ -66,8 +66,8 @@ def test_the_authors_settings():
 @pytest.mark.slow
 def test_command_trains_and_shows_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(published, "MIXINGS", {"": None})
-    arguments = ["--dataset", "digits", "--split", "iid", "--seeds", "1", "--steps", "1"]
-    monkeypatch.setattr(published, "RULES", {"mean": {"rule": "mean"}})
+    arguments = ["--dataset", "digits", "--split", "iid", "--rule", "mean"]
+    arguments += ["--seeds", "1", "--steps", "1"]
     assert published.main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert "93.20 ± 0.12" in capsys.readouterr().out
     table = pq.read_table(tmp_path / "out/table.parquet").to_pylist()
