@@ -1,7 +1,6 @@
 """One worker's examples, several workers' stacked, and an objective's metrics of them."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,11 +54,11 @@ def evaluate_examples(
             "loss".
     """
     if isinstance(objective, Stateful):
-        losses, others, state = _once(objective.function)(params, state, examples, key)
+        losses, others, state = objective.function(params, state, examples, key)
     elif accepts_key(objective):
-        losses, others = _once(objective)(params, examples, key=key)
+        losses, others = objective(params, examples, key=key)
     else:
-        losses, others = _once(objective)(params, examples)
+        losses, others = objective(params, examples)
     if "loss" in others:
         raise ValueError('"loss" is the name of the loss itself, and no other metric')
     metrics = {"loss": losses} | others
@@ -72,15 +71,6 @@ def evaluate_examples(
             )
     wide = {k: x.astype(at_least_float32(x.dtype)) for k, x in metrics.items()}
     return wide, state
-
-
-def _once(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Let JAX trace a function once for each shape of its arguments; a program asks for ten."""
-    try:
-        hash(f)
-    except TypeError:  # an object with fields that may change
-        return f
-    return jax.jit(f, inline=True)
 
 
 def draws(objective: Objective) -> bool:
