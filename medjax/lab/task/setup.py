@@ -208,6 +208,8 @@ def _objective(config: Settings, dataset: Dataset, model: nn.Module) -> Objectiv
         ValueError: if the data aren't images, or the augmentation gives something else.
     """
     made: Any = _OBJECTIVES[dataset.inputs](_apply(model))
+    # Programs contain it eleven times; it is this task's own, so that it can be traced but once.
+    made = jax.jit(made, inline=True)
     if config.augment is None:
         return made
     if dataset.inputs != "images":
