@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -184,19 +185,21 @@ def compile_program(
     """
     program = Program(*(sharding.on_mesh(f, mesh) for f in program))
     done = {} if done is None else done
+    on_cpu = jax.default_backend() == "cpu"
+    options = _cpu_options() if on_cpu else {}
 
-    def compile_once(lowered: Any, options: Mapping[str, Any] | None = None) -> Any:
+    def compile_once(lowered: Any, **more: Any) -> Any:
         # The text lacks arguments that aren't used, which still must be of the same shapes.
         key = (lowered.as_text(), str(lowered.in_avals), lowered.in_tree, lowered.out_tree)
         if key not in done:
-            done[key] = lowered.compile(compiler_options=options)
+            done[key] = lowered.compile(compiler_options={**options, **more})
         return done[key]
 
     start = time.perf_counter()
     with ThreadPoolExecutor() as pool:  # XLA compiles one while the next is traced
         # It runs once, and many layers' random numbers take LLVM's optimizer a long time.
-        quickly = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-        init = pool.submit(compile_once, jax.jit(program.init).lower(values), quickly)
+        quickly = {"xla_backend_optimization_level": 1} if on_cpu else {}
+        init = pool.submit(compile_once, jax.jit(program.init).lower(values), **quickly)
         state, layout = jax.eval_shape(program.init, values), None
         if mesh is not None:  # the state stays where it is
             layout = init.result().output_shardings
@@ -222,6 +225,20 @@ def compile_program(
         measure = pool.submit(compile_once, measure)
         compiled = Program(*(each.result() for each in (init, advance, begin, measure)))
     return Compiled(compiled, time.perf_counter() - start, max(map(_num_bytes, compiled)))
+
+
+@cache
+def _cpu_options() -> Mapping[str, str]:
+    """Return XLA's options for a CPU: of YNNPACK, the library within it, the products alone.
+
+    Its convolutions take one core, and its sums over workers forty times as long as XLA's own.
+    """
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError:  # an XLA without such an option
+        return {}
+    return options
 
 
 def _squeezed(tree: Any, depth: int) -> Any:
