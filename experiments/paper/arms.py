@@ -18,6 +18,7 @@ from medjax.lab.sweeps import select
 from medjax.lab.sweeps.session import run_grid
 from medjax.lab.task.training import stop_on_signal
 
+_DECADE = 10  # below it, a log axis has no round numbers to show
 _LEAST = 1e-7
 _SHARES = ("train_accuracy", "test_accuracy")
 T = TypeVar("T", bound=Hashable)
@@ -134,7 +135,7 @@ def write(
             axis.set_title(algorithm, fontsize=10)
             if metric in _SHARES:
                 axis.set_ylim(0, 1.02)
-            else:
+            elif np.divide(*axis.dataLim.intervaly[::-1]) > _DECADE:
                 axis.set_yscale("log")
         beside = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
         axes[(row + 1) * len(metrics) - 1].legend(frameon=False, fontsize=9, **beside)
