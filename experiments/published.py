@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.paper.claims import text_table
 from experiments.paper.options import check_images
+from experiments.pictures import write_picture
+from medjax.lab import plots
 from medjax.lab.settings import cli
 from medjax.lab.settings.config import Settings, configure
 from medjax.lab.settings.flags import add_out
@@ -140,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ):
             stop.finishing = True
             _show(console, folder, accuracies(cells, runs, columns))
+            write_picture(folder, "published", figure(cells, runs, columns))
         return 0
 
     return cli.carry_out(parser, folder, work)
@@ -201,6 +205,31 @@ def rows(found: Mapping[Cell, Sequence[float]]) -> list[dict[str, str | float]]:
             }
         )
     return table
+
+
+def figure(cells: Sequence[Cell], runs: Sequence[Settings], columns: Columns) -> Figure:
+    """Draw the accuracies over the steps, averaged over the seeds, beside the published ones.
+
+    Args:
+        cells: the cells, in the order of the runs.
+        runs: the runs: for each seed, all cells.
+        columns: their measurements.
+    """
+    tables = list(dict.fromkeys(cell[:2] for cell in cells))
+    drawn, axes = plots.new_figure(1, len(tables), "Test accuracy; dashed: published")
+    for axis, (mixing, split) in zip(axes, tables, strict=True):
+        axis.set_title(" and ".join(filter(None, (f"{split} images", mixing))), fontsize=10)
+        axis.set(xlabel="step", ylabel="percent", ylim=(0, 101))
+    by_run = [np.asarray(columns["test_accuracy"])[columns["run"] == k] for k in range(len(runs))]
+    steps = np.asarray(columns["step"])[columns["run"] == 0]
+    for k, cell in enumerate(cells):
+        axis, rule = axes[tables.index(cell[:2])], list(RULES).index(cell[2])
+        mean = np.mean(by_run[k :: len(cells)], axis=0)
+        axis.plot(steps, 100 * mean, color=plots.COLOURS[rule], label=cell[2])
+        theirs = PUBLISHED[cell[:2]][rule].mean
+        axis.axhline(theirs, color=plots.COLOURS[rule], linestyle="--", linewidth=1)
+    plots.legend_below(drawn, *axes[0].get_legend_handles_labels())
+    return drawn
 
 
 def _show(console: Console, folder: Path, found: Mapping[Cell, Sequence[float]]) -> None:

@@ -135,7 +135,7 @@ def write(
             axis.set_title(algorithm, fontsize=10)
             if metric in _SHARES:
                 axis.set_ylim(0, 1.02)
-            elif np.divide(*axis.dataLim.intervaly[::-1]) > _DECADE:
+            elif axis.dataLim.ymax > _DECADE * axis.dataLim.ymin:
                 axis.set_yscale("log")
         beside = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
         axes[(row + 1) * len(metrics) - 1].legend(frameon=False, fontsize=9, **beside)

@@ -38,13 +38,18 @@ def test_network_is_two_convolutions_and_two_linear_layers():
     np.testing.assert_allclose(network.apply({"params": params}, images), expected, atol=1e-5)
 
 
+CELLS = [("", "iid", "Krum"), ("bucketing", "sorted", "RFA")]
+RUNS = [published.run(cell, seed=k) for k in range(2) for cell in CELLS]
+COLUMNS = {
+    "run": np.repeat(np.arange(4), 7),
+    "step": np.tile(np.arange(7), 4),
+    "test_accuracy": np.arange(28) / 100,
+}
+
+
 def test_accuracy_is_the_mean_of_the_last_measurements_and_errors_are_of_the_mean():
-    cells = [("", "iid", "Krum"), ("bucketing", "sorted", "RFA")]
-    runs = [published.run(cell, seed=k) for k in range(2) for cell in cells]
-    values = np.arange(28) / 100
-    columns = {"run": np.repeat(np.arange(4), 7), "test_accuracy": values}
-    found = published.accuracies(cells, runs, columns)
-    assert [found[cell] for cell in cells] == [
+    found = published.accuracies(CELLS, RUNS, COLUMNS)
+    assert [found[cell] for cell in CELLS] == [
         pytest.approx([4.0, 18.0]),  # the means of 2 to 6 and of 16 to 20
         pytest.approx([11.0, 25.0]),
     ]
@@ -52,6 +57,13 @@ def test_accuracy_is_the_mean_of_the_last_measurements_and_errors_are_of_the_mea
     assert (krum["published"], rfa["published"]) == (90.36, 91.17)
     assert krum["published_error"] == pytest.approx(0.25 / 3**0.5)
     assert (krum["ours"], krum["error"]) == pytest.approx((11.0, 7.0))
+
+
+def test_picture_has_means_over_the_seeds_and_what_was_published():
+    _, axis = published.figure(CELLS, RUNS, COLUMNS).axes
+    ours, theirs = axis.lines
+    np.testing.assert_allclose(ours.get_xydata(), [(k, 14 + k) for k in range(7)])
+    assert set(theirs.get_ydata()) == {91.17}
 
 
 def test_the_authors_settings():
@@ -72,6 +84,7 @@ def test_command_trains_and_shows_the_table(tmp_path, monkeypatch, capsys):
     assert "93.20 ± 0.12" in capsys.readouterr().out
     table = pq.read_table(tmp_path / "out/table.parquet").to_pylist()
     assert [row["rule"] for row in table] == ["mean"]
+    assert (tmp_path / "out/published.svg").exists()
 
 
 def test_text_is_refused(tmp_path, error_of):
