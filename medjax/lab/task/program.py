@@ -228,12 +228,13 @@ def compile_program(
 
 
 @cache
-def _cpu_options() -> Mapping[str, str]:
+def _cpu_options() -> Mapping[str, Any]:
     """Return XLA's options for a CPU: of YNNPACK, the library within it, the products alone.
 
     Its convolutions take one core, and its sums over workers forty times as long as XLA's own.
     """
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    products = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+    options: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": products}
     try:
         jax.jit(lambda: 0).lower().compile(compiler_options=options)
     except jax.errors.JaxRuntimeError:  # an XLA without such an option
