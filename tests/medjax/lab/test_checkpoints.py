@@ -13,6 +13,7 @@ from medjax.lab.commands.run import main
 from medjax.lab.machine import memory
 from medjax.lab.storage.keeper import FOLDER, Keeper
 from medjax.lab.storage.locks import alone_in
+from medjax.lab.task import training
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -70,6 +71,8 @@ def stop(folder, asked_at):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Keeper, "update", asked)
+        # However slow the machine, steps are taken up to the next measurement.
+        patch.setattr(training, "_SECONDS_PER_CHUNK", 60)
         assert run(*SETTINGS, *KEPT, "--out", folder) == 130
 
 
