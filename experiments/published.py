@@ -239,14 +239,18 @@ def _show(console: Console, folder: Path, found: Mapping[Cell, Sequence[float]])
     cells = [
         (
             *(str(row[name]) for name in ("mixing", "split", "rule")),
-            f"{row['published']:.2f} ± {row['published_error']:.2f}",
-            f"{row['ours']:.2f} ± {row['error']:.2f}",
+            _with_error(row["published"], row["published_error"]),
+            _with_error(row["ours"], row["error"]),
         )
         for row in table
     ]
     console.print("\nTest accuracy in percent, mean ± standard error:")
     console.print(text_table(("", "images", "rule", "published", "ours"), cells))
     console.print(f"\nresults in {folder}", soft_wrap=True)
+
+
+def _with_error(mean: str | float, error: str | float) -> str:
+    return f"{mean:.2f}" + ("" if np.isnan(error) else f" ± {error:.2f}")  # NaN with one seed
 
 
 if __name__ == "__main__":

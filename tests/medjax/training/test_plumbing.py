@@ -55,7 +55,7 @@ def triple(u):
 def guarded(u):
     try:
         return {"a": 3 * u["a"], "b": 3 * u["b"]}
-    except Exception:
+    except TypeError:
         return u
 
 
