@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from experiments import published
-from experiments.published_network import Network
+from experiments.published_network import Network, _drop
 
 pytestmark = pytest.mark.promotes
 
@@ -38,7 +38,24 @@ def test_network_is_two_convolutions_and_two_linear_layers():
     np.testing.assert_allclose(network.apply({"params": params}, images), expected, atol=1e-5)
 
 
-CELLS = [("", "iid", "Krum"), ("bucketing", "sorted", "RFA")]
+@pytest.mark.slow
+def test_dropout_leaves_out_channels_of_an_image_and_the_same_ones_for_every_key():
+    images = jax.random.uniform(jax.random.key(0), (2, 28, 28, 1))
+    x = jnp.ones((2000, 3, 3, 64))
+    dropped = _drop(x, 0.25, jax.random.key(1))
+    of_channels = np.asarray(dropped[:, 0, 0])
+    np.testing.assert_array_equal(dropped, np.broadcast_to(of_channels[:, None, None], x.shape))
+    assert set(np.unique(of_channels)) == {0, np.float32(4 / 3)}
+    # Four standard deviations of the share of 128,000 channels.
+    assert (of_channels == 0).mean() == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 128_000) ** 0.5)
+    network: Any = Network(10)
+    params = network.init(jax.random.key(1), images)
+    with_key = [network.apply(params, images, jax.random.key(k)) for k in range(2)]
+    np.testing.assert_array_equal(*with_key)
+    assert np.abs(with_key[0] - network.apply(params, images)).max() > 0.01
+
+
+CELLS = [("none", "iid", "Krum"), ("bucketing", "sorted", "RFA")]
 RUNS = [published.run(cell, seed=k) for k in range(2) for cell in CELLS]
 COLUMNS = {
     "run": np.repeat(np.arange(4), 7),
@@ -70,15 +87,14 @@ def test_the_authors_settings():
     run = published.run(("bucketing", "sorted", "CClip"), seed=2)
     assert (run.workers, run.byzantine, run.batch_size, run.lr) == (25, 5, 32, 0.01)
     assert (run.partition, run.shards_per_worker, run.byzantine_data) == ("shards", 1, "copied")
-    assert run.seed == 2
+    assert (run.seed, str(run.attack)) == (2, "mimic:worker=7")
     assert str(run.rule) == "centered_clipping_from_last:tau=10,num_steps=3"
     assert str(run.mix) == "bucketing:bucket_size=2"
 
 
 @pytest.mark.slow
-def test_command_trains_and_shows_the_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(published, "MIXINGS", {"": None})
-    arguments = ["--dataset", "digits", "--split", "iid", "--rule", "mean"]
+def test_command_trains_and_shows_the_table(tmp_path, capsys):
+    arguments = ["--dataset", "digits", "--mixing", "none", "--split", "iid", "--rule", "mean"]
     arguments += ["--seeds", "1", "--steps", "1"]
     assert published.main([*arguments, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
