@@ -31,7 +31,7 @@ from medjax.lab.task.training import stop_on_signal
 
 RULES: Mapping[str, Mapping[str, Any]] = {
     "mean": {"rule": "mean"},
-    "Krum": {"rule": "krum"},
+    "Krum": {"rule": "experiments.published_parts:krum"},
     "median": {"rule": "median"},
     "RFA": {"rule": "geometric_median:num_steps=8,nu=0.1"},
     "CClip": {"rule": "centered_clipping_from_last:tau=10,num_steps=3"},
@@ -101,7 +101,7 @@ _COMMON: Mapping[str, Any] = {
     "batch_size": 32,
     "lr": 0.01,
     "eval_examples": 16,
-    "model": "experiments.published_network:Network",
+    "model": "experiments.published_parts:Network",
 }
 
 

@@ -10,7 +10,8 @@ import pytest
 from jax import lax
 
 from experiments import published
-from experiments.published_network import Network, _drop
+from experiments.published_parts import Network, _drop, krum
+from medjax import rules
 
 pytestmark = pytest.mark.promotes
 
@@ -53,6 +54,13 @@ def test_dropout_leaves_out_channels_of_an_image_and_the_same_ones_for_every_key
     with_key = [network.apply(params, images, jax.random.key(k)) for k in range(2)]
     np.testing.assert_array_equal(*with_key)
     assert np.abs(with_key[0] - network.apply(params, images)).max() > 0.01
+
+
+def test_krum_takes_fourth_powers():
+    # To its two nearest, 0 has the distances 0 and 2.5, 10 has 1.6 and 2: the sums of squares are
+    # 6.25 and 6.56, of fourth powers 39 and 22.6.
+    x = jnp.array([[0.0], [0.0], [2.5], [8.4], [10.0], [12.0]])
+    assert (rules.krum(2)(x), krum(2)(x)) == (0, 10)
 
 
 CELLS = [("none", "iid", "Krum"), ("bucketing", "sorted", "RFA")]
