@@ -93,9 +93,10 @@ def run(console: Console, folder: Path, options: Options) -> list[Claim]:
     }
     best = arms.tuned(console, folder / "tuning", runs, step_sizes, tuning_steps)
     for title, rule in ALGORITHMS.items():
-        # Tells the effect of the step size from that of the noise.
+        # Tells the effect of the step size from that of the noise, where they differ in both.
         lr = best[title, _noise(SCALES[rule][-1])].lr
-        best[title, _control(rule)] = replace(best[title, "b = 0"], lr=lr)
+        if lr != best[title, "b = 0"].lr:
+            best[title, _control(rule)] = replace(best[title, "b = 0"], lr=lr)
     curves: dict[str, dict[str, Curves]] = {title: {} for title in ALGORITHMS}
     every = None if options.quick else min(each["eval_every"] for each in lengths.values())
     trained = arms.train(console, folder / "training", best, every)
@@ -110,7 +111,8 @@ def claims(curves: Mapping[str, Mapping[str, Curves]]) -> list[Claim]:
     """Check what the paper's figure shows."""
     found = []
     for title, arm in curves.items():
-        scales, control = SCALES[ALGORITHMS[title]], arm[_control(ALGORITHMS[title])]
+        rule = ALGORITHMS[title]
+        scales, control = SCALES[rule], arm.get(_control(rule), arm["b = 0"])
         noisy = [arm[_noise(b)] for b in scales if _noise(b) in arm]
         for metric in ("train_loss", "grad_norm"):
             without, with_noise = (arms.final(x, metric) for x in (control, noisy[-1]))

@@ -8,10 +8,11 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import integrate, stats
 
-from experiments.paper import fig1, fig2_subset
+from experiments.paper import fig1, fig2, fig2_subset
 from experiments.paper.__main__ import main
 from experiments.paper.options import Options
 from medjax import theory
+from medjax.lab.plots import Curves
 from medjax.lab.sweeps import pictures
 
 
@@ -111,6 +112,18 @@ def test_claims_table(folder):
     assert claims["figure"] == ["fig1"] * 5
     assert all(claims["holds"])
     assert (folder / "claims.md").read_text().count("\n") == 7
+
+
+def test_noise_is_compared_at_the_same_step_size():
+    def curve(loss: float) -> Curves:
+        return Curves("", {k: [loss] for k in ("train_loss", "grad_norm", "test_accuracy")})
+
+    without, with_noise, control = curve(5), curve(1), curve(3)
+    noisy = {"b = 0": without, "b = 0.01": with_noise}
+    same = fig2.claims({fig2.VOTE: noisy})  # where both have the same best one
+    assert same[0].ours == "1 against 5"
+    other = fig2.claims({fig2.VOTE: noisy | {"b = 0, δ of b = 0.01": control}})
+    assert other[0].ours == "1 against 3"
 
 
 @pytest.mark.slow
