@@ -26,12 +26,7 @@ FILLER = "filler"
 _TIMEOUT = 600  # seconds, for a command that hangs
 _IMPORTED = (
     *("medjax.lab.commands.run", "medjax.lab.commands.sweep", "experiments.paper.__main__"),
-    *(
-        "benchmarks.faults",
-        "orbax.checkpoint",
-        "sklearn.datasets",
-        "matplotlib.backends.backend_agg",
-    ),
+    *("benchmarks.faults", "orbax.checkpoint", "matplotlib.backends.backend_agg"),
 )
 _CHANGES = ("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.truncate")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT

@@ -47,6 +47,11 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 gc.set_threshold(100_000, 50, 50)
 
 
+# For pytest-xdist's processes, which are started after this: on a core of their own, threads of
+# NumPy's and PyTorch's products would wait for one another too, for up to 60 times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The cores that there are, where a process can choose among them.
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
 

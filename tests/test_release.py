@@ -67,7 +67,8 @@ def test_wheel_has_the_package_and_the_licence_alone(dist):
 @pytest.mark.slow
 def test_source_distribution_builds_itself_byte_for_byte(dist, tmp_path):
     with tarfile.open(dist["gz"]) as sdist:
-        sdist.extractall(tmp_path, filter="data")
+        sdist.extraction_filter = getattr(tarfile, "data_filter", None)  # 3.11.2 has none
+        sdist.extractall(tmp_path)
     source = tmp_path / f"medjax-{VERSION}"
     kept = {path.name for path in ROOT.iterdir()} & {path.name for path in source.iterdir()}
     assert {"tests", "docs", "experiments", "benchmarks", "mkdocs.yml", "README.md"} < kept

@@ -15,7 +15,7 @@ from medjax.lab.data.cifar import read_cifar
 from medjax.lab.data.dataset import Dataset
 from medjax.lab.data.hf import Texts, read_hf
 from medjax.lab.data.idx import find_idx, read_idx
-from medjax.lab.data.mnist5k import read_mnist5k
+from medjax.lab.data.packaged import read_digits, read_mnist5k
 from medjax.lab.data.tfds import Part, read_tfds
 
 _SPLIT_SEED = 0
@@ -80,11 +80,10 @@ def _digits(_: str, cache_dir: Path | None) -> Dataset:
     They are the test set of Alpaydin and Kaynak (1998).
     """
     try:
-        from sklearn.datasets import load_digits
+        pixels, labels = read_digits(cache_dir)
     except ModuleNotFoundError as err:
         raise _not_installed("digits", "scikit-learn") from err
-    pixels, labels = load_digits(return_X_y=True)
-    return _labelled("digits", _images(np.reshape(pixels, (-1, 8, 8)), 16), np.asarray(labels))
+    return _labelled("digits", _images(pixels, 16), labels)
 
 
 def _not_installed(name: str, package: str, install: str = '"medjax[lab]"') -> ImportError:

@@ -75,7 +75,8 @@ def find(text: str) -> Own | None:
         found = getattr(found, name)
     if not callable(found):
         raise argparse.ArgumentTypeError(f"{what!r} in {where!r} is no function but {found!r:.60}")
-    source = Path(module.__file__ or "")
+    # Modules that are built into the interpreter, as math may be, have no file.
+    source = Path(getattr(module, "__file__", None) or "")
     digest = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
     return Own(f"{where}:{what}", found, digest, written["rest"])
 

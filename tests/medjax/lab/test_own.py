@@ -223,6 +223,7 @@ def test_changed_file_is_another_sweep_and_no_resumed_run(mine, error_of):
         ("--rule nomodule:average", "unknown rule 'nomodule': valid: mean, median, sign"),
         ("--rule ./mine.py:scaled_mean:scales=1", "takes scale, got 'scales'"),
         ("--rule ./mine.py:three", "--rule ./mine.py:three: "),
+        ("--rule time:time", "--rule time:time: rule must be built"),  # of a module without a file
         ("--rule ./broken.py:f", "'./broken.py' can't be imported: NameError: name 'jnp' is not"),
         ("--rule ./torn.py:f", "'./torn.py' can't be imported: SyntaxError: "),
         (
