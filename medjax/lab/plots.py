@@ -1,14 +1,18 @@
-"""Pictures of runs."""
+"""Pictures of runs.
+
+Matplotlib is imported where one is drawn: it takes half a second, for which no error should wait.
+"""
 
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's (2008), which the colour-blind can tell apart."""
@@ -35,8 +39,10 @@ class Curves:
     errors: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-def new_figure(rows: int, columns: int, title: str) -> tuple[Figure, list[Axes]]:
+def new_figure(rows: int, columns: int, title: str) -> "tuple[Figure, list[Axes]]":
     """Make a figure and its axes, in the style of all pictures here."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(4.6 * columns, 3.4 * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     set_title(figure, title)
@@ -46,14 +52,14 @@ def new_figure(rows: int, columns: int, title: str) -> tuple[Figure, list[Axes]]
     return figure, axes
 
 
-def set_title(figure: Figure, title: str) -> None:
+def set_title(figure: "Figure", title: str) -> None:
     """Set a title, wrapped to the figure's width."""
     width = int(figure.get_figwidth() / _INCHES_PER_LETTER[11])
     lines = (textwrap.fill(line, width) for line in title.splitlines())
     figure.suptitle("\n".join(lines), fontsize=11)
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+def legend_below(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Make the figure taller, and put a legend under its axes, in as many columns as fit."""
     longest = max(map(len, labels))
     columns = int(figure.get_figwidth() / (0.7 + _INCHES_PER_LETTER[9] * longest))
@@ -63,7 +69,7 @@ def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) 
     figure.legend(handles, labels, loc=place, ncols=columns, fontsize=9, frameon=False)
 
 
-def run_figure(curves: Curves) -> Figure:
+def run_figure(curves: Curves) -> "Figure":
     """Draw a run's loss, accuracy, and the norms of the true gradient and the median-mean gap."""
     figure, axes = new_figure(1, 3, curves.label)
     panels = (
@@ -79,7 +85,7 @@ def run_figure(curves: Curves) -> Figure:
     return figure
 
 
-def comparison_figure(runs: Sequence[Curves], title: str) -> Figure:
+def comparison_figure(runs: Sequence[Curves], title: str) -> "Figure":
     """Draw several runs, with a panel for each metric."""
     figure, axes = new_figure(2, 2, title)
     for axis, (metric, name) in zip(axes, METRICS.items(), strict=True):
@@ -110,12 +116,12 @@ def around(mean: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.maximum(mean - error, mean / 10), mean + error
 
 
-def _label(axis: Axes, name: str, start: Sequence[float] = ()) -> None:
+def _label(axis: "Axes", name: str, start: Sequence[float] = ()) -> None:
     axis.set_xlabel("step")
     label_metric(axis, name, start)
 
 
-def label_metric(axis: Axes, name: str, start: Sequence[float] | np.ndarray = ()) -> None:
+def label_metric(axis: "Axes", name: str, start: Sequence[float] | np.ndarray = ()) -> None:
     """Make the vertical axis of a metric, once its values are drawn.
 
     Args:
@@ -123,6 +129,8 @@ def label_metric(axis: Axes, name: str, start: Sequence[float] | np.ndarray = ()
         name: of the metric.
         start: its values at the start of training: a log axis ends where they are far exceeded.
     """
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
     axis.set_ylabel(name)
     if "accuracy" in name:
         axis.set_ylim(0, 1.02)

@@ -13,7 +13,7 @@ from medjax.lab.settings import cli, wording
 from medjax.lab.settings.config import Settings
 from medjax.lab.settings.flags import add_out
 from medjax.lab.storage import checkpoints, results, watching
-from medjax.lab.sweeps import grid, pictures, report, select, store
+from medjax.lab.sweeps import grid, report, select, store
 from medjax.lab.sweeps.cluster import connect
 from medjax.lab.sweeps.cluster.workers import Cluster
 from medjax.lab.sweeps.outcome import outcome, title
@@ -96,6 +96,8 @@ def execute(
 
 def show(console: Console, folder: Path, runs: Sequence[Settings], columns: select.Columns) -> None:
     """Print the tables; write the summary and the pictures."""
+    from medjax.lab.sweeps import pictures  # see medjax.lab.plots
+
     told = outcome(runs, columns)
     if 1 < len(told.found) <= _MOST_ROWS:
         show_table(console, report.table(told.found, told.names, told.measured))

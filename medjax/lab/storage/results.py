@@ -7,16 +7,18 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from matplotlib.figure import Figure
 
 from medjax.lab.data.files import write_whole
 from medjax.lab.storage.files import is_leftover
 from medjax.lab.storage.provenance import provenance as provenance
+
+if TYPE_CHECKING:  # see medjax.lab.plots
+    from matplotlib.figure import Figure
 
 CONFIG = "config.json"
 DEFAULT_PARENT = Path("runs")
@@ -240,7 +242,7 @@ def read_table(path: Path) -> pa.Table:
         return pq.read_table(file)
 
 
-def write_figure(path: Path, figure: Figure) -> None:
+def write_figure(path: Path, figure: "Figure") -> None:
     """Write a picture in the format that the path's suffix names.
 
     Args:
