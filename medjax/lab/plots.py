@@ -6,6 +6,7 @@ Matplotlib is imported where one is drawn: it takes half a second, for which no 
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,9 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+if find_spec("matplotlib") is None:  # said now, not when a run has ended
+    raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's (2008), which the colour-blind can tell apart."""
@@ -129,8 +133,6 @@ def label_metric(axis: "Axes", name: str, start: Sequence[float] | np.ndarray = 
         name: of the metric.
         start: its values at the start of training: a log axis ends where they are far exceeded.
     """
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-
     axis.set_ylabel(name)
     if "accuracy" in name:
         axis.set_ylim(0, 1.02)
@@ -143,6 +145,8 @@ def label_metric(axis: "Axes", name: str, start: Sequence[float] | np.ndarray = 
     if bottom < ceiling < top:
         axis.set_ylim(bottom, top := ceiling)
     if top / bottom < 100:  # hardly a power of ten
+        from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
         steps = (1, 2, 5)
         near = top / bottom < 10
         locator = MaxNLocator(8, steps=(*steps, 10)) if near else LogLocator(subs=steps)
