@@ -95,16 +95,10 @@ def compiled_as_for_users(request):
         jax.config.update("jax_disable_most_optimizations", True)
 
 
-# Not yet without implicit promotion, nor are tests marked `promotes`.
-_PROMOTING = ("/training/", "/workers/", "/test_platforms.py", "/rules/test_rules.py")
-_PROMOTING += ("/test_contributing.py",)
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_promoted(request):
     """Let JAX match no dtypes and no ranks implicitly, as users may have it."""
-    path = request.path.as_posix()
-    if request.node.get_closest_marker("promotes") or any(name in path for name in _PROMOTING):
+    if request.node.get_closest_marker("promotes"):
         yield
         return
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):

@@ -176,7 +176,6 @@ print("all annotations hold")
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_annotations_hold():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

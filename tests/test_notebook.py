@@ -31,7 +31,6 @@ def figures():
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_cells_print_what_stands_below(figures, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

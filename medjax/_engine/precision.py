@@ -22,7 +22,7 @@ def common_dtype(*numbers: ArrayLike | DTypeLike) -> jnp.dtype:
 
 
 @contextlib.contextmanager
-def _as_optax_promotes() -> Iterator[None]:
+def as_optax_promotes() -> Iterator[None]:
     """Let optax's code rely on JAX's usual promotion, whatever the user's setting."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
@@ -45,7 +45,7 @@ def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformat
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
         params = None if params is None else widen(params)
-        with _as_optax_promotes():
+        with as_optax_promotes():
             after, new_state = inner.update(widen(updates), state, params)
         return optax.tree.cast_like(after, updates), optax.tree.cast_like(new_state, state)
 

@@ -170,7 +170,8 @@ def dp_fedavg(
 
         def add_noise(x: Array, key: Array) -> Array:
             wide = at_least_float32(x.dtype)
-            return (x + scale * jax.random.normal(key, x.shape, wide)).astype(x.dtype)
+            drawn = scale * jax.random.normal(key, x.shape, wide)
+            return (x.astype(wide) + drawn).astype(x.dtype)
 
         noisy = [add_noise(x, k) for x, k in zip(leaves, keys, strict=True)]
         return jax.tree.unflatten(treedef, noisy), count + 1

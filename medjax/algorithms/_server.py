@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Int, Key
 
 from medjax._engine import checks
+from medjax._engine.precision import at_least_float32
 from medjax._engine.random import Seed, stage_key
 from medjax._engine.stacked import PyTree, Updates, count_workers
 from medjax.rules import PlainRule, Rule, StatefulRule, aggregate, mean
@@ -129,12 +130,17 @@ def zeros_like(params: PyTree) -> PyTree:
 
 def add(x: PyTree, y: PyTree, scale: float | Array = 1.0) -> PyTree:
     """Return x + scale · y, in the dtypes of x."""
-    return jax.tree.map(lambda a, b: (a + scale * b).astype(jnp.result_type(a)), x, y)
+
+    def sum_of(a: Array, b: Array) -> Array:
+        wide = at_least_float32(jnp.result_type(a))
+        return (jnp.asarray(a, wide) + scale * jnp.asarray(b, wide)).astype(jnp.result_type(a))
+
+    return jax.tree.map(sum_of, x, y)
 
 
 def scaled(x: PyTree, factor: float | Array) -> PyTree:
     """Return factor · x, in the dtypes of x."""
-    return jax.tree.map(lambda a: (factor * a).astype(a.dtype), x)
+    return jax.tree.map(lambda a: (factor * a.astype(at_least_float32(a.dtype))).astype(a.dtype), x)
 
 
 def of_worker(name: str, values: Sequence[int], oracle: Oracle) -> Int[Array, ""]:

@@ -236,7 +236,8 @@ def sign_fv(lr: LearningRate, num_workers: int, *, epsilon: float = 0.01) -> Alg
         del params, extra_args
         check_cohort("sign_fv", n, num_workers)
         known: Reliability = take(state, workers)
-        p = jnp.clip(known.errors / jnp.maximum(known.steps, 1), epsilon, 1 - epsilon)
+        steps = jnp.maximum(known.steps, 1).astype(known.errors.dtype)
+        p = jnp.clip(known.errors / steps, epsilon, 1 - epsilon)
         weights = jnp.where(known.steps == 0, 1.0, jnp.log((1 - p) / p))
         sent = [jnp.sign(x) for x in jax.tree.leaves(updates)]
         decisions = [jnp.sign(jnp.tensordot(weights.astype(s.dtype), s, 1)) for s in sent]

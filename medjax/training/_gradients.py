@@ -172,7 +172,7 @@ def weighted_gradient(
             part, weights = jax.tree.map(
                 lambda x: lax.dynamic_slice_in_dim(x, start, size), (examples, shares)
             )
-            return jax.tree.map(jnp.add, total, gradient(part, weights))
+            return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradient(part, weights))
 
         def zeros(p: Array) -> Array:
             return jnp.zeros(p.shape, at_least_float32(p.dtype))

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from medjax._engine import checks
-from medjax._engine.precision import at_least_float32
+from medjax._engine.precision import as_optax_promotes, at_least_float32
 from medjax._engine.stacked import PyTree
 from medjax.workers._procedure import Algorithm, Oracle, Procedure, Sent, gradient
 
@@ -54,9 +54,12 @@ def walk(
     """
     x = oracle.params
 
+    def moved(x: Array, s: Array) -> Array:
+        return (x.astype(s.dtype) - learning_rate * s).astype(x.dtype)
+
     def step(k: Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
         sums, model_state = carry
-        y = jax.tree.map(lambda x, s: (x - learning_rate * s).astype(x.dtype), x, sums)
+        y = jax.tree.map(moved, x, sums)
         found, model_state = oracle.gradient(y, k, model_state)
         direction = correct(found, y, k)
         return jax.tree.map(lambda s, g: s + g.astype(s.dtype), sums, direction), model_state
@@ -99,7 +102,8 @@ def steps_of(
         def step(k: Array, carry: Any) -> Any:
             y, opt_state, model_state = carry
             found, model_state = oracle.gradient(y, k, model_state)
-            updates, opt_state = optimizer.update(found, opt_state, y)
+            with as_optax_promotes():
+                updates, opt_state = optimizer.update(found, opt_state, y)
             return optax.apply_updates(y, updates), opt_state, model_state
 
         opt_state = state if keep_state else optimizer.init(x)

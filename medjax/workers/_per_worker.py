@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 from medjax._engine import checks
 from medjax._engine.mesh import spread
 from medjax._engine.participation import check_cohort, put, take
+from medjax._engine.precision import as_optax_promotes
 from medjax._engine.stacked import Stacked, count_workers
 
 
@@ -68,7 +69,8 @@ def per_worker(
         def update_worker(
             worker_updates: optax.Updates, worker_state: optax.OptState
         ) -> tuple[optax.Updates, optax.OptState]:
-            return inner_update(worker_updates, worker_state, params, **extra_args)
+            with as_optax_promotes():
+                return inner_update(worker_updates, worker_state, params, **extra_args)
 
         with jax.named_scope("per_worker"):
             sent, new_states = jax.vmap(update_worker)(updates, take(state, workers))

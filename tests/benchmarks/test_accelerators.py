@@ -227,7 +227,6 @@ def compiled(target, devices, workers, rules, seconds):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize(("devices", "workers", "most"), [(1, 100, 30), (8, 96, 60)])
 def test_vote_launches_few_kernels_and_moves_few_bytes(devices, workers, most):
     printed, rows = compiled("h100", devices, workers, ("mean", *VOTES), seconds=5)
@@ -246,7 +245,6 @@ def test_vote_launches_few_kernels_and_moves_few_bytes(devices, workers, most):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_devices_sum_votes_as_small_integers():
     _, rows = compiled("h100", 8, 96, ("mean", *VOTES), seconds=5)
     d = workload.num_params(workload.HIDDEN)
@@ -258,7 +256,6 @@ def test_devices_sum_votes_as_small_integers():
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize(
     ("target", "workers", "chosen", "seconds"),
     [

@@ -52,7 +52,6 @@ def test_step_leaves_out_the_others(measured):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_step_compares_rules_with_bare_gradients_and_others(measured):
     rules = ("noisy_sign", "noisy_trimmed_mean", "nnm+mean")
     printed, figures = measured(step, f"--rules {' '.join(rules)}")
@@ -77,7 +76,6 @@ def test_step_compares_rules_with_bare_gradients_and_others(measured):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_step_on_a_gpu_leaves_out_what_would_run_on_the_cpu(measured, monkeypatch):
     monkeypatch.setattr(step, "jax", SimpleNamespace(default_backend=lambda: "gpu"))
     printed, figures = measured(step, "--rules sign")
@@ -121,7 +119,6 @@ def test_kernels_leave_out_what_takes_too_much(measured):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_scaling_measures_points_apart(measured, tmp_path):
     picture = tmp_path / "scaling.png"
     printed, figures = measured(scaling, f"--worker-chunk 2 --plot {picture}")
@@ -159,7 +156,6 @@ def test_scaling_goes_on_after_a_point_that_fails(monkeypatch, capsys, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_devices_are_compared_with_one(measured, tmp_path):
     picture = tmp_path / "devices.png"
     printed, figures = measured(devices, f"--plot {picture}")
@@ -177,7 +173,6 @@ def test_devices_are_compared_with_one(measured, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_point_that_fails_says_why():
     with pytest.raises(RuntimeError, match=r"^argparse.ArgumentTypeError: unknown rule 'no_rule'"):
         _point.measure_in_subprocess(_point.Point("no_rule", 1, 1, batch_size=1, repeats=1))
@@ -250,7 +245,6 @@ def test_mistake_of_one_command(command, arguments, message, error_of, tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_sweep_is_compared_with_its_runs_one_by_one(measured, monkeypatch):
     monkeypatch.setattr(sweep, "AXES", {"b": (1e-2,), "seed": (0, 1)})
     printed, figures = measured(sweep)
@@ -262,7 +256,6 @@ def test_sweep_is_compared_with_its_runs_one_by_one(measured, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_wire_counts_bits_and_fails_above_the_closed_form(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(wire, "RULES", {k: wire.RULES[k] for k in ("mean", "majority_vote")})
     flags = ["--devices", "8", "--workers", "8", "--json", str(tmp_path / "a.json")]

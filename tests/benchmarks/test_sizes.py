@@ -9,7 +9,6 @@ from benchmarks import networks, sizes, workload
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_time_memory_and_growth_are_measured(tmp_path, capsys):
     flags = ("--only", "clients", "--shrink", "100", "--repeats", "1")
     assert sizes.main([*flags, "--json", str(tmp_path / "a.json")]) == 0
@@ -27,7 +26,6 @@ def test_clients_are_unequal_and_keep_their_examples():
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_networks_are_compared_with_vmap(tmp_path, capsys):
     flags = ("--networks", "logistic", "transformer", "--workers", "2", "--batch-size", "1")
     assert networks.main([*flags, "--repeats", "1", "--json", str(tmp_path / "a.json")]) == 0

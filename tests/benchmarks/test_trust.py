@@ -10,7 +10,6 @@ from benchmarks.cases import Call
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_everything_is_survived(capsys):
     # Losses of a cluster are in tests/medjax/lab/test_sweep_cluster.py, in a quarter of the time.
     elsewhere = {"bad-input", "kill-cluster"}

@@ -5,7 +5,7 @@ import pytest
 
 from medjax.lab.commands.sweep import main
 
-pytestmark = [pytest.mark.slow, pytest.mark.promotes]
+pytestmark = pytest.mark.slow
 
 SETTINGS = (
     "--dataset digits --model mlp --workers 10 --classes-per-worker 1 --examples-per-worker 50 "

@@ -127,7 +127,6 @@ def test_noise_is_compared_at_the_same_step_size():
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_figure_of_training_runs(tmp_path, capsys, monkeypatch):
     # The smallest network and images, and batches of one size.
     monkeypatch.setattr(fig2_subset, "BATCH_SIZES", (10,))

@@ -69,7 +69,6 @@ def moments(u, b):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_files(quick):
     folder, _, _ = quick
     pictures = ("theory_gap", "noise_cost", "convergence")
@@ -84,7 +83,6 @@ def test_files(quick):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_all_claims_hold(quick):
     _, found, _ = quick
     assert [c.claim for c in found if not c.holds] == []
@@ -95,7 +93,6 @@ def test_all_claims_hold(quick):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_curves(quick):
     curves = rows(quick[0], "theory_curves")
     assert {(r["noise"], r["n"]) for r in curves} == set(itertools.product(NOISES, N))
@@ -112,7 +109,6 @@ def test_curves(quick):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_slopes_and_constants_for_large_b(quick):
     for name, n in itertools.product(NOISES, N):
         own = [r for r in rows(quick[0], "theory_curves") if (r["noise"], r["n"]) == (name, n)]
@@ -134,7 +130,6 @@ def test_slopes_and_constants_for_large_b(quick):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_draws_agree_with_the_density(quick):
     draws = rows(quick[0], "theory_draws")
     assert len(draws) == len(NOISES) * len(N) * len(theory.DRAWN)
@@ -148,7 +143,6 @@ def test_draws_agree_with_the_density(quick):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_draws_agree_with_the_curves(quick):
     curves = {(r["noise"], r["n"], r["b"]): r for r in rows(quick[0], "theory_curves")}
     for r in rows(quick[0], "theory_draws"):
@@ -158,7 +152,6 @@ def test_draws_agree_with_the_curves(quick):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_costs(quick):
     costs = {(r["noise"], r["n"]): r for r in rows(quick[0], "noise_cost")}
     assert costs.keys() == set(itertools.product(NOISES, N))
@@ -202,7 +195,6 @@ def chain(T, d, start):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize(("theorem", "exact"), [(5, chain), (6, recursion)])
 def test_averages_against_exact_expectations(quick, theorem, exact):
     averages = [r for r in rows(quick[0], "convergence") if r["theorem"] == theorem]
@@ -220,7 +212,6 @@ def test_averages_against_exact_expectations(quick, theorem, exact):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_noiseless_runs_against_their_recursions(quick):
     middle = ((TOY - TOY.mean()) / SIGMA)[1]
     for r in rows(quick[0], "convergence"):
@@ -233,7 +224,6 @@ def test_noiseless_runs_against_their_recursions(quick):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_what_is_printed(quick):
     _, found, printed = quick
     assert "normal" in printed

@@ -13,29 +13,28 @@ from experiments import published
 from experiments.published_parts import Network, _drop, krum
 from medjax import rules
 
-pytestmark = pytest.mark.promotes
-
 
 @pytest.mark.slow
 def test_network_is_two_convolutions_and_two_linear_layers():
     images = jax.random.uniform(jax.random.key(0), (3, 28, 28, 1))
     network: Any = Network(10)
     params = network.init(jax.random.key(1), images)["params"]
+    biases = [params[f"{name}_bias"][None] for name in ("first", "second", "third", "fourth")]
     assert sum(x.size for x in jax.tree.leaves(params)) == 1_199_882  # PyTorch's
     x = (images - 0.1307) / 0.3081
-    for name in ("first", "second"):
+    for name, bias in zip(("first", "second"), biases, strict=False):
         kernel = params[name]
         bound = (9 * kernel.shape[2]) ** -0.5
         assert 0.98 * bound < np.abs(kernel).max() <= bound
         x = lax.conv_general_dilated(
             x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-        x += params[f"{name}_bias"]
+        x += bias[None, None]
         x = jnp.maximum(x, 0) if name == "first" else x
     window = (1, 2, 2, 1)
     x = lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID").reshape(3, -1)
-    x = jnp.maximum(x @ params["third"] + params["third_bias"], 0)
-    expected = x @ params["fourth"] + params["fourth_bias"]
+    x = jnp.maximum(x @ params["third"] + biases[2], 0)
+    expected = x @ params["fourth"] + biases[3]
     np.testing.assert_allclose(network.apply({"params": params}, images), expected, atol=1e-5)
 
 

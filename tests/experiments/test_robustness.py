@@ -156,7 +156,6 @@ def test_picture_has_the_worst_cases_and_every_attack(table):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_the_command(tmp_path, monkeypatch, capsys):
     study = Study(
         rules=("mean", f"{NNM}trimmed_mean"),

@@ -125,7 +125,6 @@ def trained() -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize("name", CHAINS)
 def test_every_name_trains_in_a_chain(name: str):
     steps = trained()[name]
@@ -163,7 +162,6 @@ def mesh() -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_every_rule_mixing_and_attack_is_as_on_one_device():
     spread = jax.jit(functools.partial(train, SPREAD, mesh=mesh()))(CENTRES)
     for name, actual in jax.device_get(spread).items():
@@ -171,7 +169,6 @@ def test_every_rule_mixing_and_attack_is_as_on_one_device():
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_trees_on_accelerators_are_as_on_one_cpu(request: Any):
     expected = jax.device_get(jax.jit(functools.partial(train, KERNELS))(TREE))
     request.getfixturevalue("accelerated")
@@ -181,7 +178,6 @@ def test_trees_on_accelerators_are_as_on_one_cpu(request: Any):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_every_attack_on_data_changes_what_is_learnt():
     def classify(data: medjax.WorkerData) -> jax.Array:
         tx = optax.chain(aggregate(rules.median()), TX)

@@ -24,8 +24,8 @@ DATA = medjax.stack_workers(
 
 def objective(params: Any, x: jax.Array) -> Any:
     """Half the squared distance to each example, and a tensor of another shape."""
-    return 0.5 * jnp.sum((params["w"] - x) ** 2, axis=1) + jnp.sum(
-        params["v"] * x[:, :6], axis=1
+    return 0.5 * jnp.sum((params["w"][None] - x) ** 2, axis=1) + jnp.sum(
+        params["v"][None] * x[:, :6], axis=1
     ), {}
 
 

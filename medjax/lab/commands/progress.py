@@ -206,7 +206,7 @@ def _pace(clock: Clock, steps_left: int, eval_every: int) -> str:
     if rate is None:
         return ""
     left = _duration(clock.seconds_left(steps_left, eval_every))
-    return f"{rate:6.1f} steps/s" + (f", {left} left" if steps_left else "")
+    return f"{wording.pace(rate):>14}" + (f", {left} left" if steps_left else "")
 
 
 def _duration(seconds: float) -> str:

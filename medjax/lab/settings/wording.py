@@ -56,6 +56,13 @@ def short(value: object) -> str:
     return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
 
 
+def pace(steps_per_second: float) -> str:
+    """Return how fast steps are taken: 40.0 steps/s, or 1.25 s/step where each takes longer."""
+    if steps_per_second < 1:
+        return f"{1 / steps_per_second:.2f} s/step"
+    return f"{steps_per_second:.1f} steps/s"
+
+
 def for_files(value: object) -> str:
     """Return a setting's value as a part of a file's name, on every system.
 

@@ -111,7 +111,7 @@ class Reporter:
             return ""
         seconds = time.monotonic() - self._begun
         left = timedelta(seconds=round(seconds * (self._total - self._done) / self._done))
-        return f"{self._done / seconds:.0f} steps/s, {left} left"
+        return f"{wording.pace(self._done / seconds)}, {left} left"
 
     def _program(self, progress: Progress) -> str:
         item = self._work[progress.program]

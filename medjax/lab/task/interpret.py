@@ -6,6 +6,7 @@ import optax
 from jaxtyping import Array, Float, Int, Shaped
 
 import medjax
+from medjax._engine.precision import as_optax_promotes
 from medjax.lab.settings import rules
 from medjax.lab.settings.config import Settings
 from medjax.lab.settings.values import THEORY, Adaptive, Schedule, Undamped
@@ -80,7 +81,12 @@ def step_size(config: Settings, lr: Any) -> optax.ScalarOrSchedule:
         scale = optax.join_schedules([optax.constant_schedule(1.0), scale], [warmup])
     # With K - 1 transitions for K steps, none is lost at 0.
     rise = optax.linear_schedule(1 / max(1, warmup), 1.0, warmup - 1)
-    return lambda step: lr * rise(step) * scale(step)
+
+    def length(step: Array) -> Array:
+        with as_optax_promotes():
+            return lr * rise(step) * scale(step)
+
+    return length
 
 
 def noise_distribution(config: Settings) -> Noise | None:

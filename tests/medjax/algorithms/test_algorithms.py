@@ -12,8 +12,6 @@ import pytest
 import medjax
 from medjax import algorithms, attacks, compressors, rules, sharding, topologies
 
-pytestmark = pytest.mark.promotes  # optax's adam does, and the common objective
-
 N, K = 6, 3
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(24, 3)).astype(np.float32)
@@ -24,7 +22,8 @@ START = {"w": jnp.array([0.5, -1.0, 0.2]), "c": jnp.float32(0.3)}
 
 def least_squares(params: Any, batch: Any) -> Any:
     x, y = batch
-    return (x @ params["w"] + params["c"] - y) ** 2 / 2, {}
+    w, c = jax.tree.map(lambda p: p.astype(x.dtype), (params["w"], params["c"]))
+    return (x @ w + c - y) ** 2 / 2, {}
 
 
 def make(name: str, lr: Any = 0.05) -> Any:
@@ -98,7 +97,7 @@ def test_grids_runs_that_go_on_and_devices_give_the_same(name: str):
     rates = np.array([0.02, 0.05], np.float32)
     whole, halves = (grid(rates, np.array(cuts)) for cuts in ((4, 0), (3, 1)))
     jax.tree.map(np.testing.assert_array_equal, halves, whole)
-    moved = jax.tree.map(lambda x, y: np.abs(x - np.asarray(y)).max(), whole, START)
+    moved = jax.tree.map(lambda x, y: np.abs(np.asarray(x) - np.asarray(y)).max(), whole, START)
     assert max(jax.tree.leaves(moved)) > 1e-3
     spread = jax.jit(lambda cuts: after(0.05, cuts, sharding.make_mesh(4)))(np.array([4, 0]))
     assert_close(jax.tree.map(lambda x: x[1], whole), spread, atol=2e-6)
@@ -147,7 +146,7 @@ def test_learned_weights_turn_a_liar_round():
         decided, state = update(lies, state)
         np.testing.assert_array_equal(decided, -truth)
     (errors, steps), *_ = state
-    np.testing.assert_allclose(errors / steps, [0, 0, 0, 1])
+    np.testing.assert_allclose(np.asarray(errors) / np.asarray(steps), [0, 0, 0, 1])
     # With ε = 0.01 each of the two weighs ln 99 or its negative: two against two are one voice.
     decided, _ = update(np.stack([truth, truth, -truth, -truth]), state)
     np.testing.assert_array_equal(decided, -truth)

@@ -124,13 +124,13 @@ def test_diloco_of_plain_steps_is_sgd():
     assert ends(algorithm, 6) == pytest.approx(ends(medjax.mean_sgd(GAMMA), 6), rel=1e-6)
 
 
-@pytest.mark.promotes  # optax.adam does
 def test_a_single_worker_with_adam_is_adam():
     algorithm = algorithms.diloco(1, optax.adam(0.1), 1.0, momentum=0.0, rule=lambda x: x[0])
     x, adam = jnp.float32(3.0), optax.adam(0.1)
     state = adam.init(x)
     for _ in range(6):
-        updates, state = adam.update(A[0] * (x - M[0]), state, x)
+        with jax.numpy_dtype_promotion("standard"):  # as optax's own code has it
+            updates, state = adam.update(A[0] * (x - M[0]), state, x)
         x = optax.apply_updates(x, updates)
     assert ends(algorithm, 6, start=3.0) == pytest.approx(float(x), rel=1e-5)
 

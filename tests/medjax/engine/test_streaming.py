@@ -191,7 +191,6 @@ def local_gradients(params: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -226,7 +225,6 @@ def final(objective: Any, params: Any, data: Any, optimizer: Any, **settings: An
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize(
     ("optimizer", "batch_size"),
     [
@@ -249,7 +247,6 @@ def test_a_run_does_not_depend_on_the_chunks_but_for_rounding(
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize("name", ["sign", "noisy_sign", "exact", "mean_of_signs"])
 def test_a_run_of_exact_gradients_does_not_depend_on_the_chunks(name: str):
     # f_i(x) = ‖x - a_i‖²/2 with everything a multiple of 1/16, so that no gradient is rounded, and

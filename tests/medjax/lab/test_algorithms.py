@@ -20,7 +20,7 @@ from medjax.lab.sweeps import grid, plan, select
 from medjax.lab.task import communication, privacy, workers
 from medjax.lab.task.program import one_run
 
-pytestmark = [pytest.mark.usefixtures("no_pictures"), pytest.mark.promotes]
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 QUICK = ["--dataset", "digits", "--model", "logistic", "--workers", "7", "--batch-size", "4"]
 QUICK += ["--partition", "dirichlet", "--alpha", "0.1", "--steps", "2"]

@@ -94,7 +94,6 @@ def stopped(stopped_once, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_a_checkpointed_run_is_as_one_without(whole, tmp_path):
     assert run(*SETTINGS, "--out", tmp_path / "run") == 0
     assert table(tmp_path / "run") == table(whole)
@@ -120,7 +119,6 @@ def test_a_stopped_run_goes_on_and_what_was_half_done_is_removed(stopped, whole)
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_a_run_that_was_stopped_between_measurements_goes_on(whole, tmp_path):
     stop(tmp_path / "run", 0)
     assert last(tmp_path / "run").step == 1
@@ -144,7 +142,6 @@ def test_a_torn_checkpoint_is_passed_over(stopped, damage):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_a_run_goes_on_from_the_checkpoint_before_a_torn_one(stopped, whole):
     latest = max(int(x.name) for x in (stopped / FOLDER).iterdir() if x.name.isdigit())
     for path in (stopped / FOLDER / str(latest)).rglob("*"):
@@ -155,7 +152,6 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_torn_one(stopped, whole):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_without_any_whole_checkpoint_it_begins_anew(stopped, whole):
     for path in (stopped / FOLDER).rglob("*"):
         if path.is_file() and path.name != ".lock":
@@ -165,7 +161,6 @@ def test_without_any_whole_checkpoint_it_begins_anew(stopped, whole):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_what_is_missing_at_the_end_is_written(whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
@@ -178,7 +173,6 @@ def test_what_is_missing_at_the_end_is_written(whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_the_same_command_begins_anew_what_has_not_measured_anything(whole, tmp_path, error_of):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -243,7 +237,6 @@ def test_an_edited_configuration_gets_one_line(stopped, name, value, message, ca
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_what_does_not_fit_the_memory_leaves_what_was_there(stopped, tmp_path, monkeypatch, capsys):
     before = table(stopped), (stopped / "config.json").exists()
 

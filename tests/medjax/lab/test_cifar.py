@@ -56,7 +56,6 @@ def test_images_are_read_row_by_row_and_colour_by_colour(folder, inside, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_a_run_on_it(folder, tmp_path):
     settings = "--model cnn --workers 2 --rule noisy_sign --steps 2 --lr 0.01"

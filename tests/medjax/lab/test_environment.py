@@ -10,7 +10,6 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize(
     ("arguments", "code", "out", "err"),
     [

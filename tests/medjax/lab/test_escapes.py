@@ -29,7 +29,6 @@ def there(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_a_resumed_run_writes_where_it_is(there, tmp_path, capsys):
     assert main([*QUICK, "--checkpoint-every", "1", "--out", "run"]) == 0

@@ -54,7 +54,6 @@ def test_draws_are_uniform_over_the_training_data():
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_a_step_is_the_rules():
     built = setup(lr=0.5, batch_size="full", local_steps=2, local_lr=0.1)
     state, after = one_step(built)
@@ -118,7 +117,6 @@ def mean(server_gradient):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_a_rule_of_ones_own_may_ask_for_the_servers_gradient(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(OWN)

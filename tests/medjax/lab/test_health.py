@@ -37,7 +37,6 @@ def test_who_sends_nan_is_named(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_a_run_of_finite_numbers_names_nobody(tmp_path):
     out = tmp_path / "run"
     attacked = (*QUICK, "--attack", "ipm", "--byzantine", "2", "--steps", "20")
@@ -51,7 +50,6 @@ def test_a_run_of_finite_numbers_names_nobody(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_those_named_before_a_stop_stay_named(tmp_path):
     out = tmp_path / "run"
     attacked = (*QUICK, "--rule", "median", *NONFINITE, "--out", str(out))
@@ -80,7 +78,6 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_the_rest_of_a_sweep_goes_on(tmp_path, capsys):
     out = tmp_path / "sweep"
     mlp = (*QUICK[:2], "--model", "mlp", *QUICK[-2:])

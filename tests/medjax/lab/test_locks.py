@@ -80,7 +80,6 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize("flags", [(), ("--checkpoint-every", "1")])
 @pytest.mark.usefixtures("no_pictures")
 def test_a_run_in_progress_is_not_overwritten(flags, tmp_path, monkeypatch, error_of):

@@ -40,7 +40,6 @@ def test_a_single_run_has_no_grid(error_of):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_a_sweep_goes_on_with_as_many_devices(error_of, tmp_path):
     grid = (*QUICK, "--rule", "mean", "--lr", "0.1", "0.2", "--out", str(tmp_path / "sweep"))
     assert sweep.main([*grid, "--devices", "2"]) == 0

@@ -196,7 +196,6 @@ def test_table_is_complete():
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_resnet_trains(tmp_path):
     settings = "--dataset digits --partition iid --workers 2 --batch-size 16 --steps 100"

@@ -70,7 +70,6 @@ def assert_close(folder, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_a_run_is_the_same_on_any_mesh_and_nothing_moves(calls, tmp_path):
     attacked = ("--attack", "label_flip", "--byzantine", "2")
@@ -95,7 +94,6 @@ def one(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize(
     ("flags", "workers"),
     [
@@ -114,7 +112,6 @@ def test_a_sweep_is_the_same_on_any_mesh_and_nothing_moves(flags, workers, one, 
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_seeds_are_spread_where_there_are_more_of_them(calls, tmp_path):
     # Each device has the runs of a seed. 10 workers don't divide by 4.

@@ -99,7 +99,6 @@ def two(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_only_the_first_process_talks_and_writes_events(two):
     folder, ((first_code, said, first_errors), (second_code, said_by_second, second_errors)) = two
     assert (first_code, second_code) == (0, 0)
@@ -113,7 +112,6 @@ def test_only_the_first_process_talks_and_writes_events(two):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_two_processes_measure_what_one_does(two, tmp_path):
     assert run.main([*QUICK, *KEPT, "--out", str(tmp_path / "one")]) == 0
     one, measured = table(tmp_path / "one"), table(two[0])
@@ -123,7 +121,6 @@ def test_two_processes_measure_what_one_does(two, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_after_a_loss_both_go_on_from_the_last_checkpoint(two, start, tmp_path):
     folder = tmp_path / "run"
     flags = (*KEPT, *TWO)
@@ -143,7 +140,6 @@ def test_after_a_loss_both_go_on_from_the_last_checkpoint(two, start, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_losing_the_first_process_ends_the_other(start, tmp_path):
     first, second = start((), (), common=(*ENDLESS, *TWO, "--out", str(tmp_path / "run")))
     training(first)
@@ -167,7 +163,6 @@ def other(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_asking_one_to_stop_stops_all(other, tmp_path):
     # Only what is agreed on is of float64: the seconds taken, and whether to stop.
     other(lambda x: np.array([x[0], True]) if x.dtype == np.float64 else x)
@@ -188,7 +183,6 @@ def test_settings_that_differ_are_named_before_the_run(other, error_of, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_what_is_wrong_in_one_is_said_by_all(start, tmp_path):
     (tmp_path / "something").touch()
     both = start(("--out", str(tmp_path)), ("--out", "elsewhere"), common=KEPT)
@@ -201,7 +195,6 @@ def test_what_is_wrong_in_one_is_said_by_all(start, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_who_waits_in_vain_gives_up(start):
     first, second = start((), (), common=KEPT, timeout=1)
     second.kill()
@@ -213,7 +206,6 @@ def test_who_waits_in_vain_gives_up(start):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_a_signal_while_the_processes_agree_is_not_forgotten(tmp_path, monkeypatch):
     def interrupted(seconds, requested):
         if not requested:

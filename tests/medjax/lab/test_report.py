@@ -258,7 +258,6 @@ def test_whatever_users_write_stays_text(tmp_path, make_run, make_sweep):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_what_the_commands_leave(tmp_path):
     quick = ["--dataset", "digits", "--model", "logistic", "--steps", "4", "--eval-every", "2"]

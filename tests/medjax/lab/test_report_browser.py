@@ -8,7 +8,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from medjax.lab.commands.report import main
 
-pytestmark = [pytest.mark.slow, pytest.mark.promotes]
+pytestmark = pytest.mark.slow
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
 FLAGS += ("--disable-background-networking", "--disable-component-update", "--disable-sync")

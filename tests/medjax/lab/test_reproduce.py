@@ -42,7 +42,6 @@ def scale(path, metric, step, factor):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize("which", ["run", "sweep"])
 def test_the_same_again(folder, which, capsys):
     # Not all settings apply to all runs.
@@ -56,7 +55,6 @@ def test_the_same_again(folder, which, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_on_eight_devices_it_is_the_same_to_rounding(finished, tmp_path, capsys):
     out = tmp_path / "again"
     flags = ("--devices", "8", "--tolerance", "1e-5", "--out", str(out))
@@ -67,7 +65,6 @@ def test_on_eight_devices_it_is_the_same_to_rounding(finished, tmp_path, capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_what_differs_or_has_changed_since_is_named(folder, capsys):
     path = folder / "run/metrics.parquet"
     scale(path, "test_loss", 10, 1.001)

@@ -97,7 +97,6 @@ def test_the_seed_alone_decides_and_not_how_often_is_measured(finished, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -202,7 +201,6 @@ def test_folder_that_cannot_be_written(error_of, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_interrupt_ends_cleanly_and_keeps_what_was_measured(tmp_path):
     command = [sys.executable, "-m", "experiments.run", *QUICK, "--steps", "100000000"]
     command += ["--eval-every", "1000", "--out", str(tmp_path / "run")]
@@ -227,7 +225,6 @@ def test_interrupt_ends_cleanly_and_keeps_what_was_measured(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_second_interrupt_before_the_first_measurement_leaves_nothing(
     tmp_path, capsys, monkeypatch
 ):
@@ -243,7 +240,6 @@ def test_second_interrupt_before_the_first_measurement_leaves_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_interrupts_while_the_results_are_written_are_not_heard(tmp_path, monkeypatch):
     draw = plots.run_figure
 

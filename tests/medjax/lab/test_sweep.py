@@ -142,7 +142,6 @@ def test_folder_of_another_grid_is_kept(finished, error_of):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_the_default_folder_is_the_same_for_the_same_grid(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -152,7 +151,6 @@ def test_the_default_folder_is_the_same_for_the_same_grid(tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_a_killed_sweep_goes_on_and_no_other_process_beside_it(
     finished, tmp_path, error_of, capsys
@@ -184,7 +182,6 @@ def test_a_killed_sweep_goes_on_and_no_other_process_beside_it(
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_runs_one_at_a_time_are_those_side_by_side(finished, tmp_path, monkeypatch, capsys):
     # A chunk of one is another program, without the maps over seeds and settings.

@@ -164,7 +164,6 @@ def test_data_are_poisoned_seed_by_seed():
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_sweep_over_attacks(tmp_path, monkeypatch, capsys):
     compiled = []

@@ -57,7 +57,6 @@ def stopped(folder, monkeypatch, chunk, at, *flags):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_a_chunk_goes_on_or_begins_anew(whole, tmp_path, monkeypatch, capsys):
     folder, torn = tmp_path / "sweep", tmp_path / "torn"
     stopped(folder, monkeypatch, 2, 20, *KEPT)

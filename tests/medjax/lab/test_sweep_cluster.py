@@ -27,7 +27,6 @@ GRID = (
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.promotes,
     pytest.mark.usefixtures("no_pictures"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves files to the collector
     pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),  # in which a node begins

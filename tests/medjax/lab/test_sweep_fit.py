@@ -86,7 +86,6 @@ def test_what_fits_is_compiled_once(group, sizes):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_half_as_many_or_fewer_where_they_do_not_fit(group, sizes):
     _, all_of_them = fitted(group, 16, None)
     work, compiled = fitted(group, 16, all_of_them.num_bytes - 1)
@@ -102,7 +101,6 @@ def test_half_as_many_or_fewer_where_they_do_not_fit(group, sizes):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_more_where_the_estimate_was_far_too_high(group, sizes):
     work, _ = fitted(group, 2, 1 << 40)
     assert (work.chunk_size, len(work.chunks)) == (16, 1)
@@ -115,7 +113,6 @@ def test_more_where_the_estimate_was_far_too_high(group, sizes):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_too_many_more_are_fewer_again(group, sizes):
     _, four = fitted(group, 4, None)
     work, compiled = fitted(group, 1, four.num_bytes)
@@ -132,14 +129,12 @@ def test_what_was_begun_stays(limit, group, sizes):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_one_run_at_a_time_needs_only_what_is_free(group):
     # The limit is there to decide alike in every session, not to refuse what can be run.
     assert fitted(group, 16, 1)[0].chunk_size == 1
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_on_a_mesh_each_device_keeps_one_run(group, sizes):
     mesh = sharding.make_mesh(workers=1, grid=2)
     work = Work(0, group, 16, dict(enumerate(make_chunks(group, 16, 2))))
@@ -150,7 +145,6 @@ def test_on_a_mesh_each_device_keeps_one_run(group, sizes):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_examples_of_fewer_seeds_where_all_do_not_fit(group, monkeypatch):
     (chunk,) = make_chunks(group, 16)
     (x, y), sizes = Inputs().of(group, chunk)[1].examples, group.indices.sizes
@@ -192,7 +186,6 @@ def table(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_a_sweep_keeps_the_number_that_fits(group, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "sweep"
     _, all_of_them = fitted(group, 16, None)
@@ -241,7 +234,6 @@ def test_a_damaged_limit_gets_one_line(tmp_path, error_of):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_memory_used_up_on_the_way_gets_one_line(tmp_path, monkeypatch, capsys):
     def exhausted(*_, **__):
         raise EXHAUSTED
@@ -258,7 +250,6 @@ def test_memory_used_up_on_the_way_gets_one_line(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_a_program_too_large_for_memory_gets_one_line(tmp_path, monkeypatch, capsys):
     # Enough for the workers' 147 examples of 65 numbers each, but not for a step.
     monkeypatch.setattr(memory, "free_bytes", lambda: 1 << 20)

@@ -57,7 +57,6 @@ TRACED = ("byzantine_sgd", "noisy_median", "dnc")
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize("axis", AXES)
 def test_every_name_is_a_value_of_an_axis(axis):
     runs = grid.expand(BASE | AXES[axis] | {"seed": [0, 1], "lr": [0.1, 0.2]})

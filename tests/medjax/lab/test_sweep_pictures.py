@@ -284,7 +284,6 @@ def test_divergence(bad, seeds):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_everything_diverged_or_nothing_happened():
     runs, columns = measured(**NOISY, seed=[0, 1])
     for value in (np.nan, np.inf, 0.0):

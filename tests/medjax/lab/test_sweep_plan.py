@@ -76,7 +76,6 @@ def test_a_grid_too_large_for_memory_is_cut():
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize(
     "settings",
     [

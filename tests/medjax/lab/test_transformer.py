@@ -113,7 +113,6 @@ def unigram_entropy(labels):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_learns_more_than_how_often_each_character_occurs(tmp_path, capsys):
     settings = "--rule mean --server adam --lr 0.005 --batch-size 2 --steps 30 --eval-every 30"
     small = "--examples-per-worker 32 --eval-examples 4 --seed 1"
@@ -146,7 +145,6 @@ class Bigram(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.usefixtures("no_pictures")
 def test_text_is_swept_over_as_images(tmp_path):
     (tmp_path / "mine.py").write_text(BIGRAM)

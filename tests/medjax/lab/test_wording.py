@@ -37,3 +37,10 @@ def test_name_of_a_file(value, name):
 )
 def test_name_of_a_data_set(value, name):
     assert wording.dataset(value) == name
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"), [(1234.56, "1234.6 steps/s"), (1.0, "1.0 steps/s"), (0.8, "1.25 s/step")]
+)
+def test_pace(rate, told):
+    assert wording.pace(rate) == told

@@ -184,7 +184,6 @@ def streamed(tx: optax.GradientTransformation, g: np.ndarray, chunk_size: int) -
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_the_signs_of_a_worker_do_not_depend_on_how_the_work_is_cut_up():
     tx = noisy_sign(0.5, noise.logistic(), key=0)
     (whole,) = steps(tx, G)

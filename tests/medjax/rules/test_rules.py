@@ -236,7 +236,7 @@ def test_odds_of_random_votes():
     for options, rows, minus, plus in ODDS:
         votes = votes_of(*options.items())(np.tile(np.float32(rows)[:, None], d), 0)
         for vote, p in ((-1, minus), (1, plus)):  # 5 standard deviations of a binomial number
-            off = abs(np.sum(votes == vote) - d * p)
+            off = abs(np.sum(np.asarray(votes) == vote) - d * p)
             assert off <= 5 * math.sqrt(d * p * (1 - p)), (options, rows, vote)
 
 

@@ -29,7 +29,7 @@ WEIGHTS = np.array([0.1, 0.3, 0.0, 0.25, 0.15, 0.2], np.float32)
 
 
 def network(params: Any, x: jax.Array) -> jax.Array:
-    return jnp.tanh(x @ params["w"]) @ params["v"] + params["c"]
+    return jnp.tanh(x @ params["w"]) @ params["v"] + params["c"][None]
 
 
 objective = classification(network)

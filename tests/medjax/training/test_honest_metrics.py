@@ -187,7 +187,7 @@ LABELS = RNG.integers(0, 3, 16).astype(np.int32)
 
 def least_squares(w: Any, batch: Any) -> Any:
     x, y = batch
-    return (x @ w - y) ** 2 / 2, {}
+    return (x @ w - y.astype(x.dtype)) ** 2 / 2, {}
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ INPUTS = RNG.normal(size=(18, 4)).astype(np.float32)
 LABELS = RNG.integers(0, 3, 18).astype(np.int32)
 DATA = medjax.stack_workers((INPUTS, LABELS), np.split(RNG.permutation(18), [1, 4, 11, 13]))
 PARAMS = {"w": jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32), "c": jnp.ones(3)}
-objective = classification(lambda p, x: x @ p["w"] + p["c"])
+objective = classification(lambda p, x: x @ p["w"] + p["c"][None])
 
 
 @functools.cache
@@ -114,7 +114,7 @@ def test_half_precision_is_measured_in_float32():
     slopes = medjax.stack_workers(np.float32([1 + 1 / 256, 1]), [[0], [1]])
 
     def linear(x: Any, a: jax.Array) -> Any:
-        return sum(leaf.sum() * a.astype(leaf.dtype) for leaf in jax.tree.leaves(x)), {}
+        return sum(leaf.sum().astype(a.dtype) * a for leaf in jax.tree.leaves(x)), {}
 
     half = jnp.zeros((3, 1), jnp.float16)
     for params in (jnp.zeros(4, jnp.float16), {"a": half, "b": jnp.zeros(1)}):

@@ -137,7 +137,6 @@ LOCAL = {"local_steps": 2, "local_lr": 0.1}
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -156,7 +155,6 @@ def test_a_run_is_that_on_one_device(name: str, settings: dict[str, Any]):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize(
     ("objective", "name", "settings"),
     [(scaled, "mean", {}), (Stateful(centred, jnp.zeros(DIM)), "median", {"participants": 3})],

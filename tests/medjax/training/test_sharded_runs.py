@@ -64,7 +64,6 @@ def run(name, seed=0):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_noisy_sign_runs_alike():
     one, other = run("one"), run("2 x 2")
     for metric in ("train_loss", "grad_norm"):

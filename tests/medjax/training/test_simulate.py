@@ -255,7 +255,6 @@ def test_params_of_any_pytree_class():
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize("seed", [2**32 - 1])
 def test_large_seeds_are_those_of_jax(seed):
     advance, data = jax.jit(DRIVEN.advance), unequal()

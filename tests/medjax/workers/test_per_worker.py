@@ -33,7 +33,8 @@ def test_per_worker_equals_separate_runs(inner: optax.GradientTransformation):
         if hasattr(state, "rng_key"):  # worker i's key is folded with i
             state = state._replace(rng_key=jax.random.fold_in(jax.random.key(3), i))
         for t, g in enumerate(gradients):
-            out, state = inner.update(g[i], state)
+            with jax.numpy_dtype_promotion("standard"):  # as optax's own code has it
+                out, state = inner.update(g[i], state)
             assert_close(actual[t, i], out)
 
 
@@ -56,9 +57,10 @@ def test_a_rule_and_any_server_optimizer_follow(name: str, server: optax.Gradien
     chain = optax.chain(worker, aggregate(rule), server)
     states = [chain.init(START), worker.init(START), server.init(START)]
     for scale in (1, -2, 3):
-        out, states[0] = chain.update(scale * CENTRES, states[0], START)
-        g, states[1] = worker.update(scale * CENTRES, states[1])
-        expected, states[2] = server.update(rule(g), states[2], START)
+        with jax.numpy_dtype_promotion("standard"):  # as optax's own code has it
+            out, states[0] = chain.update(scale * CENTRES, states[0], START)
+            g, states[1] = worker.update(scale * CENTRES, states[1])
+            expected, states[2] = server.update(rule(g), states[2], START)
         assert_close(out, expected)
 
 

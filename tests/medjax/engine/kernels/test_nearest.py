@@ -54,7 +54,6 @@ def reference(x: np.ndarray, center: np.ndarray, keep: int) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize("n", SIZES)
 def test_equals_the_nearest_window(n: int, method: str):
     rng = np.random.default_rng(n)

@@ -109,7 +109,6 @@ def test_network_equals_sort(n: int):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize("n", BISECTION_SIZES)
 def test_bisection_equals_sort(n: int):
     check_selection(awkward(n), bisection.select)
@@ -122,7 +121,6 @@ def test_radix_equals_sort(n: int):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize("n", [11])
 def test_unrolled_radix_equals_sort(n: int):
     check_selection(awkward(n), SELECT["unrolled radix"])
@@ -225,7 +223,6 @@ def test_even_median_of_subnormals_stays_between_the_middle_two():
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.parametrize(("n", "trim"), [(5, 2), (8, 1)])
 @pytest.mark.usefixtures("design")
 def test_trimmed_mean(n: int, trim: int):
@@ -256,7 +253,6 @@ def test_trimmed_mean_forgets_what_it_trims_and_does_not_overflow(n: int):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 @pytest.mark.usefixtures("design")
 def test_vmap_equals_each():
     x = np.random.default_rng(0).normal(size=(3, 11, 5)).astype(np.float32)

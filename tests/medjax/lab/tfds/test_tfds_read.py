@@ -149,7 +149,6 @@ def test_validation_is_of_every_class_and_the_rest_stays_with_its_writers(made, 
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_a_run_by_writers_in_the_folder_of_tfds(made, tiny, folder, tmp_path):
     """Run the command in a process of its own, which says nothing of TFDS's."""
     arguments = "--dataset tfds:tiny --partition natural --workers 4 --steps 3 --batch-size 2"
@@ -177,7 +176,6 @@ def _environment(**others):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes
 def test_importing_the_data_imports_neither_tfds_nor_that_of_hugging_face():
     found = "[m for m in sys.modules if m.startswith(('tensorflow', 'datasets'))]"
     script = f"import medjax.lab.commands.run, sys; print({found})"
