@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Shaped
 
 import medjax
@@ -82,7 +83,7 @@ def step_size(config: Settings, lr: Any) -> optax.ScalarOrSchedule:
     # With K - 1 transitions for K steps, none is lost at 0.
     rise = optax.linear_schedule(1 / max(1, warmup), 1.0, warmup - 1)
 
-    def length(step: Array) -> Array:
+    def length(step: ArrayLike) -> Array:
         with as_optax_promotes():
             return lr * rise(step) * scale(step)
 
