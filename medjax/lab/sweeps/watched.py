@@ -2,10 +2,9 @@
 
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import pyarrow.compute as pc
 
 from medjax.lab.settings import wording
 from medjax.lab.settings.config import Settings
@@ -55,9 +54,10 @@ class Watching:
                 self._done.add(path)
 
     def _complete(self, part: Path) -> None:
-        table = results.read_table(part)
-        for place in table["run"].unique().to_pylist():
-            rows = table.filter(pc.field("run") == place).drop_columns("run").to_pylist()
+        rows_of: dict[int, list[Row]] = defaultdict(list)
+        for row in results.read_table(part).to_pylist():
+            rows_of[row.pop("run")].append(row)
+        for place, rows in rows_of.items():
             for name in list(self._watchers):
                 try:
                     self._write(name, place, rows)
