@@ -67,6 +67,7 @@ def test_trajectories_are_those_of_the_closed_forms(folder):
         np.testing.assert_allclose(table[name], expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_folder_explains_itself(folder):
     assert {path.name for path in folder.iterdir()} == {
         "claims.md",
@@ -97,6 +98,7 @@ def test_mistakes(arguments, message, error_of):
     assert message in error_of(main, *arguments)
 
 
+@pytest.mark.slow
 def test_folder_of_another_run_is_kept(folder, tmp_path, error_of):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for other in (["theory"], ["fig1", "--quick"], ["fig2-subset", "--steps", "3"]):
@@ -107,6 +109,7 @@ def test_folder_of_another_run_is_kept(folder, tmp_path, error_of):
     assert "already holds other results" in error_of(main, "fig1", "--out", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_claims_table(folder):
     claims = pq.read_table(folder / "claims.parquet").to_pydict()
     assert claims["figure"] == ["fig1"] * 5

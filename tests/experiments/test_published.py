@@ -55,6 +55,7 @@ def test_dropout_leaves_out_channels_of_an_image_and_the_same_ones_for_every_key
     assert np.abs(with_key[0] - network.apply(params, images)).max() > 0.01
 
 
+@pytest.mark.slow
 def test_krum_takes_fourth_powers():
     # To its two nearest, 0 has the distances 0 and 2.5, 10 has 1.6 and 2: the sums of squares are
     # 6.25 and 6.56, of fourth powers 39 and 22.6.

@@ -56,6 +56,7 @@ def test_the_quick_study_is_of_the_same_names():
     assert set(QUICK.problems) <= set(FULL.problems)
 
 
+@pytest.mark.slow
 def test_accuracies_are_means_over_seeds(table):
     study, found, accuracy = table
     assert len(found) == len(study.problems) * len(study.rules)

@@ -62,6 +62,7 @@ def test_the_gradient_is_softmax_minus_one_hot():
     np.testing.assert_allclose(gradient, softmax - np.eye(5)[labels], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_values_by_hand():
     logits = jnp.array([[0.0, 0.0], [0.0, 0.0], [2.0, 0.0], [1e4, 0.0], [1e4, 0.0], [-1e4, 3e4]])
     labels = jnp.array([0, 1, 1, 0, 1, 1])
@@ -132,6 +133,7 @@ def all_workers(params):
 
 
 # 7 rows each: 5 workers in one chunk; in chunks of 1; of 2, 2 and 1.
+@pytest.mark.slow
 @pytest.mark.parametrize("examples_per_chunk", [35, 7, 14])
 def test_local_gradients_are_those_of_own_examples(examples_per_chunk, monkeypatch):
     monkeypatch.setattr("medjax.training._chunks._EXAMPLES_PER_CHUNK", examples_per_chunk)
@@ -239,6 +241,7 @@ def test_a_run_counts_what_it_draws():
         assert 0 < np.abs(run(5, 1e-4, noise_key) - counts).max() < 0.2
 
 
+@pytest.mark.slow
 def test_gradient_on_a_batch_is_that_of_the_average_loss():
     params, x, labels = problem(3)
     objective = classification(linear)

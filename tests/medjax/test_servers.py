@@ -194,6 +194,7 @@ def test_after_a_rule(name: str):
     np.testing.assert_array_equal(updates["w"], expected["w"])
 
 
+@pytest.mark.slow
 def test_muon_makes_matrices_nearly_orthogonal():
     u = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)
     tx = servers.muon(0.1)

@@ -161,6 +161,7 @@ def test_gap_with_uniform_noise(n: int, order: int):
     assert math.log2(gaps[0] / gaps[1]) == pytest.approx(order, abs=0.05)
 
 
+@pytest.mark.slow
 @each_noise
 @pytest.mark.parametrize("n", [1, 3, 5, 31])
 def test_equal_values(name: str, n: int):

@@ -135,6 +135,7 @@ def short_run(data: Any, mesh: Any = None) -> Any:
     return run(data)
 
 
+@pytest.mark.slow
 def test_nodes_on_devices_give_the_same():
     # Three devices for four nodes.
     mesh = sharding.make_mesh(3)

@@ -53,6 +53,7 @@ def test_dissensus_stops_gradient_tracking_too(exchanged: Any):
     np.testing.assert_allclose(found[1], (SIX.weights @ x)[1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_dissensus_stops_gossip_but_not_clipped_gossip(exchanged: Any, spread_of: Any):
     complete, x = topologies.complete(6), RNG.normal(size=(6, 3))
     attack = attacks.dissensus(1)
@@ -63,6 +64,7 @@ def test_dissensus_stops_gossip_but_not_clipped_gossip(exchanged: Any, spread_of
         assert spread_of(exchanged(clipped, x, 20)[:5]) < 0.2 * spread_of(x[:5])
 
 
+@pytest.mark.slow
 def test_nobody_who_attacks_changes_nothing(exchanged: Any):
     x = RNG.normal(size=(N, 3))
     for attack in (attacks.dissensus(0), medjax.attack(attacks.ipm(), 0)):
@@ -70,6 +72,7 @@ def test_nobody_who_attacks_changes_nothing(exchanged: Any):
         np.testing.assert_allclose(found, RING.weights @ x, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_thresholds_and_attacks_strengths_may_be_traced():
     x = jnp.asarray(RNG.normal(size=(6, 3)), jnp.float32)
 
@@ -96,6 +99,7 @@ def test_the_theorys_threshold(exchanged: Any):
     np.testing.assert_allclose(found[1:], x[1:h] + w[0, 1] * (x[0] - x[1:h]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_attacks_of_one_message_for_all(exchanged: Any):
     x = RNG.normal(size=(N, 3))
     sent = np.vstack([x[:3], -2 * x[:3].mean(axis=0)])

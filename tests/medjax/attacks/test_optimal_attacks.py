@@ -118,6 +118,7 @@ def test_the_rule_is_given_the_vectors_in_the_order_of_the_workers(chosen: Any):
         assert moved.max() > 0.5
 
 
+@pytest.mark.slow
 def test_a_broken_rule_is_moved_infinitely_far():
     class Breaking:
         name, needs_key = "breaking", False

@@ -104,6 +104,7 @@ def key_by_hand(seed: int, step: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(key, step), zlib.crc32(b"forge"))
 
 
+@pytest.mark.slow
 def test_a_key_makes_it_draw_anew_at_each_step():
     tx = medjax.attack(noise_for_each, F, 5)
     state = tx.init(None)

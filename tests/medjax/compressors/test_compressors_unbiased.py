@@ -85,6 +85,7 @@ def test_the_variance_is_as_the_formula(name: str):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("s", [1, 5])
 def test_bound_of_qsgd(s: int):
     # Alistarh et al. (2017), lemma 3.1.
@@ -100,6 +101,7 @@ def test_bound_of_rotation_and_quantization(bits: int):
     assert np.mean(np.sum((drawn - V) ** 2, axis=1)) <= bound
 
 
+@pytest.mark.slow
 def test_workers_draw_independently():
     # The products of two draws' errors are 0 in the mean.
     for name in ("qsgd(5)", "random_k", "rotation_quantization(4)", "low_rank"):

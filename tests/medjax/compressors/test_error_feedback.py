@@ -45,6 +45,7 @@ def scaled(p: np.ndarray) -> np.ndarray:
     return np.abs(p).mean() * np.where(p < 0, -1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("compressor", "reference"), [(compressors.top_k(2), top_2), (SCALED, scaled)]
 )
@@ -126,6 +127,7 @@ def test_counterexample_of_karimireddy_et_al():
         np.testing.assert_allclose(minimise(stage), [0, 0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_wrong_way_of_the_sign():
     # Their counterexample 1: f(x) = x/4 on [-1, 1], g = 4 with probability 1/4, else -1. The mean
     # of the sign is 1/4 - 3/4 = -1/2: it leads away from the minimum. With memory what is sent

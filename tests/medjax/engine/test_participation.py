@@ -19,6 +19,7 @@ def cohorts(steps: int, m: int, always: int = 0, key: Any = KEY) -> np.ndarray:
     return np.asarray(draw(jnp.arange(steps)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "always"), [(3, 0), (3, 1), (4, 2), (1, 0)])
 def test_every_set_is_as_likely(m: int, always: int):
     draws = cohorts(4000, m, always)

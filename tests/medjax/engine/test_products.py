@@ -82,6 +82,7 @@ def test_no_pivot_is_spoilt_by_a_single_number(value: float):
     assert unit == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2.0**64, 2.0**100, 2.0**120])
 def test_vectors_whose_squares_overflow_are_seen_in_another_unit(scale: float):
     x = offset(0.1, 0.5)

@@ -141,6 +141,7 @@ def test_require_refuses_a_stage_that_needs_all_gradients(name: str):
             computed(chain(stage, MEAN), CHUNK, streaming="require", **settings)
 
 
+@pytest.mark.slow
 def test_what_an_attack_overwrites_unread_is_not_computed():
     # Of 64 workers the last 6 send copies of another's vector, or their own one, scaled up.
     unread, read = medjax.attacks.mimic(), medjax.attacks.model_replacement(1.0)
@@ -156,6 +157,7 @@ def test_what_an_attack_overwrites_unread_is_not_computed():
     assert (N, 2, 50) in computed(chain(medjax.attack(unread, 6), MEAN), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stages",
     [(), (perturb(0.1, key=0),), (TRACE,)],

@@ -156,6 +156,7 @@ def test_the_list_tells_their_settings(capsys):
     assert "--compress none" in line
 
 
+@pytest.mark.slow
 def test_one_of_ones_own(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
         "import medjax\n"

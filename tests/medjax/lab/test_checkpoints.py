@@ -214,6 +214,7 @@ def test_mistakes_get_one_line(flags, message, whole, capsys):
     assert sorted(whole.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -253,6 +254,7 @@ def test_what_does_not_fit_the_memory_leaves_what_was_there(stopped, tmp_path, m
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_are_not_at_one_run(stopped, capsys):
     before = table(stopped)
     with alone_in(stopped), pytest.raises(SystemExit) as exit_info:

@@ -55,6 +55,7 @@ def test_run_without_a_metric_is_refused(runs, tmp_path, error_of):
     assert "lacks grad_norm, median_mean_gap, test_accuracy" in message
 
 
+@pytest.mark.slow
 def test_names_with_brackets_are_shown_as_they_are(runs, tmp_path, capsys):
     folders = [tmp_path / "[bold]", tmp_path / "[red]"]
     for folder in folders:

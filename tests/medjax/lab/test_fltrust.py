@@ -36,6 +36,7 @@ def rows(server, train):
     return [int(np.flatnonzero((images == x.ravel()).all(axis=1))[0]) for x in server[0]]
 
 
+@pytest.mark.slow
 def test_examples_are_drawn_by_the_seed_from_clean_training_data():
     built = setup(attack="label_flip", byzantine=2, seed=3)
     inputs, labels = built.values.server

@@ -261,6 +261,7 @@ def test_step_size_of_ones_own_algorithm_is_no_votes():
     assert configure(algorithm="signum").lr == 0.003
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mine")
 @pytest.mark.parametrize("command", [main, sweep])
 def test_mistake_in_an_algorithm_gets_one_clear_line(command, capsys):

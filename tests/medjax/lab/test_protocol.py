@@ -168,6 +168,7 @@ def test_no_name_is_missing():
     assert names("--server") == set(SERVERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "loss", "norm"),
     # What these gave at commit 89054a5, before there were any of the options.

@@ -127,6 +127,7 @@ def test_contents_lead_to_every_part(page):
     assert "2 runs and 2 sweeps" in page.texts
 
 
+@pytest.mark.slow
 def test_a_sweep_shows_the_best_and_the_worst(folders, page):
     columns = pq.read_table(folders / "attacks/results.parquet").to_pandas()
     last = columns[columns["step"] == 20].fillna({"attack": "none"})
@@ -151,6 +152,7 @@ def test_a_sweep_shows_the_best_and_the_worst(folders, page):
     assert "Metrics at the end against the noise scale b" in page.texts
 
 
+@pytest.mark.slow
 def test_sweeps_are_read_as_they_were_begun(folders, make_sweep, tmp_path):
     for name in ("attacks", "noise"):
         runs, columns = store.read(folders / name)
@@ -196,6 +198,7 @@ def test_what_diverged(tmp_path, make_run):
     assert page.rows[1][2] == ("nan", None)
 
 
+@pytest.mark.slow
 def test_pictures_do_not_disturb_each_other(page):
     ids = page.values("id")
     assert len(ids) == len(set(ids))
@@ -213,6 +216,7 @@ def test_the_same_folder_is_the_same_page(folders, tmp_path, capsys):
     assert capsys.readouterr().out == f"page in {tmp_path / 'page.html'}\n" * 2
 
 
+@pytest.mark.slow
 def test_only_our_script_is_allowed_and_nothing_is_fetched(page):
     (script,) = page.scripts
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -72,6 +72,7 @@ def test_a_row_for_each_run_and_measurement(finished):
     }
 
 
+@pytest.mark.slow
 def test_folder_explains_itself(finished):
     record = json.loads((finished / "config.json").read_text())
     assert record["runs"] == 16
@@ -85,6 +86,7 @@ def test_folder_explains_itself(finished):
     assert names >= {"results.parquet", "summary.json", "curves.png", "b.png", "heatmap-lr-b.png"}
 
 
+@pytest.mark.slow
 def test_settings_are_chosen_by_validation_and_averaged_over_seeds(finished):
     summary, columns = json.loads((finished / "summary.json").read_text()), table(finished)
     last = {
@@ -136,6 +138,7 @@ def test_finished_work_is_not_done_again(finished, monkeypatch, capsys):
     assert "Best by validation accuracy" in printed
 
 
+@pytest.mark.slow
 def test_folder_of_another_grid_is_kept(finished, error_of):
     message = error_of(main, *QUICK, *GRID, "--seeds", "3", "--out", str(finished))
     assert "already holds other results" in message

@@ -91,6 +91,7 @@ def test_a_vector_that_is_not_finite_spoils_what_it_has_a_part_in():
     assert np.isnan(out[1]).all()
 
 
+@pytest.mark.slow
 def test_vmap_equals_each():
     many = np.stack([X, 2 * X, -X])
     tx = medjax.mix(by_similarity)
@@ -144,6 +145,7 @@ def test_before_a_rule_of_each_family(rule: Any, expected: Callable[[np.ndarray]
     assert_close(whole, expected(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [

@@ -185,6 +185,7 @@ def test_dirichlet_huge_alpha_gives_identical_distributions(alpha):
     assert counts == [Counter({0: 10, 1: 10, 2: 10})] * 4
 
 
+@pytest.mark.slow
 @given(alpha=st.floats(0.01, 100), least=st.integers(2, 20), n=st.integers(1, 10), seed=SEEDS)
 def test_dirichlet_honours_min_examples_and_changes_nothing_else(alpha, least, n, seed):
     labels = np.arange(200) % 5

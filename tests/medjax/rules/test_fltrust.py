@@ -43,6 +43,7 @@ def test_equals_its_definition():
     np.testing.assert_allclose(apply(OWN, X), reference(OWN, X), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_lengths_of_workers_do_not_matter():
     scales = 10.0 ** np.array([-12, -3, 0, 5, 18, 30])[:, None]
     np.testing.assert_allclose(
@@ -50,6 +51,7 @@ def test_lengths_of_workers_do_not_matter():
     )
 
 
+@pytest.mark.slow
 def test_a_pytree_is_one_vector():
     def tree(x: Any) -> Any:
         return {"a": x[..., :2].astype(jnp.bfloat16), "b": x[..., 2:].reshape(*x.shape[:-1], 3, 1)}
@@ -73,6 +75,7 @@ def test_nothing_is_trusted(own: np.ndarray):
     np.testing.assert_array_equal(apply(own.astype(np.float32), x), 0)
 
 
+@pytest.mark.slow
 def test_gradient_is_taken_at_the_parameters():
     optimum = jnp.array([3.0, -1.0])
     tx = medjax.aggregate(rules.fltrust(lambda w: w - optimum))
@@ -82,6 +85,7 @@ def test_gradient_is_taken_at_the_parameters():
     np.testing.assert_allclose(out, [-math.sqrt(8), 0.0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_trains_on_a_batch_of_the_servers_though_most_workers_lie():
     centre = np.array([3.0, -1.0, 2.0], np.float32)
     examples = centre + RNG.normal(0, 0.1, (10, 8, 3)).astype(np.float32)

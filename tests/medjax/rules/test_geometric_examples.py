@@ -125,6 +125,7 @@ def test_by_hand(i: int):
     np.testing.assert_allclose(result, np.broadcast_to(expected, result.shape), 1e-5, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "score"),
     [
@@ -146,6 +147,7 @@ def test_of_equally_good_subsets_the_first_is_taken(rule: rules.Rule, score: Any
         np.testing.assert_allclose(jitted(x), x[list(first)].mean(axis=0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_geometric_median_minimises_the_sum_of_distances():
     x = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
     z = np.asarray(jax.jit(rules.geometric_median(1e-3, num_steps=1000, tol=1e-6))(x))
@@ -153,6 +155,7 @@ def test_geometric_median_minimises_the_sum_of_distances():
     assert np.linalg.norm(unit.sum(axis=0)) < 1e-3  # the gradient
 
 
+@pytest.mark.slow
 def test_tol_stops_the_geometric_median_early():
     x = np.random.default_rng(1).normal(1, 1, size=(6, 3)).astype(np.float32)
     until = jax.jit(lambda tol: rules.geometric_median(0.1, 50, tol)(x))
@@ -205,6 +208,7 @@ def test_dnc_takes_what_no_iteration_drops_or_else_what_the_last_keeps():
     assert np.sum(kept > 0) == 12
 
 
+@pytest.mark.slow
 def test_signguard_filters_signs_at_random_coordinates():
     rng = np.random.default_rng(3)
     x = (rng.random((9, 400)) < 0.9) * 2.0 - 1  # 9 of 10 positive, all of norm 20
@@ -230,6 +234,7 @@ def test_signguard_without_agreement_keeps_what_has_the_usual_norm():
     np.testing.assert_allclose(result, x[3:].mean(axis=0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_signguard_looks_at_one_coordinate_at_least():
     # At either, the second goes with one of the others; by both no two are alike.
     x = np.float32([[1, 1], [1, -1], [-1, -1]])

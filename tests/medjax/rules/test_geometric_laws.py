@@ -94,6 +94,7 @@ def test_order_of_workers_does_not_matter():
             assert_close(permuted[name], expected[name], name=name)
 
 
+@pytest.mark.slow
 def test_translation_and_scale():
     for seed in range(5):
         x, shift = honest(seed), np.random.default_rng(seed).normal(0, 3, D).astype(np.float32)

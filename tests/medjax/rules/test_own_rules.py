@@ -157,6 +157,7 @@ def test_a_coordinate_wise_rule_of_ones_own():
     np.testing.assert_array_equal(out["b"], (wide.max() - wide.min()).astype(jnp.bfloat16))
 
 
+@pytest.mark.slow
 def test_an_additive_rule_of_ones_own():
     # √(Σ_i i x_i²), which needs the worker's index and both functions.
     rule = rules.Additive(

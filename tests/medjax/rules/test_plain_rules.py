@@ -101,6 +101,7 @@ def test_all_leaves_together_are_one_vector():
     assert np.any(out["w"] != per_leaf)
 
 
+@pytest.mark.slow
 def test_a_result_wider_than_a_leaf_is_rounded_to_it():
     third = step(aggregate(lambda vectors: vectors[0] / 3), TREE)["b"][0]
     expected = (TREE["b"][0][0].astype(jnp.float32) / 3).astype(jnp.bfloat16)

@@ -119,6 +119,7 @@ def test_precision_is_kept(dtype: Any):
         )
 
 
+@pytest.mark.slow
 def test_pytree_is_aggregated_leaf_by_leaf():
     x = normals(5, 2, 3)
     tree = {

@@ -62,6 +62,7 @@ def assert_close(actual: Any, wanted: Any) -> None:
 
 
 # All examples in one chunk, in two ways; chunks that don't divide the 42 rows.
+@pytest.mark.slow
 @pytest.mark.parametrize("examples_per_chunk", [8192, 42, 41, 8])
 def test_the_gradient_of_the_mean(examples_per_chunk: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_chunks, "_EXAMPLES_PER_CHUNK", examples_per_chunk)

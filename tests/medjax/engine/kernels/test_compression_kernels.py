@@ -38,6 +38,7 @@ def test_largest_are_those_of_a_stable_sort(x: list[int], k: int):
     np.testing.assert_array_equal(compiled_largest(jnp.asarray(array), k), reference(array, k))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 10, 500, 999, 1000])
 @pytest.mark.parametrize("top", [1, 30, HIGHEST])
 def test_largest_of_many_rows(k: int, top: int):

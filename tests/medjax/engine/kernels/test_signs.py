@@ -52,6 +52,7 @@ WORDS = st.sampled_from(ENDS.tolist()) | st.integers(0, 2**32 - 1)
 MEANS = st.floats(-1, 1, width=32)
 
 
+@pytest.mark.slow
 @given(word=WORDS, low=MEANS, high=MEANS)
 def test_monotone_in_the_mean(word: int, low: float, high: float):
     low, high = min(low, high), max(low, high)

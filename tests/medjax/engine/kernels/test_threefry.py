@@ -65,6 +65,7 @@ def test_eager_equals_jit():
     np.testing.assert_array_equal(random_bits(key, 9), jitted_bits(key, 9))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())

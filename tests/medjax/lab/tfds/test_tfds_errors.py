@@ -98,6 +98,7 @@ def test_files_that_are_torn_or_gone(tiny, folder, name, content, error_of):
     assert f"dataset 'tfds:tiny' can't be read from '{folder}" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["array_record", "parquet"])
 def test_files_with_a_part_changed(made, write, folder, file_format):
     rows = {split: list(made.examples(rows)) for split, rows in made.splits.items()}

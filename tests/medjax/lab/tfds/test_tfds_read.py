@@ -127,6 +127,7 @@ def test_each_worker_has_whole_writers(tiny):
         assert sorted(np.concatenate(owned).tolist()) == list(range(48))
 
 
+@pytest.mark.slow
 def test_authors_of_text_stay_whole_and_their_copies_are_others():
     data = load("text")
     settings = {"dataset": "text", "model": "transformer", "partition": "natural"}
