@@ -206,11 +206,12 @@ def _attacks(
     built: list[Attack | DataAttack | GossipAttack] = []
     if config.attack is None or not config.byzantine:
         return built
+    known = known | {"rule": rule, "num_byzantine": config.byzantine}  # not the declared f
     for part in config.attack.parts:
         if "rule" in part.parameters and not isinstance(rule, Rule):
             name = f"--algorithm {config.algorithm}" if rule is None else rule.name
             raise ValueError(f"--attack {part} is on rules without memory, got {name}")
-        made = part.build(rule=rule, **known | {"num_byzantine": config.byzantine})
+        made = part.build(**known)
         if isinstance(made, GossipAttack):
             if config.topology is None or len(config.attack.parts) > 1:
                 raise ValueError(
@@ -218,7 +219,7 @@ def _attacks(
                     "with --algorithm d_psgd, gradient_tracking, clipped_gossip"
                 )
         elif not isinstance(made, DataAttack):
-            made = _adapted(part, as_attack, known | {"rule": rule})
+            made = _adapted(part, as_attack, known)
             check(medjax.attack(made, config.byzantine, 0), num_workers)
         built.append(made)
     return built

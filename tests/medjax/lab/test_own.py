@@ -56,6 +56,10 @@ def flip(honest, byzantine, key):
     return -honest.mean(axis=0)
 
 
+def louder(num_byzantine):
+    return lambda honest, byzantine, key: -num_byzantine * honest.mean(axis=0)
+
+
 def identity(vectors, key):
     return jnp.eye(len(vectors), dtype=vectors.dtype)
 
@@ -154,6 +158,11 @@ SAME = [
     (
         "--rule ./mine.py:told --attack ./mine.py:flip --byzantine 2 --lr 0.1",
         "--rule mean --attack ipm:tau=1 --byzantine 2 --lr 0.1",
+    ),
+    (
+        "--rule ./mine.py:told --declared-byzantine 2 --attack ./mine.py:louder --byzantine 3 "
+        "--lr 0.1",
+        "--rule mean --attack ipm:tau=3 --byzantine 3 --lr 0.1",
     ),
 ]
 
