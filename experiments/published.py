@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             metavar="NAME",
             nargs="+",
             type=cli.one_of(name, valid),
-            default=list(valid),
+            action=cli.Once,
             help=f"(default: {' '.join(valid)})",
         )
     parser.add_argument(
@@ -136,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     folder = Path(arguments.out or results.DEFAULT_PARENT / "published")
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
-    cells = list(itertools.product(arguments.mixing, arguments.split, arguments.rule))
+    mixings, splits = arguments.mixing or MIXINGS, arguments.split or SPLITS
+    cells = list(itertools.product(mixings, splits, arguments.rule or RULES))
     every = min(_EVERY, arguments.steps)
     given = {"dataset": arguments.dataset, "steps": arguments.steps, "eval_every": every}
 

@@ -111,7 +111,7 @@ def star(num_nodes: int) -> Topology:
 def exponential(num_nodes: int) -> Topology:
     """Node i has the neighbours i ± 2^k, modulo n, for all 2^k < n.
 
-    There are at most 2 log₂ n of them. Where n = 2^m, m > 1, the spectral gap is 2/m.
+    There are at most 2 ⌈log₂ n⌉ of them. Where n = 2^m, m > 1, the spectral gap is 2/m.
 
     The undirected form of the static exponential graph (Assran et al., 2019; Ying et al., 2021),
     whose nodes send to i + 2^k alone, so that its W isn't symmetric.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax._engine import checks
+from medjax._engine.participation import check_cohort
 from medjax._engine.stacked import PyTree
 from medjax.compressors import Bits, Compressor, PlainCompressor
 from medjax.compressors import communication as of_vectors
@@ -31,13 +32,16 @@ def communication(algorithm: Algorithm, params: PyTree, num_workers: int) -> Bit
         num_workers: m, of those who take part.
 
     Raises:
-        ValueError, TypeError: if m isn't a positive integer, or as for the compressor's `bits`.
+        ValueError, TypeError: if m isn't a positive integer, or the number of nodes without a
+            server; or as for the compressor's `bits`.
 
     >>> from medjax.algorithms import scaffold
     >>> communication(scaffold(5, 0.1), jnp.zeros(1000), 10)
     Bits(up=320000, down=640000)
     """
     m = checks.integer("num_workers", num_workers, minimum=1)
+    if algorithm.nodes is not None:
+        check_cohort("the topology", algorithm.nodes, m)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
     up, down = (algorithm.bits or vectors())(like, m)
     return Bits(math.ceil(m * up), math.ceil(m * down))

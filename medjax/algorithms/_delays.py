@@ -20,6 +20,7 @@ from medjax.algorithms._server import (
     memory_of,
     moved_by,
     of_worker,
+    one_or_all,
     remembering,
     worker_key,
 )
@@ -136,8 +137,9 @@ def dp_fedavg(
 
         Δ_i = (y_i - x) · min(1, c/‖y_i - x‖);  x ← x + η (Σ_i Δ_i + N(0, (σ c)²))/m.
 
-    McMahan et al. (2018), for m workers who take part. ε and δ depend on σ, on the share of workers
-    that is drawn in each step (`participants`), and on the number of steps.
+    McMahan et al. (2018), for m workers who take part. A move that isn't finite is sent as 0.
+    ε and δ depend on σ, on the share of workers that is drawn in each step (`participants`), and on
+    the number of steps.
 
     Args:
         local_steps: the number of local steps.
@@ -160,8 +162,14 @@ def dp_fedavg(
         del broadcast
         found = walk(oracle, num_steps, local_lr)
         length = local_lr * optax.tree.norm(found.sums)
-        factor = local_lr * jnp.minimum(1.0, clip / jnp.maximum(length, 1e-30))
-        return Sent(found.scaled(factor, oracle.params), state, found.model_state)
+        known = jnp.isfinite(length)
+        # Rounding to half precision must not make a move longer than c.
+        rounding = max(float(jnp.finfo(x.dtype).eps) / 2 for x in jax.tree.leaves(oracle.params))
+        factor = local_lr * jnp.minimum(1.0, clip / (1 + rounding) / jnp.maximum(length, 1e-30))
+        found = found._replace(sums=jax.tree.map(lambda s: jnp.where(known, s, 0), found.sums))
+        return Sent(
+            found.scaled(jnp.where(known, factor, 0), oracle.params), state, found.model_state
+        )
 
     def step(received: Received, count: Int[Array, ""]) -> tuple[PyTree, Int[Array, ""]]:
         leaves, treedef = jax.tree.flatten(received.update)
@@ -194,7 +202,7 @@ class _Delays(NamedTuple):
 
     @classmethod
     def of(cls, delays: int | Sequence[int], drawn: bool, key: Seed | None, name: str) -> "_Delays":
-        each = list(delays) if isinstance(delays, Sequence) else [delays]
+        each = one_or_all("delays", delays)
         checked = tuple(checks.integer("delays", delay, minimum=0) for delay in each)
         if drawn and key is None:
             raise ValueError(f"delays are drawn: give {name} a key")

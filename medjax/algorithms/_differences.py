@@ -57,24 +57,24 @@ def ef21(
         lr: η, a number (perhaps traced) or an optax schedule.
         compressor: C, such as `compressors.top_k(100)`.
         rule: in place of the mean of the differences.
-        key: for a compressor that draws.
+        key: for a compressor or a rule that draws.
 
     Raises:
-        ValueError: if the compressor draws and no key is given.
+        ValueError: if one draws and no key is given.
         TypeError: if it isn't a compressor.
     """
     compress = compression(compressor, key, "ef21")
 
     def round(oracle: Oracle, step: Int[Array, ""], v: PyTree) -> Sent:
         g, model_state = oracle.gradient(oracle.params, 0, oracle.model_state)
-        sent = compress(jax.tree.map(jnp.subtract, g, v), step, oracle.worker)
+        sent = compress(add(g, v, -1.0), step, oracle.worker)
         return Sent(sent, add(v, sent), model_state)
 
     def step(received: Received, memory: Memory) -> tuple[PyTree, Memory]:
         mean = add(memory.mean, received.update, received.share)
         return mean, Memory(memory.step + 1, mean)
 
-    server = moved_by(remembering(rule, _nothing_yet, step), lr)
+    server = moved_by(remembering(rule, _nothing_yet, step, key), lr)
     return Algorithm(Procedure(round, zeros_like), server, _step_of, bits=compressed(compressor))
 
 
@@ -98,18 +98,18 @@ def diana(
         compressor: Q, such as `compressors.qsgd(4)`.
         alpha: α in (0, 1], at most 1/(1 + ω) where E‖Q(x) - x‖² ≤ ω ‖x‖²; may be traced.
         rule: in place of the mean of the differences.
-        key: for a compressor that draws.
+        key: for a compressor or a rule that draws.
 
     Raises:
-        ValueError: if α is out of range, or the compressor draws and no key is given.
+        ValueError: if α is out of range, or one draws and no key is given.
         TypeError: if α isn't a number, or the compressor none.
     """
     compress = compression(compressor, key, "diana")
-    checks.real("alpha", alpha, minimum=0.0, exclusive=True)
+    check_share("alpha", alpha)
 
     def round(oracle: Oracle, step: Int[Array, ""], h: PyTree) -> Sent:
         g, model_state = oracle.gradient(oracle.params, 0, oracle.model_state)
-        sent = compress(jax.tree.map(jnp.subtract, g, h), step, oracle.worker)
+        sent = compress(add(g, h, -1.0), step, oracle.worker)
         return Sent(sent, add(h, sent, alpha), model_state)
 
     def step(received: Received, memory: Memory) -> tuple[PyTree, Memory]:
@@ -117,7 +117,7 @@ def diana(
         mean = add(memory.mean, received.update, alpha * received.share)
         return direction, Memory(memory.step + 1, mean)
 
-    server = moved_by(remembering(rule, _nothing_yet, step), lr)
+    server = moved_by(remembering(rule, _nothing_yet, step, key), lr)
     return Algorithm(Procedure(round, zeros_like), server, _step_of, bits=compressed(compressor))
 
 
@@ -141,21 +141,22 @@ def dasha(
         compressor: Q, unbiased.
         momentum: a in (0, 1]; the authors' is 1/(1 + 2ω) where E‖Q(x) - x‖² ≤ ω ‖x‖².
         rule: in place of the mean of the differences.
-        key: for a compressor that draws.
+        key: for a compressor or a rule that draws.
 
     Raises:
-        ValueError: if a is out of range, or the compressor draws and no key is given.
+        ValueError: if a is out of range, or one draws and no key is given.
         TypeError: if a isn't a number, or the compressor none.
     """
     compress = compression(compressor, key, "dasha")
-    checks.real("momentum", momentum, minimum=0.0, exclusive=True)
+    check_share("momentum", momentum)
 
     def round(oracle: Oracle, step: Int[Array, ""], own: tuple[PyTree, PyTree]) -> Sent:
         h, v = own
         g, model_state = oracle.gradient(oracle.params, 0, oracle.model_state)
-        new = jax.tree.map(lambda g, h, v: g - h - momentum * (v - h), g, h, v)
-        sent = compress(new, step, oracle.worker)
-        return Sent(sent, (g, add(v, sent)), model_state)
+        change = jax.tree.map(lambda h, v: h + momentum * (v - h), h, v)
+        sent = compress(add(g, change, -1.0), step, oracle.worker)
+        kept = jax.tree.map(lambda g, h: g.astype(h.dtype), g, h)
+        return Sent(sent, (kept, add(v, sent)), model_state)
 
     def step(received: Received, memory: Memory) -> tuple[PyTree, Memory]:
         mean = add(memory.mean, received.update, received.share)
@@ -164,8 +165,19 @@ def dasha(
     def init(params: PyTree) -> tuple[PyTree, PyTree]:
         return zeros_like(params), zeros_like(params)
 
-    server = moved_by(remembering(rule, _nothing_yet, step), lr)
+    server = moved_by(remembering(rule, _nothing_yet, step, key), lr)
     return Algorithm(Procedure(round, init), server, _step_of, bits=compressed(compressor))
+
+
+def check_share(name: str, value: float | Array) -> None:
+    """Check that a number is in (0, 1].
+
+    Raises:
+        ValueError: if it is out of range.
+        TypeError: if it isn't a number.
+    """
+    checks.real(name, value, minimum=0.0, exclusive=True)
+    checks.fraction(name, value)
 
 
 def _step_of(state: PyTree) -> Int[Array, ""]:

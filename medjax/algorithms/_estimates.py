@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from medjax._engine import checks
 from medjax._engine.random import Seed
 from medjax._engine.stacked import PyTree
 from medjax.algorithms._bits import compressed
-from medjax.algorithms._differences import compression
+from medjax.algorithms._differences import check_share, compression
 from medjax.algorithms._server import (
     AnyRule,
     LearningRate,
@@ -70,7 +69,7 @@ def marina(
         lr: η, a number (perhaps traced) or an optax schedule.
         probability: p in (0, 1]; may be traced.
         compressor: Q, unbiased.
-        key: a JAX key or an integer seed, for the coin and a compressor that draws.
+        key: a JAX key or an integer seed, for the coin, and a compressor or a rule that draws.
         rule: in place of the mean.
 
     Raises:
@@ -78,8 +77,7 @@ def marina(
         TypeError: if p isn't a number, or the compressor none.
     """
     compress = compression(compressor, key, "marina")
-    checks.real("probability", probability, minimum=0.0, exclusive=True)
-    checks.fraction("probability", probability)
+    check_share("probability", probability)
     coins = drawing_key(key, "coin")
 
     def round(oracle: Oracle, told: Coin, state: PyTree) -> Sent:
@@ -97,7 +95,7 @@ def marina(
         drawn = jax.random.uniform(jax.random.fold_in(coins, memory.step)) < probability
         return Coin(memory, drawn | (memory.step == 0))
 
-    server = moved_by(remembering(rule, _start_here, _step_from_here), lr)
+    server = moved_by(remembering(rule, _start_here, _step_from_here, key), lr)
     bits = compressed(compressor, probability)
     return Algorithm(Procedure(round), server, broadcast, bits=bits)
 
@@ -120,7 +118,7 @@ def byz_vr_marina(
         lr: η, a number (perhaps traced) or an optax schedule.
         probability: p in (0, 1]; may be traced.
         compressor: Q, unbiased.
-        key: a JAX key or an integer seed, for the coin and a compressor that draws.
+        key: a JAX key or an integer seed, for the coin, and a compressor or a rule that draws.
         rule: the rule, of the workers' g_i.
 
     Raises:
@@ -141,7 +139,8 @@ def storm(
 
         v_i ← g_i(x⁺) + (1 - a) (v_i - g_i(x)), one batch at both points;  x ← x - η rule(v_i).
 
-    Cutkosky and Orabona (2019); with `rules.majority_vote()` it is SSVR-MV. At first v_i is g_i(x).
+    Cutkosky and Orabona (2019); with `rules.majority_vote()` it is SSVR-MV. At first, and where a
+    worker didn't take part in the step before, v_i is g_i(x⁺).
 
     Args:
         lr: η, a number (perhaps traced) or an optax schedule.
@@ -153,22 +152,29 @@ def storm(
         ValueError: if a is out of range.
         TypeError: if it isn't a number.
     """
-    checks.real("momentum", momentum, minimum=0.0, exclusive=True)
+    check_share("momentum", momentum)
 
-    def round(oracle: Oracle, told: Estimate, v: PyTree) -> Sent:
+    def round(oracle: Oracle, told: Estimate, own: tuple[PyTree, Array]) -> Sent:
+        v, last = own
         now, model_state = oracle.gradient(oracle.params, 0, oracle.model_state)
         before, _ = oracle.gradient(told.previous, 0, oracle.model_state)
-        kept = jnp.where(told.step == 0, 0.0, 1 - momentum)
-        v = jax.tree.map(lambda g, v, b: (g + kept * (v - b)).astype(g.dtype), now, v, before)
-        return Sent(v, v, model_state)
+        kept = jnp.where(last == told.step - 1, 1 - momentum, 0.0)
+        v = jax.tree.map(
+            lambda g, v, b: g.astype(v.dtype) + kept * (v - b.astype(v.dtype)), now, v, before
+        )
+        sent = jax.tree.map(lambda v, g: v.astype(g.dtype), v, now)
+        return Sent(sent, (v, told.step), model_state)
+
+    def init(params: PyTree) -> tuple[PyTree, Array]:
+        return zeros_like(params), jnp.full([], -2, jnp.int32)  # in no step before the first
 
     server = moved_by(remembering(rule, _start_here, _step_from_here, key), lr)
-    return Algorithm(Procedure(round, zeros_like), server, memory_of)
+    return Algorithm(Procedure(round, init), server, memory_of)
 
 
 def _start_here(params: PyTree) -> Estimate:
     here = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
-    return Estimate(jnp.zeros([], jnp.int32), zeros_like(params), here)
+    return Estimate(jnp.zeros([], jnp.int32), jax.tree.map(jnp.zeros_like, here), here)
 
 
 def _step_from_here(received: Received, memory: Estimate) -> tuple[PyTree, Estimate]:

@@ -13,12 +13,12 @@ from medjax._engine.stacked import PyTree
 from medjax.algorithms._server import (
     AnyRule,
     LearningRate,
-    Message,
     Received,
     aggregated,
     averaging,
     moved_by,
     of_worker,
+    one_or_all,
     remembering,
     scaled,
 )
@@ -47,15 +47,16 @@ def fedavg(
 
         y ← y - γ g_i(y), K times from x;  x ← x + η mean_i (y_i - x).
 
-    McMahan et al. (2017). Other optimizers than SGD, whose state begins anew in each round, are
-    given in place of γ.
+    McMahan et al. (2017). A worker sends (x - y_i)/γ, the sum of its gradients, and the server
+    scales by γ. Other optimizers than SGD, whose state begins anew in each round, are given in
+    place of γ; then it sends x - y_i.
 
     Args:
         local_steps: K.
         local_lr: γ; None with an optimizer.
         server_lr: η, a number (perhaps traced) or an optax schedule.
         local_optimizer: the workers' own, in place of SGD of length γ.
-        rule: in place of the mean.
+        rule: in place of the mean of what is sent: a radius, say, is one of sums of gradients.
         key: for a rule that draws.
 
     Raises:
@@ -87,14 +88,14 @@ def fedprox(
 
         y ← y - γ (g_i(y) + μ (y - x)), K times from x;  x ← x + η mean_i (y_i - x).
 
-    Li et al. (2020). μ = 0 is `fedavg`.
+    Li et al. (2020). A worker sends (x - y_i)/γ. μ = 0 is `fedavg`.
 
     Args:
         local_steps: K.
         local_lr: γ.
         server_lr: η.
         mu: μ ≥ 0; may be traced.
-        rule: in place of the mean.
+        rule: in place of the mean of what is sent.
         key: for a rule that draws.
 
     Raises:
@@ -131,7 +132,7 @@ def fednova(
         d_i = (x - y_i)/(γ τ_i) after τ_i steps;  x ← x - η γ τ̄ mean_i d_i,  τ̄ = mean_i τ_i.
 
     Wang et al. (2020). `fedavg` with unequal τ_i converges to the optimum of another objective, in
-    which worker i weighs τ_i.
+    which worker i weighs τ_i. With a weighted mean as the rule, τ̄ has its weights.
 
     Args:
         local_steps: the τ_i of the n workers; or one number for all, which is `fedavg`.
@@ -144,23 +145,24 @@ def fednova(
         ValueError: if a number is out of range; while tracing, if other than n or one are given.
         TypeError: if a τ_i isn't a static integer, or another isn't a number.
     """
-    each = [local_steps] if isinstance(local_steps, int) else list(local_steps)
-    each = [check_local_steps(steps, local_lr) for steps in each]
+    each = [check_local_steps(steps, local_lr) for steps in one_or_all("local_steps", local_steps)]
 
     def round(oracle: Oracle, broadcast: PyTree, state: PyTree) -> Sent:
         del broadcast
         steps = of_worker("local_steps", each, oracle)
-        found, number = walk(oracle, steps, local_lr), steps.astype(jnp.float32)
-        sent = Message(found.scaled(1 / number, oracle.params), number)
+        found = walk(oracle, steps, local_lr)
+        sent = found.scaled(1 / steps.astype(jnp.float32), oracle.params)
         return Sent(sent, state, found.model_state)
 
     def step(received: Received, memory: None) -> tuple[PyTree, None]:
-        return scaled(received.update, local_lr * received.other), memory
+        steps, weights = jnp.asarray(each, jnp.float32), received.weights
+        if len(each) > 1 and received.workers is not None:
+            steps = steps[received.workers]
+        average = jnp.mean(steps) if len(each) == 1 or weights is None else weights @ steps
+        return scaled(received.update, local_lr * average), memory
 
     server = moved_by(remembering(rule, lambda params: None, step, key), server_lr)
-    return Algorithm(
-        Procedure(round), server, like=lambda params: Message(params, jnp.zeros((), jnp.float32))
-    )
+    return Algorithm(Procedure(round), server)
 
 
 def diloco(

@@ -5,14 +5,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from medjax._engine import checks
 from medjax._engine.precision import at_least_float32
 from medjax._engine.random import Seed, stage_key
 from medjax._engine.stacked import PyTree, Updates, count_workers
-from medjax.rules import PlainRule, Rule, StatefulRule, aggregate, mean
+from medjax.rules import Additive, PlainRule, Rule, StatefulRule, aggregate, mean
+from medjax.rules._aggregate import restricted
+from medjax.rules._rule import as_rule, zero_state
 from medjax.workers import Oracle
 
 AnyRule = Rule | StatefulRule | PlainRule
@@ -48,17 +51,21 @@ class Received(NamedTuple):
 
     Attributes:
         update: the aggregate of the updates.
-        other: the mean of what came beside them; None for messages that are updates alone.
+        other: the average of what came beside them; None for messages that are updates alone.
         present: m, how many workers took part.
-        share: m/n.
+        share: m/n, or the share of all weights that theirs are.
         params: the parameters before the step.
+        workers: who took part; None for all.
+        weights: what each of those counts in an average; None for equal weights.
     """
 
     update: PyTree
     other: PyTree
     present: int
-    share: float
+    share: float | Array
     params: PyTree
+    workers: Int[Array, " m"] | None
+    weights: Float[Array, " m"] | None
 
 
 def averaging(
@@ -90,7 +97,8 @@ def remembering(
         step: what came in a round, and the memory, to the direction and the new memory.
         key: for a rule that draws.
     """
-    stage = aggregated(rule, key)
+    stage, average = aggregated(rule, key), average_of(rule)
+    is_weighted = average.restrict is not None
 
     def init(params: PyTree) -> ServerState:
         return ServerState(stage.init(params), start(params))
@@ -101,13 +109,30 @@ def remembering(
         plain = not isinstance(updates, Message)
         sent = updates if plain else updates.update
         result, rule_state = stage.update(sent, state.rule, params, **extra_args)
-        present, of = count_workers(sent), extra_args.get("num_workers")
-        other = None if plain else mean()(updates.other)
-        share = 1.0 if of is None else present / of
-        direction, memory = step(Received(result, other, present, share, params), state.memory)
+        here: Any = restricted(average, **extra_args)
+        other = None if plain else here(updates.other)
+        workers, present, share = extra_args.get("workers"), count_workers(sent), 1.0
+        if workers is not None:  # of whom a stage before, such as bucketing, may leave fewer rows
+            present, n = len(workers), extra_args["num_workers"]
+            share = _weights(average, n)[workers].sum() if is_weighted else present / n
+        weights = _weights(here, present) if is_weighted else None
+        received = Received(result, other, present, share, params, workers, weights)
+        direction, memory = step(received, state.memory)
+        direction = jax.tree.map(lambda x, like: x.astype(like.dtype), direction, result)
         return direction, ServerState(rule_state, memory)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def average_of(rule: AnyRule | None) -> Additive:
+    """Return the average of what isn't aggregated: with the rule's weights, if it has any."""
+    built = None if rule is None else as_rule(rule)
+    return built if isinstance(built, Additive) and built.restrict is not None else mean()
+
+
+def _weights(average: Additive, num_workers: int) -> Float[Array, " n"]:
+    assert average.weights is not None
+    return average.weights(num_workers)
 
 
 def moved_by(
@@ -124,8 +149,8 @@ def memory_of(state: Any) -> Any:
 
 
 def zeros_like(params: PyTree) -> PyTree:
-    """Return zeros of the parameters' shapes and dtypes."""
-    return jax.tree.map(lambda x: jnp.zeros_like(jnp.asarray(x, jnp.result_type(x))), params)
+    """Return zeros of the parameters' shapes, in float32 at least: what is kept may be a sum."""
+    return zero_state(jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params))
 
 
 def add(x: PyTree, y: PyTree, scale: float | Array = 1.0) -> PyTree:
@@ -141,6 +166,18 @@ def add(x: PyTree, y: PyTree, scale: float | Array = 1.0) -> PyTree:
 def scaled(x: PyTree, factor: float | Array) -> PyTree:
     """Return factor · x, in the dtypes of x."""
     return jax.tree.map(lambda a: (factor * a.astype(at_least_float32(a.dtype))).astype(a.dtype), x)
+
+
+def one_or_all(name: str, values: int | Sequence[int]) -> list[int]:
+    """Return numbers as a list: one of each worker, or one for all.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    several: Any = values if np.ndim(values) else [values]
+    if not len(several):
+        raise ValueError(f"{name} needs a number for each worker, or one for all, got []")
+    return list(several)
 
 
 def of_worker(name: str, values: Sequence[int], oracle: Oracle) -> Int[Array, ""]:

@@ -12,7 +12,7 @@ from medjax._engine import checks
 from medjax._engine.mesh import spread
 from medjax._engine.participation import check_cohort, put, take
 from medjax._engine.random import Seed
-from medjax._engine.stacked import PyTree, Stacked, Updates
+from medjax._engine.stacked import PyTree, Stacked, Updates, count_workers
 from medjax.algorithms._bits import signs, vectors
 from medjax.algorithms._server import (
     LearningRate,
@@ -61,7 +61,7 @@ def signum(
         del broadcast
         g, model_state = oracle.gradient(oracle.params, 0, oracle.model_state)
         own = _average(beta, own, g)
-        return Sent(own, own, model_state)
+        return Sent(_like(own, g), own, model_state)
 
     server = moved_by(aggregated(majority_vote(zero=zero)), lr)
     return Algorithm(Procedure(round, zeros_like), server, bits=signs(never_0=zero == "plus"))
@@ -108,7 +108,7 @@ def distributed_lion(
     def round(oracle: Oracle, broadcast: PyTree, own: PyTree) -> Sent:
         del broadcast
         g, model_state = oracle.gradient(oracle.params, 0, oracle.model_state)
-        sent = jax.tree.map(sign, _average(beta1, own, g))
+        sent = _like(jax.tree.map(sign, _average(beta1, own, g)), g)
         return Sent(sent, _average(beta2, own, g), model_state)
 
     server = optax.chain(
@@ -172,8 +172,7 @@ def z_sign_fedavg(
 
         sent = [sign(x, k) for x, k in zip(leaves, keys, strict=True)]
         sent = jax.tree.unflatten(treedef, sent)
-        sent = jax.tree.map(lambda s, x: s.astype(x.dtype), sent, oracle.params)
-        return Sent(sent, state, found.model_state)
+        return Sent(_like(sent, oracle.params), state, found.model_state)
 
     def count(received: Received, step: Int[Array, ""]) -> tuple[PyTree, Int[Array, ""]]:
         factor = scale * sigma * local_lr
@@ -235,11 +234,13 @@ def sign_fv(lr: LearningRate, num_workers: int, *, epsilon: float = 0.01) -> Alg
     ) -> tuple[Updates, Reliability]:
         del params, extra_args
         check_cohort("sign_fv", n, num_workers)
+        check_cohort("sign_fv", n if workers is None else len(workers), count_workers(updates))
         known: Reliability = take(state, workers)
         steps = jnp.maximum(known.steps, 1).astype(known.errors.dtype)
         p = jnp.clip(known.errors / steps, epsilon, 1 - epsilon)
         weights = jnp.where(known.steps == 0, 1.0, jnp.log((1 - p) / p))
-        sent = [jnp.sign(x) for x in jax.tree.leaves(updates)]
+        # As in `majority_vote`, a NaN has no sign.
+        sent = [jnp.sign(jnp.where(jnp.isnan(x), 0, x)) for x in jax.tree.leaves(updates)]
         decisions = [jnp.sign(jnp.tensordot(weights.astype(s.dtype), s, 1)) for s in sent]
         differing = sum(
             jnp.sum(s != d[None], axis=tuple(range(1, s.ndim)))
@@ -260,4 +261,8 @@ def _sign_up(params: PyTree, num_workers: int) -> tuple[float, float]:
 
 
 def _average(beta: float | Array, m: PyTree, g: PyTree) -> PyTree:
-    return jax.tree.map(lambda m, g: (beta * m + (1 - beta) * g).astype(m.dtype), m, g)
+    return jax.tree.map(lambda m, g: beta * m + (1 - beta) * g.astype(m.dtype), m, g)
+
+
+def _like(x: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), x, like)

@@ -1,7 +1,7 @@
 """Algorithms that correct a worker's steps for what its data have of their own."""
 
 import jax
-import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array
 
 from medjax._engine import checks
@@ -14,6 +14,7 @@ from medjax.algorithms._server import (
     Message,
     Received,
     add,
+    average_of,
     memory_of,
     moved_by,
     remembering,
@@ -40,16 +41,16 @@ def scaffold(
         c_i⁺ = g_i(x) (option I), or c_i - c + (x - y_i)/(Kγ) (option II)
         c ← c + (1/n) Σ_{i∈S} (c_i⁺ - c_i).
 
-    Karimireddy et al. (2020). All variates start at 0. A worker sends one vector by option II, two
-    by option I.
+    Karimireddy et al. (2020). All variates start at 0. A worker sends (x - y_i)/γ, by option I with
+    the change of its variate.
 
     Args:
         local_steps: K.
         local_lr: γ.
         server_lr: η.
         option: "I" for another gradient at x, "II" for the average of those on the way.
-        rule: in place of the mean of the moves, and by option II of the variates' changes, which
-            follow from them; by option I these are averaged.
+        rule: in place of the mean of the (x - y_i)/γ, and by option II of the variates' changes,
+            which follow from them; by option I these are averaged.
         key: for a rule that draws.
 
     Raises:
@@ -63,23 +64,23 @@ def scaffold(
     def round(oracle: Oracle, c: PyTree, own: PyTree) -> Sent:
         def correct(g: PyTree, y: PyTree, k: int | Array) -> PyTree:
             del y, k
-            return jax.tree.map(lambda g, own, c: g - own + c, g, own, c)
+            return jax.tree.map(lambda g, own, c: g.astype(c.dtype) - own + c, g, own, c)
 
         found = walk(oracle, num_steps, local_lr, correct)
-        sums = found.scaled(1.0, own)
+        sums = found.scaled(1.0, oracle.params)
         if from_steps:
-            new = jax.tree.map(lambda own, c, s: own - c + s / num_steps, own, c, sums)
+            new = add(add(own, c, -1.0), sums, 1 / num_steps)
             return Sent(sums, new, found.model_state)
-        new, _ = oracle.gradient(oracle.params, 0, oracle.model_state)
-        change = jax.tree.map(jnp.subtract, new, own)
-        return Sent(Message(sums, change), new, found.model_state)
+        at_x, _ = oracle.gradient(oracle.params, 0, oracle.model_state)
+        change = add(at_x, own, -1.0)
+        return Sent(Message(sums, change), add(own, change), found.model_state)
 
     def step(received: Received, c: PyTree) -> tuple[PyTree, PyTree]:
         # By option II the change of a variate follows from the sum of the steps: the server needs
         # no second vector.
         change = received.other
         if from_steps:
-            change = jax.tree.map(lambda s, c: s / num_steps - c, received.update, c)
+            change = add(scaled(c, -1.0), received.update, 1 / num_steps)
         return scaled(received.update, local_lr), add(c, change, received.share)
 
     server = moved_by(remembering(rule, zeros_like, step, key), server_lr)
@@ -129,11 +130,12 @@ def feddyn(
         def correct(g: PyTree, y: PyTree, k: int | Array) -> PyTree:
             del k
             return jax.tree.map(
-                lambda g, h, y, x: g - h + alpha * (y - x), g, own, y, oracle.params
+                lambda g, h, y, x: g.astype(h.dtype) - h + alpha * (y - x).astype(h.dtype),
+                *(g, own, y, oracle.params),
             )
 
         found = walk(oracle, num_steps, local_lr, correct)
-        moved = found.scaled(local_lr, own)
+        moved = found.scaled(local_lr, oracle.params)
         return Sent(moved, add(own, moved, alpha), found.model_state)
 
     def step(received: Received, h: PyTree) -> tuple[PyTree, PyTree]:
@@ -159,7 +161,8 @@ def mime(
         x ← x + η mean_i (y_i - x);  M ← (1 - β) c + β M,  c = mean_i ∇f_i(x).
 
     Karimireddy et al. (2020b). c is the mean of the gradients at x of a batch of each worker, which
-    the workers send before their steps: two messages a round.
+    the workers send before their steps: two messages a round. No attack or other stage sees that
+    first one: also Byzantine workers are honest in it.
 
     Args:
         local_steps: K.
@@ -188,7 +191,7 @@ def mime_lite(
     """MimeLite: local steps with the server's momentum, y ← y - γ ((1 - β) g_i(y) + β M).
 
     Karimireddy et al. (2020b). As `mime`, without its correction, and with one message a round;
-    β = 0 is `fedavg`.
+    β = 0 is `fedavg`, whose rule is given the x - y_i.
 
     Args:
         local_steps: K.
@@ -217,6 +220,7 @@ def _mime(
 ) -> Algorithm:
     num_steps = check_local_steps(local_steps, local_lr)
     checks.fraction("beta", beta, below_one=True)
+    remembers = isinstance(beta, Tracer) or bool(beta > 0)  # 0 times a liar's NaN would be NaN
 
     def ask(oracle: Oracle, broadcast: PyTree) -> PyTree:
         del broadcast
@@ -228,21 +232,23 @@ def _mime(
             if corrected:
                 at_x, _ = oracle.gradient(oracle.params, k, oracle.model_state)
                 g = jax.tree.map(lambda g, a, c: g - a + c, g, at_x, broadcast["asked"])
-            return jax.tree.map(lambda g, m: (1 - beta) * g + beta * m, g, broadcast["momentum"])
+            return mixed(g, broadcast["momentum"])
 
         found = walk(oracle, num_steps, local_lr, correct)
         moved = found.scaled(local_lr, oracle.params)
         return Sent(Message(moved, ask(oracle, broadcast)), state, found.model_state)
 
+    def mixed(g: PyTree, momentum: PyTree) -> PyTree:
+        if not remembers:
+            return g
+        return jax.tree.map(lambda g, m: (1 - beta) * g.astype(m.dtype) + beta * m, g, momentum)
+
     def step(received: Received, momentum: PyTree) -> tuple[PyTree, PyTree]:
-        momentum = jax.tree.map(
-            lambda m, c: ((1 - beta) * c + beta * m).astype(m.dtype), momentum, received.other
-        )
-        return received.update, momentum
+        return received.update, mixed(received.other, momentum) if remembers else momentum
 
     server = moved_by(remembering(rule, zeros_like, step, key), server_lr)
     return Algorithm(
-        Procedure(round, ask=ask if corrected else None),
+        Procedure(round, ask=ask if corrected else None, average=average_of(rule)),
         server,
         lambda state: {"momentum": memory_of(state)},
         lambda params: Message(params, params),

@@ -60,7 +60,8 @@ def set_title(figure: "Figure", title: str) -> None:
     """Set a title, wrapped to the figure's width."""
     width = int(figure.get_figwidth() / _INCHES_PER_LETTER[11])
     lines = (textwrap.fill(line, width) for line in title.splitlines())
-    figure.suptitle("\n".join(lines), fontsize=11)
+    # In names, $ begins no formula.
+    figure.suptitle("\n".join(lines), fontsize=11, parse_math=False)
 
 
 def legend_below(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
@@ -70,7 +71,9 @@ def legend_below(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]
     columns = max(1, min(columns, len(labels)))
     figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(labels) // columns))
     place = "outside lower center"
-    figure.legend(handles, labels, loc=place, ncols=columns, fontsize=9, frameon=False)
+    legend = figure.legend(handles, labels, loc=place, ncols=columns, fontsize=9, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def run_figure(curves: Curves) -> "Figure":

@@ -97,7 +97,13 @@ def sweep(
     if twice:
         raise ValueError(f"{twice[0]} is both a setting of all runs and an axis")
     values = {name: [value] for name, value in settings.items()}
-    runs = grid.expand(values | {name: list(values) for name, values in axes.items()}, yes=True)
+    for name, several in axes.items():
+        if isinstance(several, str) or not isinstance(several, Iterable):
+            raise ValueError(f"axis {name} must be a list of values, got {several!r}")
+        values[name] = list(several)
+        if not values[name]:
+            raise ValueError(f"axis {name} needs at least one value")
+    runs = grid.expand(values, yes=True)
     folder = Path(out) if out is not None else sweep_command.default_folder(runs)
     sweep_command.execute(folder, runs, _console(show))
     return _read(folder, store.TABLE)

@@ -63,7 +63,7 @@ def aggregate(
         return aggregating.Aggregator(
             init=lambda params: optax.EmptyState(),
             update=lambda updates, state, params=None, **extra_args: (
-                named(_restrict(built, **extra_args), updates),
+                named(restricted(built, **extra_args), updates),
                 state,
             ),
         )
@@ -87,14 +87,14 @@ def aggregate(
     return aggregating.Aggregator(init=init, update=update)
 
 
-def _restrict(
+def restricted(
     rule: Rule,
     *,
     workers: Int[Array, " m"] | None = None,
     num_workers: int | None = None,
     **extra_args: Any,
 ) -> Rule:
-    """Restrict a rule that knows all workers to those who take part, if only some do."""
+    """Return the rule for those who take part, of one that knows all workers if only some do."""
     del extra_args
     if not isinstance(rule, Additive) or workers is None or num_workers is None:
         return rule

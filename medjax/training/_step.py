@@ -18,6 +18,7 @@ from medjax._engine.stacked import Examples, PyTree, Stacked, Updates
 from medjax.objectives import Objective, Stateful
 from medjax.partition import WorkerData
 from medjax.rules import mean
+from medjax.rules._aggregate import restricted
 from medjax.training._chunks import activation_chunk, fastest_chunk
 from medjax.training._gradients import map_workers, weighted_gradient, worker_gradient
 from medjax.training._local import Local, draws, sample_batch
@@ -171,7 +172,10 @@ def worker_messages(
     ask = procedure.ask
     if ask is not None:
         asked = all_at_once(lambda oracle, _: Sent(ask(oracle, broadcast))).message
-        broadcast = {**broadcast, "asked": mean()(asked)}
+        average = restricted(
+            procedure.average or mean(), workers=cohort, num_workers=data.num_workers
+        )
+        broadcast = {**(broadcast or {}), "asked": average(asked)}
 
     def take_part(oracle: Oracle, own_state: PyTree) -> Sent:
         return procedure.round(oracle, broadcast, own_state)

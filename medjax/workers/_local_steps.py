@@ -93,7 +93,11 @@ def steps_of(
         num_steps: K.
         optimizer: the optimizer.
         keep_state: whether its state stays with the worker, or begins anew in each round.
+
+    Raises:
+        TypeError: if the optimizer isn't one.
     """
+    check_optimizer("local_optimizer", optimizer, "an optax transformation")
 
     def round(oracle: Oracle, broadcast: PyTree, state: PyTree) -> Sent:
         del broadcast
@@ -138,11 +142,9 @@ def as_algorithm(
                 "local_steps and local_lr go with an optimizer: the algorithm has its own"
             )
         return optimizer
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise TypeError(
-            "optimizer must be an optax transformation, or an algorithm of medjax.algorithms, "
-            f"got {optimizer!r}"
-        )
+    check_optimizer(
+        "optimizer", optimizer, "an optax transformation, or an algorithm of medjax.algorithms"
+    )
     if local_steps is None and local_lr is None:
         return Algorithm(gradient(), optimizer)
     if local_steps is None or local_lr is None:
@@ -152,6 +154,16 @@ def as_algorithm(
         )
     num_steps = check_local_steps(local_steps, local_lr)
     return Algorithm(gradient() if num_steps == 1 else local_sgd(num_steps, local_lr), optimizer)
+
+
+def check_optimizer(name: str, optimizer: object, valid: str) -> None:
+    """Check that it is an optimizer.
+
+    Raises:
+        TypeError: if not.
+    """
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(f"{name} must be {valid}, got {optimizer!r}")
 
 
 def check_local_steps(local_steps: int, local_lr: LearningRate) -> int:

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Int
 
 from medjax._engine.stacked import PyTree
+from medjax.rules import Rule
 
 Index: TypeAlias = int | Int[Array, ""]
 
@@ -56,14 +57,17 @@ class Procedure:
         round: (oracle, broadcast, own state) to what it sends, and its states after the round.
         init: the parameters to a worker's own state at the start; None for none. It stays while
             the worker isn't among those who take part in a step.
-        ask: (oracle, broadcast) to a first message in each round, whose mean over the workers
-            everybody gets as `broadcast["asked"]`; None for none. `broadcast` is then a dict.
+        ask: (oracle, broadcast) to a first message in each round, whose average over the workers
+            everybody gets as `broadcast["asked"]`; None for none. `broadcast` is then a dict, or
+            None. Stages that precede the algorithm don't see these messages.
+        average: the rule that averages them, such as `rules.mean(weights)`; None for the mean.
         is_gradient: whether a worker sends nothing but the gradient of its batch.
     """
 
     round: Callable[[Oracle, PyTree, PyTree], Sent]
     init: Callable[[PyTree], PyTree] | None = None
     ask: Callable[[Oracle, PyTree], PyTree] | None = None
+    average: Rule | None = None
     is_gradient: bool = False
 
 
@@ -77,7 +81,8 @@ class Algorithm:
         broadcast: the optimizer's state to what it tells the workers beside the parameters.
         like: the parameters to a worker's message, of which the shapes and dtypes count.
         bits: (parameters, m) to the bits that one of m workers sends in a round and those that it
-            gets; None for a whole vector each. See `medjax.algorithms.communication`.
+            gets; None for a whole vector each. See `medjax.algorithms.communication`. A stage that
+            precedes the algorithm doesn't change them, even if it compresses.
         nodes: n where there is no server, and each of n workers is a node with parameters of its
             own: the optimizer's updates and the parameters that it gets then have leaves
             (n, *shape). It is initialised from one node's. None for common parameters.

@@ -34,9 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     found = [runs.read(folder) for folder in arguments.runs]
-    names = wording.labels(
-        [record["config"] for record, _ in found], [folder.name for folder in arguments.runs]
-    )
+    folders = [folder.name for folder in arguments.runs]
+    if len(set(folders)) < len(folders):
+        folders = [str(folder) for folder in arguments.runs]
+    names = wording.labels([record["config"] for record, _ in found], folders)
     curves = [plots.Curves(name, c) for name, (_, c) in zip(names, found, strict=True)]
     results.write_figure(arguments.out, plots.comparison_figure(curves, arguments.title))
     words = {"run": [run.label for run in curves]}

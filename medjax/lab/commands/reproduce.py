@@ -132,7 +132,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], pa.Table]:
         raise ValueError(f"{str(folder)!r} has no {path.name} to compare with: it isn't finished")
     try:
         return record, results.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+    except OSError as error:
         raise ValueError(f"{str(path)!r} can't be read: {error}") from None
 
 
@@ -175,6 +175,7 @@ def _run_again(
             raise SystemExit(code)  # it has said why
         return results.read_table(out / checkpoints.METRICS)
     runs = _grid(recorded)
+    checkpoints.check_own_code(arguments.folder, record, runs)
     if store.fingerprint(runs) != record["grid"]:
         raise ValueError("the table's settings aren't those that the sweep was begun with")
     mesh = devices.make_mesh(arguments, default="grid")
@@ -183,7 +184,14 @@ def _run_again(
 
 
 def _grid(recorded: pa.Table) -> list[Settings]:
-    """Return the runs of a sweep's table, in their order."""
+    """Return the runs of a sweep's table, in their order.
+
+    Raises:
+        ValueError: if it isn't one.
+    """
+    lacking = {"run", "step"} - {*recorded.column_names}
+    if lacking:
+        raise ValueError(f"the table is no sweep's: it has no column {min(lacking)!r}")
     settings = recorded.select(recorded.column_names[: recorded.column_names.index("step")])
     runs = {row.pop("run"): row for row in settings.to_pylist()}
     return [from_record(runs[place]) for place in sorted(runs)]

@@ -123,8 +123,6 @@ def execute(
             folder = processes.all_ready(claim)
             kept, every = folder and folder / FOLDER, arguments.checkpoint_every
             with stop_on_signal() as stop, checkpoints.keeping(kept, every) as keeper:
-                if arguments.resume and folder is not None:
-                    results.add_session(folder, devices.described(mesh))
                 watchers = watching.chosen(arguments)
                 _run(console, config, setup, folder, stop, mesh, keeper, watchers)
         except OSError as error:
@@ -146,7 +144,9 @@ def _run(
     """Run, and write what is measured; without a folder, which only one process has, only run."""
     start, columns = checkpoints.begun(keeper, folder, config)
     seen = health.read_seen(folder, start.step) if folder is not None and start is not None else {}
-    clock, done = Clock(), 0
+    if folder is not None and start is not None:
+        results.add_session(folder, devices.described(mesh))
+    clock, done = Clock(), 0 if start is None else start.step
     bits = communication.per_step(setup.task, setup.values.b)
     watched = watching.watch(folder, watchers, config, columns)
     with Reporter(console, config, setup, folder) as reporter, ExitStack() as stack:
@@ -163,8 +163,7 @@ def _run(
             except ValueError:
                 _give_up(folder)
                 raise
-            ahead = config.steps - (0 if start is None else start.step)
-            reporter.estimate(compiled, rehearse(compiled, *inputs), ahead)
+            reporter.estimate(compiled, rehearse(compiled, *inputs), config.steps - done)
             for progress in train(
                 compiled,
                 *inputs,

@@ -43,6 +43,8 @@ class Attention(nn.Module):
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Return the heads side by side, through a linear layer."""
         length, width = x.shape[1:]
+        if width % self.heads:
+            raise ValueError(f"width {width} isn't a multiple of heads, {self.heads}")
         size = width // self.heads
         joint = nn.Dense(3 * width)(x).reshape(*x.shape[:2], 3, self.heads, size)
         q, k, v = (joint[:, :, i] for i in range(3))

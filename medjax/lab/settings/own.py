@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -145,15 +145,30 @@ def explained(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
     Raises:
         ValueError: if an error arises in a file of one of them.
     """
-    try:
+    with ExitStack() as stack:
+        stack.push(lambda kind, error, trace: _explain(functions, error))
         yield
-    except _MISTAKES as error:
-        visited = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+
+
+def _explain(functions: Mapping[str, Callable[..., Any]], error: BaseException | None) -> None:
+    """Tell what an error is, or the one behind it, if it arose in a file of a function."""
+    for cause in (error, None if error is None else error.__cause__):
+        if not isinstance(cause, Exception):
+            continue
+        visited = {frame.filename for frame in traceback.extract_tb(cause.__traceback__)}
         for name, function in functions.items():
-            file = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", "")
+            file = _file_of(function)
             if file in visited:
-                raise ValueError(f"{name}: {_told(error, file)}") from None
-        raise
+                raise ValueError(f"{name}: {_told(cause, file)}") from None
+
+
+def _file_of(function: Callable[..., Any]) -> str | None:
+    """Return the file of a function, a class, or an object that can be called."""
+    function = inspect.unwrap(function)
+    if hasattr(function, "__code__"):
+        return function.__code__.co_filename
+    kind = function if isinstance(function, type) else type(function)
+    return getattr(sys.modules.get(kind.__module__), "__file__", None)
 
 
 def _told(error: BaseException, file: str | None = None) -> str:

@@ -96,11 +96,20 @@ def recorded(folder: Path, record: Mapping[str, Any]) -> Settings:
     if unknown:
         raise ValueError(f"{str(folder)!r} has a setting that runs don't have, {unknown[0]!r}")
     config = from_record(saved)
+    check_own_code(folder, record, [config])
+    return config
+
+
+def check_own_code(folder: Path, record: Mapping[str, Any], configs: Sequence[Settings]) -> None:
+    """Check that the files of one's own are those of a record.
+
+    Raises:
+        ValueError: if one has changed since.
+    """
     was = record.get("own_code", {})
-    for name, digest in digests([config]).items():
+    for name, digest in digests(configs).items():
         if was.get(name) != digest:
             raise ValueError(f"{name} isn't what it was when {str(folder)!r} was begun")
-    return config
 
 
 def begun(

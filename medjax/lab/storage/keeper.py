@@ -111,9 +111,8 @@ class Keeper:
     def _latest(self, folder: Path) -> tuple[int, dict[str, np.ndarray]]:
         if not folder.is_dir():
             return 0, {}
-        for path in folder.iterdir():
-            if path.is_dir() and not path.name.isdigit():
-                shutil.rmtree(path)
+        for path in folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(path)
         steps = sorted(self._manager.all_steps())
         for place in range(len(steps) - 1, -1, -1):
             arrays = self._read(steps[place])

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -236,10 +237,18 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read a Parquet table."""
+    """Read a Parquet table.
+
+    Raises:
+        ValueError: if the file isn't one.
+        OSError: if it can't be read.
+    """
     # Opened here: pyarrow itself takes ~ for a home folder.
     with open(path, "rb") as file:
-        return pq.read_table(file)
+        try:
+            return pq.read_table(file)
+        except pa.ArrowException as error:
+            raise ValueError(f"{str(path)!r} can't be read: {error}") from None
 
 
 def write_figure(path: Path, figure: "Figure") -> None:
@@ -249,7 +258,9 @@ def write_figure(path: Path, figure: "Figure") -> None:
         path: the file.
         figure: the picture.
     """
-    write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=150))
+    with warnings.catch_warnings():  # of letters that the font doesn't have
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=150))
 
 
 def _jsonable(value: Any) -> Any:

@@ -141,7 +141,7 @@ def _draw(axis: Axes, panel: Line, scale: Normalize, digits: int) -> None:
     draw_cells(axis, means, texts, scale)
     axis.set_xticks(range(len(x)), [_text(value).replace(":", "\n") for value in x], fontsize=9)
     axis.set_yticks(range(len(y)), map(_text, y), fontsize=9)
-    axis.set_title(panel.label, fontsize=10, loc="left")
+    axis.set_title(panel.label, fontsize=10, loc="left", parse_math=False)
 
 
 def draw_cells(

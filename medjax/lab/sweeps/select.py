@@ -92,10 +92,11 @@ def best(found: Sequence[Candidate], columns: Columns) -> list[Candidate]:
     problem = ["rule", *(name for name in names if name not in (*TUNED, "rule"))]
 
     def badness(candidate: Candidate) -> tuple[float, float]:
-        loss = candidate.final["train_loss"].mean
-        loss = math.inf if math.isnan(loss) else loss
         name = criterion(columns)
-        return (loss if name == "train_loss" else -candidate.final[name].mean, loss)
+        score, loss = -candidate.final[name].mean, candidate.final["train_loss"].mean
+        # Runs that diverged, or have no validation data, come after all others.
+        loss = math.inf if math.isnan(loss) else loss
+        return (loss if name == "train_loss" else math.inf if math.isnan(score) else score, loss)
 
     chosen = [
         min(_under_attacks(these, names), key=lambda setting: max(map(badness, setting)))

@@ -141,11 +141,13 @@ def _described(runs: Sequence[Settings]) -> dict[str, Any]:
 def _check_record(folder: Path, record: Mapping[str, Any], num_groups: int, parts: int) -> None:
     """Check that a sweep's configuration is one that it can go on from, with these devices."""
     sizes, limit = record.get("runs_side_by_side"), record.get("memory_limit")
+    every = record.get("checkpoint_every")
     if not (
         isinstance(sizes, list)
         and len(sizes) == num_groups
         and all(map(_is_count, sizes))
         and (limit is None or _is_count(limit))
+        and (every is None or _is_count(every))
         and isinstance(record.get("sessions"), list)
     ):
         raise ValueError(f"{str(folder / results.CONFIG)!r} isn't as the sweep left it")

@@ -194,7 +194,7 @@ def check(stage: optax.GradientTransformation, num_workers: int) -> None:
         jax.eval_shape(lambda x: update(x, stage.init(params), params), stacked)
     except TypeError as error:  # built stages say ValueError: one's own returns no array
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{reason}: is it a factory that lacks a setting?") from None
+        raise ValueError(f"{reason}: is it a factory that lacks a setting?") from error
     except OverflowError:  # their number and another make one that 32 bits don't hold
         raise ValueError(f"{num_workers} workers are too many to be told apart") from None
 

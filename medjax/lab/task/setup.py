@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from medjax._engine import checks
 from medjax._engine.plain import accepts_key
 from medjax.attacks import DataAttack
 from medjax.lab.data import Dataset, checked, hold_out, load
@@ -129,6 +130,7 @@ def _prepare(config: Settings, dataset: Dataset) -> Task:
     _check_server(config, len(classes))
     held_out |= backdoor.triggered(protocol.data_attacks, dataset.test_x, dataset.test_y)
     like = jax.eval_shape(model.init, jax.random.key(0), train[0][:1])
+    _check_logits(config, dataset, model, like)
     if protocol.compressor is not None:
         protocol.compressor.bits(like)  # likewise
     return Task(
@@ -193,12 +195,34 @@ def _model(config: Settings, dataset: Dataset) -> nn.Module:
     """
     if config.model.digest is None:
         models.check_takes(config.model.name, dataset)
+        for name, size in config.model.settings.items():
+            try:
+                checks.integer(name, size, minimum=1)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"--model {config.model}: {error}") from None
     made = config.model.build(num_classes=dataset.num_classes)
     if not isinstance(made, nn.Module):
         raise ValueError(
             f"--model {config.model} makes {type(made).__name__}; valid: a flax.linen module"
         )
     return made
+
+
+def _check_logits(config: Settings, dataset: Dataset, model: nn.Module, params: Any) -> None:
+    """Check what the network makes of two examples.
+
+    Raises:
+        ValueError: if it isn't a number for each class.
+    """
+    x, y = dataset.train_x[:2], dataset.train_y[:2]
+    found = jax.eval_shape(_apply(model), params, x)
+    shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
+    wanted = (*y.shape, dataset.num_classes)
+    if shape != wanted or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"--model {config.model} makes an array of shape {shape} and dtype {dtype} of "
+            f"{len(x)} examples; valid: {wanted} and floating point, a number for each class"
+        )
 
 
 def _objective(config: Settings, dataset: Dataset, model: nn.Module) -> Objective:

@@ -189,6 +189,7 @@ def train(
             if not left:
                 break
             if stopped and each * left > _SECONDS_AFTER_STOP:
+                stop.requested = True
                 return
             count = min(left, max(1, int(_SECONDS_PER_CHUNK / each)))
             yield Progress(step, clock, state, measuring=done / (done + left))
@@ -200,15 +201,18 @@ def train(
             )
         yield Progress(step, clock, state, metrics, nonfinite)
 
-    step = measured_at = 0
-    if start is None:
-        yield from measure()
-    else:
+    step, due = 0, True
+    if start is not None:
         step, state = start.step, restored(state, start)
-        measured_at = step - step % eval_every
-        if step == measured_at and step not in start.rows["step"]:  # it was stopped before
-            yield from measure()
-    ending = False
+        # A run that was stopped at a measurement may lack it.
+        due = (step % eval_every == 0 or step == steps) and step not in start.rows["step"]
+    measured_at, ending = step - step % eval_every, False
+    if due:
+        found = False
+        for progress in measure():
+            found = progress.metrics is not None
+            yield progress
+        ending = not found  # no step before the measurement that is due
     while step < steps and not ending:
         rate = clock.steps_per_second or 1 / _SECONDS_PER_CHUNK
         next_measurement = min(measured_at + eval_every, steps)

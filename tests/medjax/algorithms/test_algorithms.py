@@ -132,8 +132,7 @@ def test_one_worker_with_lion_is_lion():
 
 @pytest.mark.slow
 def test_signum_is_a_vote_of_momenta():
-    momentum = medjax.worker_momentum(0.9, N)
-    chain = optax.chain(momentum, medjax.sign_sgd(0.01))
+    chain = optax.chain(medjax.worker_momentum(0.9, N), medjax.sign_sgd(0.01))
     assert_close(run(algorithms.signum(0.01)), run(chain))
 
 
@@ -147,6 +146,8 @@ def test_learned_weights_turn_a_liar_round():
         np.testing.assert_array_equal(decided, -truth)
     (errors, steps), *_ = state
     np.testing.assert_allclose(np.asarray(errors) / np.asarray(steps), [0, 0, 0, 1])
+    unsure, _ = update(np.stack([truth, truth, truth * np.nan, truth]), state)
+    np.testing.assert_array_equal(unsure, -truth)
     # With ε = 0.01 each of the two weighs ln 99 or its negative: two against two are one voice.
     decided, _ = update(np.stack([truth, truth, -truth, -truth]), state)
     np.testing.assert_array_equal(decided, -truth)
@@ -272,6 +273,9 @@ def test_stateful_algorithms_are_not_streamed():
             "server_lr must be a finite number at least 0",
         ),
         (lambda: algorithms.delayed_sgd(0.1, -1), "delays must be at least 0, got -1"),
+        (lambda: algorithms.delayed_sgd(0.1, np.array([])), "delays needs a number for each"),
+        (lambda: algorithms.storm(0.1, 3.0), "momentum must be at most 1, got 3"),
+        (lambda: run(algorithms.sign_fv(0.1, 3)), "sign_fv is built for 3 workers, there are 6"),
         (lambda: algorithms.fedbuff(2, 0.1, delays=1), "delays are drawn: give fedbuff a key"),
         (lambda: run(make("fedavg"), local_steps=2, local_lr=0.1), "the algorithm has its own"),
     ],
@@ -281,9 +285,11 @@ def test_mistakes(build: Any, message: str):
         build()
 
 
-def test_a_delay_is_an_integer():
+def test_wrong_types():
     with pytest.raises(TypeError, match=r"delays must be an integer, got 1\.5"):
         algorithms.delayed_sgd(0.1, 1.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"local_optimizer must be an optax .*, got 0\.1"):
+        algorithms.diloco(2, 0.1)  # type: ignore[arg-type]
 
 
 def test_bits_of_a_vote():

@@ -193,6 +193,10 @@ def test_metrics_are_those_of_the_honest_nodes_mean(spread_of: Any):
             lambda: algorithms.choco_sgd(RING, 0.1, IDENTITY, consensus_step=1.5),
             *(ValueError, "consensus_step must be at most 1, got 1.5"),
         ),
+        (
+            lambda: algorithms.communication(algorithms.d_psgd(RING, 0.1), jnp.zeros(3), 3),
+            *(ValueError, "the topology is built for 4 workers, there are 3"),
+        ),
     ],
 )
 def test_mistakes(build: Any, error: Any, message: str):

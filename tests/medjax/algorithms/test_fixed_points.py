@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import medjax
-from medjax import algorithms, compressors, rules
+from medjax import algorithms, compressors, mixing, rules
 
 pytestmark = pytest.mark.slow
 
@@ -18,6 +18,7 @@ A, M = np.array([1.0, 2.0, 5.0, 0.3]), np.array([1.0, -2.0, 4.0, 10.0])
 N = len(A)
 OPTIMUM = (A @ M) / A.sum()
 K, GAMMA = 5, 0.1
+IDENTITY: Any = lambda vector: (vector, 32 * vector.size)  # noqa: E731
 
 
 def quadratic(x: Any, batch: Any) -> Any:
@@ -84,6 +85,48 @@ def test_scaffold_of_cohorts_ends_at_the_optimum():
     assert found == pytest.approx(OPTIMUM, abs=1e-4)
 
 
+WEIGHTED: Any = rules.mean([1, 1, 1, 7])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "participants"),
+    [
+        (algorithms.scaffold(K, 0.05, rule=WEIGHTED), 2),
+        (algorithms.scaffold(K, 0.02, option="I", rule=WEIGHTED), 2),
+        (algorithms.feddyn(K, 0.05, alpha=1.0, rule=WEIGHTED), 2),
+        (algorithms.mime(K, 0.02, rule=WEIGHTED), None),
+        (algorithms.ef21(0.02, IDENTITY, rule=WEIGHTED), 2),
+        (algorithms.diana(0.02, IDENTITY, alpha=0.5, rule=WEIGHTED), 2),
+    ],
+    ids=["scaffold II", "scaffold I", "feddyn", "mime", "ef21", "diana"],
+)
+def test_weights_are_those_of_the_objective(algorithm: Any, participants: int | None):
+    wanted = weighted(np.array([1, 1, 1, 7]) * A)
+    found = ends(algorithm, 4000, participants=participants)
+    assert found == pytest.approx(wanted, abs=1e-4)
+
+
+def test_storm_of_full_batches_is_descent_also_with_cohorts():
+    # v_i is the whole gradient, corrected from the point before or, after a pause, begun anew.
+    storm, plain = (
+        ends(algorithm, 10, participants=2)
+        for algorithm in (algorithms.storm(0.05, 0.1), medjax.mean_sgd(0.05))
+    )
+    assert storm == pytest.approx(plain, rel=1e-5)
+
+
+def test_a_liars_nan_stays_out_of_a_momentum_that_is_not_there():
+    lie: Any = medjax.attack(medjax.attacks.nonfinite(), 1, 0)
+    lite, plain = (
+        ends(algorithm.preceded_by(lie), 3)
+        for algorithm in (
+            algorithms.mime_lite(K, GAMMA, rule=rules.median()),
+            algorithms.fedavg(K, GAMMA, rule=rules.median()),
+        )
+    )
+    assert lite == pytest.approx(plain, rel=1e-5)
+
+
 def test_scaffolds_variates_average_to_the_servers():
     algorithm = algorithms.scaffold(K, GAMMA)
     parts = medjax.simulation(quadratic, algorithm)
@@ -107,16 +150,23 @@ def test_fednova_minimises_the_mean_where_fedavg_weighs_steps():
     assert found == pytest.approx(OPTIMUM, rel=5e-3)
     # The mean of the moves themselves goes to Σ τ_i a_i m_i / Σ τ_i a_i.
     moves = algorithms.fednova(steps, gamma)
-    scaled = moves.preceded_by(optax.stateless(lambda sent, params: _undone(sent)))
+    scaled = moves.preceded_by(optax.stateless(lambda sent, params: sent * jnp.float32(steps)))
     assert ends(scaled, 5000) == pytest.approx(weighted(np.array(steps) * A), rel=5e-3)
     assert ends(algorithms.fednova(K, GAMMA), 9) == pytest.approx(
         ends(algorithms.fedavg(K, GAMMA), 9), rel=1e-5
     )
-
-
-def _undone(sent: Any) -> Any:
-    """Multiply each worker's average direction by its number of steps again."""
-    return sent._replace(update=sent.update * sent.other)
+    # τ̄ has the weights of the objective: 0.1 · 1 + 0.9 · 9 = 8.2 (Wang et al., 2020). From 0, with
+    # a tiny γ, each worker's average direction is its gradient there, -a_i m_i.
+    unequal = algorithms.fednova([1, 9, 9, 9], 1e-5, rule=rules.mean([1, 9, 0, 0]))
+    wanted = 1e-5 * 8.2 * (0.1 * A[0] * M[0] + 0.9 * A[1] * M[1])
+    assert ends(unequal, 1) == pytest.approx(wanted, rel=1e-3)
+    # Numbers of steps aren't sent, so that nobody can lie about them.
+    lie: Any = medjax.attack(medjax.attacks.ipm(10.0), 1, 0)
+    fednova, fedavg = (
+        ends(make(K, GAMMA, rule=rules.median()).preceded_by(lie), 3)
+        for make in (algorithms.fednova, algorithms.fedavg)
+    )
+    assert fednova == pytest.approx(fedavg, rel=1e-5)
 
 
 def test_diloco_of_plain_steps_is_sgd():
@@ -135,7 +185,7 @@ def test_a_single_worker_with_adam_is_adam():
     assert ends(algorithm, 6, start=3.0) == pytest.approx(float(x), rel=1e-5)
 
 
-IDENTITY: Any = lambda vector: (vector, 32 * vector.size)  # noqa: E731
+BUCKETED = mixing.premixed(rules.mean(), mixing.bucketing(2))  # which draws, to the same mean
 
 
 @pytest.mark.parametrize(
@@ -147,13 +197,15 @@ IDENTITY: Any = lambda vector: (vector, 32 * vector.size)  # noqa: E731
         algorithms.marina(GAMMA, 1.0, compressors.qsgd(1), 0),
         algorithms.marina(GAMMA, 0.3, IDENTITY, 0),
         algorithms.byz_vr_marina(GAMMA, 0.3, IDENTITY, 0, rule=rules.mean()),
+        algorithms.byz_vr_marina(GAMMA, 0.3, IDENTITY, 0, rule=BUCKETED),
+        algorithms.ef21(GAMMA, IDENTITY, rule=BUCKETED, key=0),
         algorithms.storm(GAMMA, 1.0),
         algorithms.storm(GAMMA, 0.3),
         algorithms.delayed_sgd(GAMMA, 0),
     ],
     ids=[
         *("ef21", "diana", "dasha", "marina whole", "marina", "byz_vr_marina"),
-        *("storm whole", "storm", "delays of 0"),
+        *("byz_vr_marina of buckets", "ef21 of buckets", "storm whole", "storm", "delays of 0"),
     ],
 )
 def test_without_compression_or_noise_it_is_gradient_descent(algorithm: Any):
@@ -231,6 +283,14 @@ def test_dp_fedavg_clips_moves_and_adds_noise_to_their_sum():
 
     def one(key: Any) -> Any:
         return end(algorithms.dp_fedavg(K, GAMMA, clip=clip, noise_multiplier=2.0, key=key), 1)
+
+    # What isn't finite can't be clipped: such a worker is as one who doesn't move.
+    lost = np.where(np.arange(N) == 2, np.nan, M).astype(np.float32)
+    data = medjax.stack_workers((A.astype(np.float32), lost), np.arange(N)[:, None])
+    parts = medjax.simulation(quadratic, plain)
+    found = parts.advance(parts.init(jnp.float32(0), 0, N), data, 1).params
+    present = np.arange(N) != 2
+    assert float(found) == pytest.approx(np.clip(moves, -clip, clip)[present].sum() / N, rel=1e-5)
 
     found = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 4000))
     assert float(found.mean()) == pytest.approx(wanted, abs=4 * 2 * clip / N / math.sqrt(4000))
