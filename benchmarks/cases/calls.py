@@ -174,6 +174,14 @@ _CALLS |= {
         lambda: _update(medjax.attack(attacks.ipm(), 1, byzantine=[7])),
         "names worker 7, got n = 5 workers",
     ),
+    "attack by a number": (
+        lambda: medjax.attack(attacks.ipm(), 1, byzantine=3),  # pyright: ignore
+        "byzantine must be last, random, or a list of indices, got 3",
+    ),
+    "a random mask of nothing": (
+        lambda: compressors.random_mask(None),  # pyright: ignore
+        "random_mask needs a fraction, got None",
+    ),
     "attack by the first": (lambda: medjax.attack(attacks.ipm(), 1, byzantine="first"), "first"),  # pyright: ignore
     "perturb by -1": (
         lambda: medjax.perturb(-1.0, key=0),

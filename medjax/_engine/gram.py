@@ -71,24 +71,35 @@ def products(leaves: Rows, num_workers: int, names: Axes) -> Products:
     columns = [to_columns(x, num_workers, names) for x in leaves]
     dtype = common_dtype(*columns)
     small = small_unit(dtype)
+    limit = _limit(num_workers + 2, dtype)
+    limit_in_small = (small * limit**0.5) ** 2
 
     def try_pivot(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        _, pivot, unit, _ = state
+        _, pivot, unit, spoilt, _ = state
         gram = total(_gram_about(columns, pivot, unit, dtype), names)
-        gram = jnp.where(jnp.diag(jnp.diagonal(gram) > _limit(gram)), jnp.inf, gram)
-        nearest, is_far, overflows = _judge_pivot(gram[:-1, :-1])
-        shrinks = overflows & (unit == 1)
-        unit = jnp.where(shrinks, small, jnp.where(is_far, 1, unit))
+        gram = jnp.where(jnp.diag(jnp.diagonal(gram) > limit), jnp.inf, gram)
+        finite = jnp.isfinite(gram[-1, :-2])
+        judged = jnp.where(spoilt, finite.sum(), num_workers)
+        nearest, is_far, overflows = _judge_pivot(gram[:-1, :-1], judged)
+        shrinks = overflows & (unit == 1) & ~spoilt
+        # If the squares would have fit but for vectors that aren't finite, which only the small
+        # unit tells from long ones, it is unit 1 after all, and the others are judged alone.
+        fits = jnp.isfinite(jnp.diagonal(gram)) & (jnp.diagonal(gram) <= limit_in_small)
+        grows = (unit < 1) & (2 * finite.sum() <= num_workers) & fits[-2]
+        grows &= 2 * jnp.sum(fits[:-2] & finite) > finite.sum()
+        unit = jnp.where(shrinks, small, jnp.where(is_far | grows, 1, unit))
+        done = ~shrinks & ~is_far & ~grows
         # The loop ends, because a pivot is only ever replaced by one that is nearer to the midst.
-        return ~shrinks & ~is_far, jnp.where(is_far, nearest, pivot), unit, gram
+        return done, jnp.where(is_far, nearest, pivot), unit, spoilt | grows, gram
 
     start = (
         jnp.array(False),
         _nearest_to_median(columns, names),
         jnp.ones([], dtype),
+        jnp.array(False),
         jnp.zeros((num_workers + 2, num_workers + 2), dtype),
     )
-    *_, unit, gram = lax.while_loop(lambda state: ~state[0], try_pivot, start)
+    *_, unit, _, gram = lax.while_loop(lambda state: ~state[0], try_pivot, start)
     return Products(gram[:-1, :-1], jnp.isfinite(gram[-1, :-2]), unit)
 
 
@@ -171,20 +182,21 @@ def _gram_about(
     return lax.platform_dependent(columns, cpu=on_cpu, default=on_accelerator)
 
 
-def _limit(gram: Float[Array, "m m"]) -> float:
-    """Return the largest square with which sums of a few times n² products don't overflow."""
-    return float(jnp.finfo(gram.dtype).max) / (8 * len(gram) ** 2)
+def _limit(num_rows: int, dtype: jnp.dtype) -> float:
+    """Return the largest square with which sums of a few times m² products don't overflow."""
+    return float(jnp.finfo(dtype).max) / (8 * num_rows**2)
 
 
 def _judge_pivot(
-    gram: Float[Array, "m m"],
+    gram: Float[Array, "m m"], count: int | Int[Array, ""]
 ) -> tuple[Int[Array, ""], Bool[Array, ""], Bool[Array, ""]]:
     """Return the index of the vector in the midst, and whether the pivot is far or overflows.
 
     The vector in the midst is the one with the smallest median distance to the others. The pivot
-    overflows if its own square or that of the vectors' median distance to it isn't finite.
+    overflows if its own square or that of the vectors' median distance to it isn't finite. Medians
+    are of the nearest `count`.
     """
-    squares, rank = jnp.diagonal(gram), (len(gram) - 1) // 2
+    squares, rank = jnp.diagonal(gram), count // 2
     distances = squared_distances(gram[:-1, :-1])
     medians = jnp.sort(jnp.where(jnp.isfinite(distances), distances, jnp.inf), axis=1)[:, rank]
     of_pivot = jnp.sort(squares[:-1])[rank]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, Shaped
 
 from medjax._engine import checks
@@ -70,11 +71,17 @@ def label_flip(num_classes: int) -> DataAttack:
 
     Raises:
         TypeError: if it isn't a static integer.
-        ValueError: if it is below 2.
+        ValueError: if it is below 2; when called, if a label isn't from 0 to K - 1.
     """
     last = checks.integer("num_classes", num_classes, minimum=2) - 1
 
     def poison(inputs: Array, labels: Array, chosen: Array) -> tuple[Array, Array]:
+        if not isinstance(labels, Tracer) and labels.size:
+            for label in (int(labels.min()), int(labels.max())):
+                if not 0 <= label <= last:
+                    raise ValueError(
+                        f"label_flip({num_classes}) is of labels from 0 to {last}, got {label}"
+                    )
         return inputs, jnp.where(chosen, last - labels, labels)
 
     return DataAttack(f"label_flip(num_classes={num_classes})", poison)
@@ -111,6 +118,11 @@ def backdoor(target: int, share: float = 0.5, size: int = 3, value: Real = 1.0) 
             raise ValueError(
                 f"{name} needs images (n, m, height, width, channels), got shape {inputs.shape}"
             )
+        largest = int(jnp.iinfo(labels.dtype).max)
+        if target > largest:
+            raise ValueError(
+                f"target must be at most {largest}, as {labels.dtype} is, got {target}"
+            )
         images = jnp.where(chosen[..., None, None, None], add_trigger(inputs, size, value), inputs)
         return images, jnp.where(chosen, target, labels).astype(labels.dtype)
 
@@ -129,7 +141,8 @@ def add_trigger(
 
     Raises:
         TypeError: if the size isn't a static integer.
-        ValueError: if the images aren't at least (size, size, channels).
+        ValueError: if the images aren't at least (size, size, channels), or have integers, and the
+            value isn't one.
     """
     size = checks.integer("size", size, minimum=1)
     if images.ndim < 3 or min(images.shape[-3:-1]) < size:
@@ -137,7 +150,11 @@ def add_trigger(
             f"a trigger of {size}×{size} pixels needs images (..., height, width, channels) of at "
             f"least that size, got shape {images.shape}"
         )
-    return jnp.asarray(images).at[..., -size:, -size:, :].set(value)
+    images = jnp.asarray(images)
+    is_whole = isinstance(value, Tracer) or float(value).is_integer()
+    if jnp.issubdtype(images.dtype, jnp.integer) and not is_whole:
+        raise ValueError(f"value must be an integer in images of {images.dtype}, got {value}")
+    return images.at[..., -size:, -size:, :].set(value)
 
 
 def _pair(name: str, data: WorkerData) -> tuple[Array, Array]:

@@ -13,7 +13,7 @@ from medjax.attacks._statistics import total_and_range
 
 
 def fang(factor: Real = 2.0) -> Attack:
-    """Values beyond all honest ones, against the sign of their mean (Fang et al., 2020, sec. 4.3).
+    """Values beyond all honest ones, against the sign of their mean (Fang et al., 2020, sec. 3.3).
 
         Uniform in [min/b, min] or [b·min, min] where μ ≥ 0, else in [max, b·max] or [max, max/b].
 

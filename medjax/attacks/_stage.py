@@ -50,9 +50,10 @@ class AttackState:
             # A function of the key and not of the step: the same workers in the whole run.
             order = jax.random.permutation(stage_key(self.key, "byzantine"), n)
             return jnp.sort(order[f:]), jnp.sort(order[:f])
-        if self.byzantine[-1] >= n:
+        if f and self.byzantine[-1] >= n:
             raise ValueError(f"byzantine names worker {self.byzantine[-1]}, got n = {n} workers")
-        return np.setdiff1d(np.arange(n), self.byzantine), np.array(self.byzantine)
+        chosen = np.array(self.byzantine, int)
+        return np.setdiff1d(np.arange(n), chosen), chosen
 
 
 def attack(
@@ -127,6 +128,8 @@ def _who(byzantine: Any, num_byzantine: int) -> Who:
     if isinstance(byzantine, str):
         checks.option("byzantine", byzantine, ("last", "random"))
         return byzantine  # pyright: ignore[reportReturnType]
+    if np.ndim(byzantine) != 1:
+        raise TypeError(f"byzantine must be last, random, or a list of indices, got {byzantine!r}")
     chosen = tuple(sorted({checks.integer("byzantine", i, minimum=0) for i in byzantine}))
     if not len(chosen) == len(byzantine) == num_byzantine:
         raise ValueError(

@@ -141,6 +141,8 @@ def _integer_dtype(dtype: jnp.dtype) -> jnp.dtype:
 def _checked_name(kind: str, k: int | None, fraction: float | None) -> str:
     """Check the setting, and return the name with it."""
     if (k is None) == (fraction is None):
+        if kind == "random_mask":
+            raise ValueError("random_mask needs a fraction, got None")
         raise ValueError(f"{kind} needs either k or a fraction, got {k=} and {fraction=}")
     if k is not None:
         return f"{kind}(k={checks.integer('k', k, minimum=1)})"

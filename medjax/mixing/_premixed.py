@@ -56,7 +56,9 @@ class Premixed:
 def premixed(rule: Rule | PlainRule, *mixings: Mixing | PlainMixing) -> Rule:
     """Put mixing stages before a rule, as in `premixed(rules.median(), nnm(1))`.
 
-    The same as `medjax.mix` and `medjax.aggregate` in a chain, and faster before a geometric rule.
+    The same as `medjax.mix` and `medjax.aggregate` in a chain, up to rounding, and faster before a
+    geometric rule. There a vector whose square overflows (from a length of 10^16 to 10^18 on in
+    float32, by n) counts as infinitely far, even if a mixing clips it.
 
     Args:
         rule: any rule without a memory; before one with it, `medjax.mix` stands in the chain.

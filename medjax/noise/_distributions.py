@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -17,6 +18,7 @@ from medjax._engine.kernels.erf_inv import erf_inv
 from medjax._engine.kernels.threefry import random_words
 from medjax._engine.plain import check_function, name_of
 from medjax._engine.precision import at_least_float32
+from medjax._engine.settings import static_real
 
 
 @runtime_checkable
@@ -166,9 +168,10 @@ def student_t(df: float = 5.0) -> Noise:
 
     Raises:
         ValueError: if df isn't a finite number above 2.
+        TypeError: if it isn't a static number.
     """
     checks.real("df", df, minimum=2.0, exclusive=True)
-    df = float(df)
+    df = static_real("df", df)
     name = f"student_t(df={df:g})"
     if df > 1e6:
         return replace(normal(), name=name)
@@ -226,7 +229,9 @@ def _by_inversion(
         key: Key[Array, ""], shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
     ) -> Array:
         # Draw a flat array: XLA doesn't vectorise the rounds of threefry over a short last axis.
-        u = _symmetric_uniform(random_words(key, math.prod(shape)), jnp.dtype(dtype))
+        u = _symmetric_uniform(
+            random_words(key, math.prod(shape)), jax.dtypes.canonicalize_dtype(dtype)
+        )
         return quantile(u).astype(u.dtype).reshape(shape).astype(dtype)
 
     return Noise(

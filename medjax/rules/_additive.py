@@ -116,7 +116,8 @@ def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> A
 
     Args:
         weights: one non-negative number per worker, such as its number of examples; may be traced.
-            A weight of 0 doesn't remove a worker's NaN or ±∞, since 0 · ∞ is NaN.
+            A weight of 0 doesn't remove a worker's NaN or ±∞, since 0 · ∞ is NaN. If only workers
+            of weight 0 take part, the result is 0.
 
     Raises:
         TypeError: if the weights aren't real numbers.
@@ -139,7 +140,11 @@ def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> A
     if not traced and not np.any(w > 0):
         raise ValueError(f"weights must be a list of numbers with a positive sum, got {weights!r}")
     shares = w / w.max()  # so that the sum can't overflow
-    shares = shares / shares.sum()
+    return _weighted(shares / shares.sum())
+
+
+def _weighted(shares: Any) -> Additive:
+    """Return Σ_i w_i x_i of the workers' shares, whose sum is 1."""
 
     def checked_shares(n: int) -> Array:
         if n != len(shares):
@@ -157,7 +162,9 @@ def mean(weights: Sequence[float | int] | np.ndarray | Array | None = None) -> A
 
     def restrict(workers: Array, num_workers: int) -> Additive:
         check_cohort("mean(weights)", len(shares), num_workers)
-        return mean(jnp.asarray(shares)[workers])
+        mine = jnp.asarray(shares)[workers]
+        total = mine.sum()
+        return _weighted(mine / jnp.where(total > 0, total, 1))
 
     return Additive("mean(weights)", encode, decode, weights=checked_shares, restrict=restrict)
 

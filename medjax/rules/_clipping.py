@@ -75,7 +75,9 @@ def centered_clipping(
     """Centred clipping from v = 0: v ← v + mean_i (x_i - v) · min(1, τ/‖x_i - v‖).
 
     The rule is from Karimireddy et al. (2021), "Learning from history for Byzantine robust
-    optimization". A vector with NaN or ±∞ has no direction, so its clipped difference counts as 0.
+    optimization". A vector with NaN or ±∞ has no direction, so its clipped difference
+    counts as 0; so does that of one whose square overflows (from a length of 10^16 to 10^18 on in
+    float32, by n), where most vectors' don't.
 
     Args:
         tau: τ > 0, the length that differences are clipped to; may be traced.

@@ -17,7 +17,9 @@ def geometric_median(nu: Real = 0.1, num_steps: int = 3, tol: Real | None = None
 
         z ← Σ_i β_i x_i / Σ_i β_i, β_i = 1/max(ν, ‖x_i - z‖), from z = 0.
 
-    This step is taken `num_steps` times. A vector with NaN or ±∞ is infinitely far, so its β is 0.
+    This step is taken `num_steps` times. A vector with NaN or ±∞ is infinitely far, so its β is 0;
+    so is one whose square overflows (from a length of 10^16 to 10^18 on in float32, by n), where
+    most vectors' don't.
 
     Args:
         nu: ν > 0, the distance below which vectors count as equally near; may be traced.
@@ -47,7 +49,7 @@ def geometric_median(nu: Real = 0.1, num_steps: int = 3, tol: Real | None = None
         def shares(distances: Array, radius: Array) -> Array:
             radii = jnp.maximum(radius, distances)
             inverses = radii.min() / radii  # 1 / radii might underflow
-            return jnp.append(inverses / inverses.sum(), 0)
+            return jnp.append(inverses / inverses.sum(), 0).astype(gram.dtype)
 
         def step(c: Array) -> Array:
             return shares(distances_to(c, gram, known), nu * unit)

@@ -84,11 +84,14 @@ def lowest_scores(
     k = max(1, n - f - 2) if num_neighbors is None else num_neighbors
     if count > n:
         raise ValueError(f"{name} selects {count} vectors, got only n = {n} workers")
-    if n > 1 and k >= n:
+    if k >= n and not (num_neighbors is None and n == 1):
         raise ValueError(f"{name} needs {k} neighbours, n = {n} workers have {n - 1}")
     # The first of the sorted distances is the one from a vector to itself.
-    distances = jnp.sort(vectors.squared_distances, axis=1)[:, 1 : k + 1]
-    return lax.top_k(-distances.sum(axis=1), count)[1]
+    scores = jnp.sort(vectors.squared_distances, axis=1)[:, 1 : k + 1].sum(axis=1)
+    # A finite vector comes before any other, also if one of its neighbours is infinitely far.
+    longest = float(jnp.finfo(scores.dtype).max)
+    scores = jnp.where(vectors.finite, jnp.minimum(scores, longest), jnp.inf)
+    return lax.top_k(-scores, count)[1]
 
 
 def _select(name: str, vectors: Vectors, f: int, k: int | None, m: int) -> Float[Array, " n"]:

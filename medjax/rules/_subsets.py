@@ -65,7 +65,7 @@ def smea(num_byzantine: int) -> Geometric:
 
         (1/(n - f)) Σ_{i ∈ S} x_i, S = argmin_{|S| = n - f} λ_max(Cov_{i ∈ S} x_i).
 
-    The variation of a subset is the top eigenvalue of its covariance (El Mhamdi et al., 2023, "On
+    The variation of a subset is the top eigenvalue of its covariance (Allouah et al., 2023b, "On
     the privacy-robustness-utility trilemma in distributed learning"). Eigenvalues that differ only
     by rounding are ties, which go to the lexicographically first subset. No vector with NaN or ±∞
     is chosen while at most f are non-finite.

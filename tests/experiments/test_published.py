@@ -113,7 +113,9 @@ def test_command_trains_and_shows_the_table(tmp_path, capsys):
     assert (tmp_path / "out/published.svg").exists()
 
 
-def test_text_is_refused(tmp_path, error_of):
+def test_mistakes(tmp_path, error_of):
     error = error_of(published.main, "--dataset", "text", "--out", str(tmp_path / "out"))
     assert error.startswith("error: dataset 'text' is of text; valid: images")
+    error = error_of(published.main, "--rule", "mean", "mean", "--out", str(tmp_path / "out"))
+    assert error.startswith("error: argument --rule: mean is there twice")
     assert not (tmp_path / "out").exists()

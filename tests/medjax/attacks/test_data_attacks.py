@@ -93,6 +93,9 @@ def test_the_given_data_are_left_as_they_are():
     np.testing.assert_array_equal(DATA.examples[1], before[1])
 
 
+BYTES = tuple(x.astype(np.uint8) for x in map(np.asarray, DATA.examples))
+
+
 def flat() -> WorkerData:
     return stack_workers((IMAGES.reshape(17, -1), LABELS), PARTS)
 
@@ -107,6 +110,15 @@ def flat() -> WorkerData:
         (lambda: attacks.backdoor(0, 1.5), ValueError, "share must be at most 1, got 1.5"),
         (lambda: attacks.backdoor(0, size=0), ValueError, "size must be at least 1, got 0"),
         (lambda: attacks.backdoor(0, value="x"), TypeError, "value must be a real number"),
+        (lambda: attacks.label_flip(2)(DATA, 1), ValueError, "is of labels from 0 to 1, got "),
+        (
+            lambda: attacks.backdoor(300)(replace(DATA, examples=BYTES), 1),
+            *(ValueError, "target must be at most 255, as uint8 is, got 300"),
+        ),
+        (
+            lambda: attacks.backdoor(3, value=0.5)(replace(DATA, examples=BYTES), 1),
+            *(ValueError, "value must be an integer in images of uint8, got 0.5"),
+        ),
         (lambda: attacks.label_flip(2)(DATA, 4), ValueError, "f = 4 Byzantine of n = 4 workers"),
         (lambda: attacks.label_flip(2)(DATA, -1), ValueError, "num_byzantine must be at least 0"),
         (lambda: attacks.backdoor(0)(flat(), 1), ValueError, r"needs images .* shape \(4, 5, 40\)"),

@@ -56,14 +56,16 @@ def test_run_without_a_metric_is_refused(runs, tmp_path, error_of):
 
 
 @pytest.mark.slow
-def test_names_with_brackets_are_shown_as_they_are(runs, tmp_path, capsys):
-    folders = [tmp_path / "[bold]", tmp_path / "[red]"]
+def test_names_are_shown_as_they_are_and_differ(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folders = ["[bold]/run", "[red]/run"]
     for folder in folders:
         shutil.copytree(runs / "sign", folder)
-    assert main([*map(str, folders), "--out", str(tmp_path / "picture.png")]) == 0
+    # Neither brackets nor $ are markup.
+    assert main([*folders, "--out", "picture.png", "--title", "$\\foo$ costs $5"]) == 0
     printed = capsys.readouterr().out
-    assert "sign ([bold])" in printed
-    assert "sign ([red])" in printed
+    assert "sign ([bold]/run)" in printed
+    assert "sign ([red]/run)" in printed
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,21 @@ def missing(vectors):
     return jnp.meen(vectors, axis=0)
 
 
+def adding(vectors):
+    return vectors[0] + None
+
+
+class Odd(Exception):
+    def __call__(self, vectors):
+        raise self
+
+
+class Three(Small):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(x.reshape(len(x), -1)) if self.hidden else self.hiden
+
+
 def needs(radius):
     return lambda vectors: radius * vectors.mean(axis=0)
 
@@ -239,6 +254,10 @@ def test_changed_file_is_another_sweep_and_no_resumed_run(mine, error_of):
             "--rule ./mine.py:missing",
             "./mine.py:missing: AttributeError: module 'jax.numpy'",
         ),
+        ("--rule ./mine.py:adding", "./mine.py:adding: TypeError: unsupported operand type(s)"),
+        ("--rule ./mine.py:Odd", "./mine.py:Odd: Odd: (mine.py, line "),
+        ("--rule mean --model ./mine.py:Three", "makes an array of shape (2, 3) and dtype"),
+        ("--rule mean --model ./mine.py:Three:hidden=0", "./mine.py:Three: AttributeError"),
         ("--rule ./mine.py:needs", "is it a factory that lacks a setting?"),
         ("--rule ./mine.py:lost", "./mine.py:lost: KeyError: 'tau' (mine.py, line "),
         ("--server ./mine.py:three --rule mean", "makes int; valid: a factory of an optax"),

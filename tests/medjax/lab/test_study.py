@@ -86,6 +86,8 @@ def test_sweep_is_every_combination_and_kept(tmp_path, compilations):
         (lambda: lab.run({"rule": "mean", "b": 1}), "--b 1.0 goes only with a noisy rule"),
         (lambda: lab.run({"rule": "sign"}, out="run"), "'run' holds a run of other settings"),
         (lambda: lab.sweep({"b": 1}, {"b": [0]}), "b is both a setting of all runs and an axis"),
+        (lambda: lab.sweep({}, {"b": []}), "axis b needs at least one value"),
+        (lambda: lab.sweep({}, {"rule": "sign"}), "axis rule must be a list of values, got 'sign'"),
     ],
 )
 def test_mistake(call, message, tmp_path, monkeypatch):

@@ -120,6 +120,17 @@ def test_no_attack_is_beside_every_number_of_attackers():
     ]
 
 
+def test_without_validation_data_the_training_loss_decides():
+    runs = runs_of("--rule", "mean", "--validation", "0", "0.1", "--lr", "0.1", "0.2")
+    columns = measured(runs, [0.5 if run.validation else np.nan for run in runs], np.ones(4))
+    columns["train_loss"] = np.array([1 / run.lr for run in runs])
+    chosen = select.best(select.candidates(runs, columns), columns)
+    assert {(candidate.run.validation, candidate.run.lr) for candidate in chosen} == {
+        (0.0, 0.2),
+        (0.1, 0.2),
+    }
+
+
 def test_rules_and_problems_are_chosen_for_on_their_own():
     runs = runs_of(
         *("--rule", "mean", "median", "--attack", "none", "alie", "--workers", "10", "20"),

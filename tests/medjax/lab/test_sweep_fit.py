@@ -224,12 +224,13 @@ def test_a_sweep_keeps_the_number_that_fits(group, tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.slow
-def test_a_damaged_limit_gets_one_line(tmp_path, error_of):
+def test_a_damaged_configuration_gets_one_line(tmp_path, error_of):
     assert main([*GRID, "--out", str(tmp_path)]) == 0
     path = tmp_path / "config.json"
     record = json.loads(path.read_text())
-    for limit in (0, -1, 1.5, True, "1 GiB"):
-        path.write_text(json.dumps(record | {"memory_limit": limit}))
+    damages = [{"memory_limit": limit} for limit in (0, -1, 1.5, True, "1 GiB")]
+    for damage in (*damages, {"checkpoint_every": 0}):
+        path.write_text(json.dumps(record | damage))
         assert "isn't as the sweep left it" in error_of(main, *GRID, "--out", str(tmp_path))
 
 

@@ -219,6 +219,13 @@ def test_half_precision_is_float32_rounded(name: str, dtype: Any):
     np.testing.assert_array_equal(x, wide.astype(dtype))
 
 
+@each_noise
+def test_pythons_floats_are_jaxs(name: str):
+    sample = NOISES[name]().sample
+    x, same = jax.jit(lambda key: [sample(key, (1000,), d) for d in (float, jnp.float32)])(KEY)
+    np.testing.assert_array_equal(x, same)
+
+
 @pytest.mark.usefixtures("x64")
 @each_noise
 def test_float64_draws(name: str):

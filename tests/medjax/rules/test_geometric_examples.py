@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax import rules
+from medjax import mixing, rules
 from medjax._engine.lazy import as_lazy
 from medjax._engine.vectors import vectors_of
 from medjax.rules import middle, sample_columns
@@ -66,6 +66,18 @@ BY_HAND: list[tuple[rules.Rule, Any, Any]] = [
     (rules.centered_clipping(2.0), column(4, -1), 0.5),
     (rules.centered_clipping(2.0, num_steps=2), column(4, -1), 0.75),
     (rules.centered_clipping(2.0, num_steps=9), column(0, NAN), 0),
+    # Half of them, or more, are no vectors: the others' products are still theirs.
+    (rules.centered_clipping(1.0, num_steps=2), column(100, NAN), 1),
+    (rules.centered_clipping(1.0, num_steps=2), column(100, 50, NAN, math.inf), 1),
+    (rules.geometric_median(num_steps=50), column(0, 0.1, 40, NAN, NAN, NAN), 0.1),
+    (
+        mixing.premixed(rules.centered_clipping(1.0), mixing.clip(10.0)),
+        column(100, NAN, NAN),
+        1 / 3,
+    ),
+    # With more neighbours than can be finite, a vector that isn't finite still comes last.
+    (rules.krum(1, num_neighbors=3), column(NAN, 1, 1.1, 1.2), 1),
+    (rules.multi_krum(1, num_neighbors=3), column(NAN, 1, 1.1, 1.2), 1.1),
     # From 5: the differences -1 and -6, clipped to 2, and from 3.5 on 0.5 and -4.5.
     (rules.centered_clipping(2.0, start=np.float32([5])), column(4, -1), 3.5),
     (rules.centered_clipping(2.0, 2, np.float32([5])), column(4, -1), 2.75),

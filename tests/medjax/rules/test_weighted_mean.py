@@ -2,8 +2,10 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+import medjax
 from medjax import rules
 
 
@@ -14,6 +16,14 @@ def test_weighted_mean(weights: list[float]):
     means = [rules.mean(weights), rules.mean(np.array(weights) * 1000)]
     for actual in jax.jit(lambda x: [mean(x) for mean in means])(x):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=2**-20 * np.abs(x).max())
+
+
+def test_cohort_of_workers_who_weigh_nothing():
+    update = medjax.aggregate(rules.mean([0.0, 0.0, 1.0])).update
+    x = np.ones((2, 3), np.float32)
+    for workers, expected in (([0, 1], 0), ([1, 2], 1)):
+        found, _ = update(x, optax.EmptyState(), workers=np.array(workers), num_workers=3)
+        np.testing.assert_array_equal(found, np.full(3, expected))
 
 
 def test_mean_of_weights_whose_sum_overflows():

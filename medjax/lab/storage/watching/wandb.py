@@ -18,7 +18,8 @@ _FORBIDDEN = "/\\#?%:"
 def project(text: str) -> str:
     """Parse the name of a project for argparse, which needs the package."""
     found = find_spec("wandb")
-    if found is None or found.origin is None:  # a folder of that name is no package
+    if found is None or (found.origin is None and found.submodule_search_locations is not None):
+        # A folder of that name alone is no package.
         raise argparse.ArgumentTypeError("the package isn't installed: pip install wandb")
     if not text or any(character in _FORBIDDEN for character in text):
         raise argparse.ArgumentTypeError(
