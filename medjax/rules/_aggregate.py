@@ -1,5 +1,6 @@
 """The server's aggregation: the stage of a chain that drops the worker axis."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -88,12 +89,12 @@ def aggregate(
 
 
 def restricted(
-    rule: Rule,
+    rule: Callable[..., Any],
     *,
     workers: Int[Array, " m"] | None = None,
     num_workers: int | None = None,
     **extra_args: Any,
-) -> Rule:
+) -> Callable[..., Any]:
     """Return the rule for those who take part, of one that knows all workers if only some do."""
     del extra_args
     if not isinstance(rule, Additive) or workers is None or num_workers is None:

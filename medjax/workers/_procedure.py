@@ -10,7 +10,6 @@ import optax
 from jaxtyping import Array, Int
 
 from medjax._engine.stacked import PyTree
-from medjax.rules import Rule
 
 Index: TypeAlias = int | Int[Array, ""]
 
@@ -67,7 +66,7 @@ class Procedure:
     round: Callable[[Oracle, PyTree, PyTree], Sent]
     init: Callable[[PyTree], PyTree] | None = None
     ask: Callable[[Oracle, PyTree], PyTree] | None = None
-    average: Rule | None = None
+    average: Callable[[PyTree], PyTree] | None = None
     is_gradient: bool = False
 
 

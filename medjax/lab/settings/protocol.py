@@ -161,7 +161,7 @@ class Protocol:
         "how many workers attack; which ones, the seed says",
         "F",
         default=_usual_byzantine,
-        default_text="as many as declared",
+        default_text="as many as declared, or a tenth of the workers",
         applies=lambda a: a.attack is not None,
         goes_with="--attack",
         label="{} Byzantine",
