@@ -49,6 +49,7 @@ GRIDS: tuple[tuple[str, str | bytes, str], ...] = (
     ("an empty key", "'' = 1", "unknown setting ''"),
     ("an endless key", f"{'k' * 10_000} = 1", "unknown setting 'kkk"),
     ("seeds twice", "seed = 1\nseeds = 2", "--seed and --seeds both name the seeds"),
+    ("seeds by name", "seeds = [1, 2]", "seeds is how many there are; a list of them is `seed`"),
     ("seeds below 1", "seeds = 0", "argument --seeds: '0' is not a whole number of at least 1"),
     ("a number of 5000 digits", f"seed = {'9' * 5000}", "grid file 'grid.toml' isn't TOML"),
     ("and in hexadecimal", f"seed = 0x{'f' * 5000}", "grid file 'grid.toml' isn't TOML"),

@@ -106,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.kind == _SETTINGS and arguments.name is None:
         Console(highlight=False, width=None if sys.stdout.isatty() else 100).print(all_settings())
         return 0
+    if arguments.kind == _SETTINGS:
+        parser.error(f"--kind {_SETTINGS} lists all of them: without {arguments.name!r}")
     kinds = [kind for name, kind in KINDS.items() if arguments.kind in (None, name)]
     if arguments.name is None:
         for kind in kinds:
@@ -114,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.print(shape(kind), "")
         return 0
     name = arguments.name.removeprefix(_NOISY)
+    if name != arguments.name:  # only rules have noise before them
+        kinds = [kind for kind in kinds if kind.word == "rule"]
     try:
         cli.one_of("name", dict.fromkeys(name for kind in kinds for name in kind.table))(name)
     except argparse.ArgumentTypeError as error:

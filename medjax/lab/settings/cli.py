@@ -17,6 +17,8 @@ T = TypeVar("T")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 """The largest number of those that runs are computed with."""
 
+_LEAST = float(np.finfo(np.float32).tiny)
+
 STOPPED = 130
 """What a shell reports of a command ended by Ctrl-C."""
 
@@ -140,7 +142,8 @@ def number(
             value = float(text)
         except ValueError:
             value = math.nan
-        above = value > minimum if exclusive else value >= minimum
+        # On devices the smallest numbers are 0.
+        above = value > minimum and abs(value) > _LEAST if exclusive else value >= minimum
         if not (above and value < below and value <= most):
             bound = f"{'above' if exclusive else 'of at least'} {minimum:g}"
             bound += "" if below == math.inf else f" and below {below:g}"

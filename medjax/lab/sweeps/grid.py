@@ -131,6 +131,10 @@ def _read_toml(path: Path) -> dict[str, list[str]]:
             )
         if name in words:
             raise ValueError(f"grid file {shown}: {name} is there twice, once as {key!r}")
+        if name == "seeds" and isinstance(value, list):
+            raise ValueError(
+                f"grid file {shown}: seeds is how many there are; a list of them is `seed`"
+            )
         values = value if isinstance(value, list) else [value]
         # Some that begin with a dash would be flags.
         if not values or not all(

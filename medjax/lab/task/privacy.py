@@ -64,7 +64,8 @@ def epsilon(
         return 0.0
     if noise_multiplier == 0:
         return math.inf
-    step: Any = accounting.GaussianDpEvent(noise_multiplier / 2)
+    # More noise is no less private; of a lot more the accountant's series have no logarithm.
+    step: Any = accounting.GaussianDpEvent(min(noise_multiplier, 1e6) / 2)
     found = []
     for event in (step, accounting.SampledWithoutReplacementDpEvent(n, m, step)):
         relation = accounting.NeighboringRelation.REPLACE_ONE

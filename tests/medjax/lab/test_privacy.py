@@ -81,6 +81,10 @@ def test_a_cohort_is_between_a_known_pair_and_a_weaker_theorem(n, m, sigma):
     assert found < epsilon(sigma, 1, n, None, DELTA)
 
 
+def test_of_very_much_noise_nothing_is_left_to_tell():
+    assert 0 <= epsilon(1e12, 10, 1000, 10, DELTA) < 1e-3
+
+
 def test_a_cohort_is_never_worse_than_all():
     everyone = epsilon(4.0, 100, 100, None, DELTA)
     assert epsilon(4.0, 100, 100, 100, DELTA) == everyone
