@@ -227,7 +227,8 @@ def figure(cells: Sequence[Cell], runs: Sequence[Settings], columns: Columns) ->
         columns: their measurements.
     """
     tables = list(dict.fromkeys(cell[:2] for cell in cells))
-    drawn, axes = plots.new_figure(1, len(tables), "Test accuracy; dashed: published")
+    rows = max(1, len(tables) // 2)
+    drawn, axes = plots.new_figure(rows, len(tables) // rows, "Test accuracy; dashed: published")
     for axis, (mixing, split) in zip(axes, tables, strict=True):
         extra = "" if mixing == "none" else f" and {mixing}"
         axis.set_title(f"{split} images{extra}", fontsize=10)

@@ -26,6 +26,8 @@ class Vectors:
     rounding however much they have in common. It is a pytree of arrays. Under jit, XLA drops
     whatever a rule doesn't use.
 
+    Lengths whose squares underflow, below 10^-19 in float32, are 0.
+
     A vector whose square overflows beside the majority's is out of range: it counts as equally far
     from all others, and farther than any vector within range. A vector that isn't finite counts as
     infinitely far.
@@ -88,6 +90,9 @@ class Vectors:
         from_zero = jnp.column_stack([matrix, sums])
         squares = jnp.sum(dot(from_zero, self.gram) * from_zero, axis=1)
         norms = _in_unit_1(jnp.sqrt(jnp.maximum(squares, 0)), self.unit)
+        # About the pivot a short vector's norm is lost to rounding, but not if it is one of these.
+        parts = jnp.where(matrix != 0, jnp.abs(matrix) * self.norms[None], 0)
+        norms = jnp.where(jnp.sum(matrix != 0, axis=1) == 1, parts.sum(axis=1), norms)
         norms = jnp.where(lost, jnp.finfo(self.dtype).max, norms)
         norms = jnp.where(infinite, jnp.inf, norms)
 

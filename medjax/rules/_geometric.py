@@ -15,6 +15,8 @@ from medjax._engine.vectors import Vectors, vectors_of
 class Geometric:
     """The family of rules Σ_i w_i x_i, with weights from the Gram matrix of the vectors.
 
+    Lengths and distances whose squares underflow, below about 10^-19 in float32, count as 0.
+
     Attributes:
         name: the rule with its settings.
         weights: (vectors, key) to the weights (n,). Checks n where the rule restricts it. The key

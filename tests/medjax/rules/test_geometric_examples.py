@@ -75,6 +75,12 @@ BY_HAND: list[tuple[rules.Rule, Any, Any]] = [
         column(100, NAN, NAN),
         1 / 3,
     ),
+    # After a mixing that only scales, short vectors keep their lengths beside a far pivot.
+    (
+        mixing.premixed(rules.centered_clipping(5e-5), mixing.clip(10.0)),
+        [[1.0, 0], [1.0, 0], [1.0, 0], [0, 1e-4], [0, 2e-5]],
+        [3e-5, 1.4e-5],
+    ),
     # With more neighbours than can be finite, a vector that isn't finite still comes last.
     (rules.krum(1, num_neighbors=3), column(NAN, 1, 1.1, 1.2), 1),
     (rules.multi_krum(1, num_neighbors=3), column(NAN, 1, 1.1, 1.2), 1.1),
