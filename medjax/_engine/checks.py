@@ -83,7 +83,9 @@ def fraction(name: str, value: Any, *, below_one: bool = False) -> None:
         ValueError: if it is out of range.
     """
     real(name, value, minimum=0.0)
-    if not isinstance(value, Tracer) and (value > 1 or (below_one and value == 1)):
+    # By NumPy: inside a trace JAX's comparisons of known numbers are traced too.
+    known = None if isinstance(value, Tracer) else np.asarray(value)
+    if known is not None and (known > 1 or (below_one and known == 1)):
         bound = "below" if below_one else "at most"
         raise ValueError(f"{name} must be {bound} 1, got {_short(value)}")
 

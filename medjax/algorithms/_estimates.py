@@ -159,9 +159,8 @@ def storm(
         now, model_state = oracle.gradient(oracle.params, 0, oracle.model_state)
         before, _ = oracle.gradient(told.previous, 0, oracle.model_state)
         kept = jnp.where(last == told.step - 1, 1 - momentum, 0.0)
-        v = jax.tree.map(
-            lambda g, v, b: g.astype(v.dtype) + kept * (v - b.astype(v.dtype)), now, v, before
-        )
+        correction = jax.tree.map(lambda v, b: kept * (v - b.astype(v.dtype)), v, before)
+        v = jax.tree.map(lambda g, v, c: g.astype(v.dtype) + c.astype(v.dtype), now, v, correction)
         sent = jax.tree.map(lambda v, g: v.astype(g.dtype), v, now)
         return Sent(sent, (v, told.step), model_state)
 

@@ -111,10 +111,12 @@ def remembering(
         result, rule_state = stage.update(sent, state.rule, params, **extra_args)
         here: Any = restricted(average, **extra_args)
         other = None if plain else here(updates.other)
-        workers, present, share = extra_args.get("workers"), count_workers(sent), 1.0
-        if workers is not None:  # of whom a stage before, such as bucketing, may leave fewer rows
-            present, n = len(workers), extra_args["num_workers"]
-            share = _weights(average, n)[workers].sum() if is_weighted else present / n
+        workers, n = extra_args.get("workers"), extra_args.get("num_workers")
+        # A stage before, such as bucketing, may have left fewer rows than workers.
+        present = count_workers(sent) if workers is None else len(workers)
+        share = 1.0 if n is None else present / n
+        if is_weighted and n is not None and workers is not None:
+            share = _weights(average, n)[workers].sum()
         weights = _weights(here, present) if is_weighted else None
         received = Received(result, other, present, share, params, workers, weights)
         direction, memory = step(received, state.memory)
@@ -127,7 +129,8 @@ def remembering(
 def average_of(rule: AnyRule | None) -> Additive:
     """Return the average of what isn't aggregated: with the rule's weights, if it has any."""
     built = None if rule is None else as_rule(rule)
-    return built if isinstance(built, Additive) and built.restrict is not None else mean()
+    is_weighted = isinstance(built, Additive) and None not in (built.weights, built.restrict)
+    return built if isinstance(built, Additive) and is_weighted else mean()
 
 
 def _weights(average: Additive, num_workers: int) -> Float[Array, " n"]:

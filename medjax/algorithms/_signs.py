@@ -261,7 +261,10 @@ def _sign_up(params: PyTree, num_workers: int) -> tuple[float, float]:
 
 
 def _average(beta: float | Array, m: PyTree, g: PyTree) -> PyTree:
-    return jax.tree.map(lambda m, g: beta * m + (1 - beta) * g.astype(m.dtype), m, g)
+    def mix(m: Array, g: Array) -> Array:
+        return (beta * m + (1 - beta) * g.astype(m.dtype)).astype(m.dtype)
+
+    return jax.tree.map(mix, m, g)
 
 
 def _like(x: PyTree, like: PyTree) -> PyTree:

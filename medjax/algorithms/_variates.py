@@ -1,6 +1,7 @@
 """Algorithms that correct a worker's steps for what its data have of their own."""
 
 import jax
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
@@ -220,7 +221,8 @@ def _mime(
 ) -> Algorithm:
     num_steps = check_local_steps(local_steps, local_lr)
     checks.fraction("beta", beta, below_one=True)
-    remembers = isinstance(beta, Tracer) or bool(beta > 0)  # 0 times a liar's NaN would be NaN
+    # 0 times a liar's NaN would be NaN.
+    remembers = isinstance(beta, Tracer) or bool(np.asarray(beta) > 0)
 
     def ask(oracle: Oracle, broadcast: PyTree) -> PyTree:
         del broadcast
@@ -241,7 +243,11 @@ def _mime(
     def mixed(g: PyTree, momentum: PyTree) -> PyTree:
         if not remembers:
             return g
-        return jax.tree.map(lambda g, m: (1 - beta) * g.astype(m.dtype) + beta * m, g, momentum)
+
+        def mix(g: Array, m: Array) -> Array:
+            return ((1 - beta) * g.astype(m.dtype) + beta * m).astype(m.dtype)
+
+        return jax.tree.map(mix, g, momentum)
 
     def step(received: Received, momentum: PyTree) -> tuple[PyTree, PyTree]:
         return received.update, mixed(received.other, momentum) if remembers else momentum

@@ -77,7 +77,8 @@ def label_flip(num_classes: int) -> DataAttack:
 
     def poison(inputs: Array, labels: Array, chosen: Array) -> tuple[Array, Array]:
         if not isinstance(labels, Tracer) and labels.size:
-            for label in (int(labels.min()), int(labels.max())):
+            known = np.asarray(labels)
+            for label in (int(known.min()), int(known.max())):
                 if not 0 <= label <= last:
                     raise ValueError(
                         f"label_flip({num_classes}) is of labels from 0 to {last}, got {label}"
@@ -151,8 +152,8 @@ def add_trigger(
             f"least that size, got shape {images.shape}"
         )
     images = jnp.asarray(images)
-    is_whole = isinstance(value, Tracer) or float(value).is_integer()
-    if jnp.issubdtype(images.dtype, jnp.integer) and not is_whole:
+    is_known = not isinstance(value, Tracer)
+    if jnp.issubdtype(images.dtype, jnp.integer) and is_known and np.any(np.asarray(value) % 1):
         raise ValueError(f"value must be an integer in images of {images.dtype}, got {value}")
     return images.at[..., -size:, -size:, :].set(value)
 

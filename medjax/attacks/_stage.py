@@ -1,6 +1,6 @@
 """An attack as a stage of a chain: it forges what f of the n workers send."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -128,12 +128,12 @@ def _who(byzantine: Any, num_byzantine: int) -> Who:
     if isinstance(byzantine, str):
         checks.option("byzantine", byzantine, ("last", "random"))
         return byzantine  # pyright: ignore[reportReturnType]
-    if np.ndim(byzantine) != 1:
+    if not isinstance(byzantine, Iterable):
         raise TypeError(f"byzantine must be last, random, or a list of indices, got {byzantine!r}")
-    chosen = tuple(sorted({checks.integer("byzantine", i, minimum=0) for i in byzantine}))
-    if not len(chosen) == len(byzantine) == num_byzantine:
+    given = list(byzantine)
+    chosen = tuple(sorted({checks.integer("byzantine", i, minimum=0) for i in given}))
+    if not len(chosen) == len(given) == num_byzantine:
         raise ValueError(
-            f"byzantine must be num_byzantine = {num_byzantine} different indices, "
-            f"got {list(byzantine)}"
+            f"byzantine must be num_byzantine = {num_byzantine} different indices, got {given}"
         )
     return chosen

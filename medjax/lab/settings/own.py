@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -152,8 +152,11 @@ def explained(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
 
 def _explain(functions: Mapping[str, Callable[..., Any]], error: BaseException | None) -> None:
     """Tell what an error is, or the one behind it, if it arose in a file of a function."""
-    for cause in (error, None if error is None else error.__cause__):
-        if not isinstance(cause, Exception):
+    if not isinstance(error, Exception):
+        return
+    # A stage that can't be traced is refused with a hint, by an error that a TypeError has caused.
+    for cause in (error, error.__cause__):
+        if cause is None or (cause is not error and not isinstance(cause, TypeError)):
             continue
         visited = {frame.filename for frame in traceback.extract_tb(cause.__traceback__)}
         for name, function in functions.items():
@@ -165,6 +168,8 @@ def _explain(functions: Mapping[str, Callable[..., Any]], error: BaseException |
 def _file_of(function: Callable[..., Any]) -> str | None:
     """Return the file of a function, a class, or an object that can be called."""
     function = inspect.unwrap(function)
+    if isinstance(function, partial):
+        return _file_of(function.func)
     if hasattr(function, "__code__"):
         return function.__code__.co_filename
     kind = function if isinstance(function, type) else type(function)

@@ -218,7 +218,8 @@ def _check_logits(config: Settings, dataset: Dataset, model: nn.Module, params: 
     found = jax.eval_shape(_apply(model), params, x)
     shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
     wanted = (*y.shape, dataset.num_classes)
-    if shape != wanted or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+    fits = shape and shape[:-1] == y.shape and shape[-1] >= dataset.num_classes
+    if not fits or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
             f"--model {config.model} makes an array of shape {shape} and dtype {dtype} of "
             f"{len(x)} examples; valid: {wanted} and floating point, a number for each class"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import medjax
-from medjax import algorithms
+from medjax import algorithms, compressors
 
 pytestmark = pytest.mark.slow
 HALF = jnp.bfloat16
@@ -36,6 +36,25 @@ def test_slow_momenta_turn_round(algorithm: Any):
     state = _after(algorithm, [-0.5, -0.5], 3000, _after(algorithm, [1, 1], 300))
     wanted = -0.5 + 0.999**3000 * (1 - 0.999**300 + 0.5)
     np.testing.assert_allclose(state.worker_state, [wanted, wanted], rtol=1e-3)
+
+
+def test_settings_of_other_dtypes_change_nothing():
+    makers = (
+        lambda beta: algorithms.signum(0.1, beta=beta),
+        lambda beta: algorithms.distributed_lion(0.1, beta2=beta),
+        lambda beta: algorithms.mime(1, 0.1, beta=beta),
+        lambda beta: algorithms.storm(0.1, beta),
+        lambda beta: algorithms.diana(0.1, compressors.sign(), alpha=beta),
+    )
+    known = jnp.float32(0.5)  # in a trace, comparisons of it are traced too
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        doubles = jnp.array([0.5])
+        for make in makers:
+            traced = jax.jit(jax.vmap(lambda b, make=make: _after(make(b), [1, -3], 2).params))
+            closed = jax.jit(lambda make=make: _after(make(known), [1, -3], 2).params)
+            expected = _after(make(0.5), [1, -3], 2).params
+            np.testing.assert_array_equal(np.asarray(traced(doubles)[0], float), expected)
+            np.testing.assert_array_equal(np.asarray(closed(), float), expected)
 
 
 def test_servers_memory_is_the_mean_of_the_workers():
