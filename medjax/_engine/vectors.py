@@ -93,7 +93,7 @@ class Vectors:
         # About the pivot a short vector's norm is lost to rounding, but not if it is one of these.
         parts = jnp.where(matrix != 0, jnp.abs(matrix) * self.norms[None], 0)
         is_one = jnp.sum(matrix != 0, axis=1) == 1
-        is_one &= ~spoilt_by(self.norms >= jnp.finfo(self.dtype).max)  # as if it were that long
+        is_one &= ~spoilt_by(self.norms >= jnp.finfo(self.dtype).max)  # no more is known of these
         norms = jnp.where(is_one, parts.sum(axis=1), norms)
         norms = jnp.where(lost, jnp.finfo(self.dtype).max, norms)
         norms = jnp.where(infinite, jnp.inf, norms)

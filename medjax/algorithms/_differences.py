@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Int
 
 from medjax._engine import checks
@@ -155,8 +156,7 @@ def dasha(
         g, model_state = oracle.gradient(oracle.params, 0, oracle.model_state)
         change = jax.tree.map(lambda h, v: h + momentum * (v - h), h, v)
         sent = compress(add(g, change, -1.0), step, oracle.worker)
-        kept = jax.tree.map(lambda g, h: g.astype(h.dtype), g, h)
-        return Sent(sent, (kept, add(v, sent)), model_state)
+        return Sent(sent, (optax.tree.cast_like(g, h), add(v, sent)), model_state)
 
     def step(received: Received, memory: Memory) -> tuple[PyTree, Memory]:
         mean = add(memory.mean, received.update, received.share)

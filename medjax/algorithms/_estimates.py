@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Int
 
 from medjax._engine.random import Seed
@@ -161,8 +162,7 @@ def storm(
         kept = jnp.where(last == told.step - 1, 1 - momentum, 0.0)
         correction = jax.tree.map(lambda v, b: kept * (v - b.astype(v.dtype)), v, before)
         v = jax.tree.map(lambda g, v, c: g.astype(v.dtype) + c.astype(v.dtype), now, v, correction)
-        sent = jax.tree.map(lambda v, g: v.astype(g.dtype), v, now)
-        return Sent(sent, (v, told.step), model_state)
+        return Sent(optax.tree.cast_like(v, now), (v, told.step), model_state)
 
     def init(params: PyTree) -> tuple[PyTree, Array]:
         return zeros_like(params), jnp.full([], -2, jnp.int32)  # in no step before the first

@@ -120,8 +120,7 @@ def remembering(
         weights = _weights(here, present) if is_weighted else None
         received = Received(result, other, present, share, params, workers, weights)
         direction, memory = step(received, state.memory)
-        direction = jax.tree.map(lambda x, like: x.astype(like.dtype), direction, result)
-        return direction, ServerState(rule_state, memory)
+        return optax.tree.cast_like(direction, result), ServerState(rule_state, memory)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -129,8 +128,9 @@ def remembering(
 def average_of(rule: AnyRule | None) -> Additive:
     """Return the average of what isn't aggregated: with the rule's weights, if it has any."""
     built = None if rule is None else as_rule(rule)
-    is_weighted = isinstance(built, Additive) and None not in (built.weights, built.restrict)
-    return built if isinstance(built, Additive) and is_weighted else mean()
+    if isinstance(built, Additive) and None not in (built.weights, built.restrict):
+        return built
+    return mean()
 
 
 def _weights(average: Additive, num_workers: int) -> Float[Array, " n"]:
@@ -164,6 +164,15 @@ def add(x: PyTree, y: PyTree, scale: float | Array = 1.0) -> PyTree:
         return (jnp.asarray(a, wide) + scale * jnp.asarray(b, wide)).astype(jnp.result_type(a))
 
     return jax.tree.map(sum_of, x, y)
+
+
+def averaged(beta: float | Array, m: PyTree, g: PyTree) -> PyTree:
+    """Return β m + (1 - β) g, in the dtypes of m."""
+
+    def mix(m: Array, g: Array) -> Array:
+        return (beta * m + (1 - beta) * g.astype(m.dtype)).astype(m.dtype)
+
+    return jax.tree.map(mix, m, g)
 
 
 def scaled(x: PyTree, factor: float | Array) -> PyTree:

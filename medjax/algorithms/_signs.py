@@ -18,6 +18,7 @@ from medjax.algorithms._server import (
     LearningRate,
     Received,
     aggregated,
+    averaged,
     drawing_key,
     memory_of,
     moved_by,
@@ -60,8 +61,8 @@ def signum(
     def round(oracle: Oracle, broadcast: PyTree, own: PyTree) -> Sent:
         del broadcast
         g, model_state = oracle.gradient(oracle.params, 0, oracle.model_state)
-        own = _average(beta, own, g)
-        return Sent(_like(own, g), own, model_state)
+        own = averaged(beta, own, g)
+        return Sent(optax.tree.cast_like(own, g), own, model_state)
 
     server = moved_by(aggregated(majority_vote(zero=zero)), lr)
     return Algorithm(Procedure(round, zeros_like), server, bits=signs(never_0=zero == "plus"))
@@ -108,8 +109,8 @@ def distributed_lion(
     def round(oracle: Oracle, broadcast: PyTree, own: PyTree) -> Sent:
         del broadcast
         g, model_state = oracle.gradient(oracle.params, 0, oracle.model_state)
-        sent = _like(jax.tree.map(sign, _average(beta1, own, g)), g)
-        return Sent(sent, _average(beta2, own, g), model_state)
+        sent = optax.tree.cast_like(jax.tree.map(sign, averaged(beta1, own, g)), g)
+        return Sent(sent, averaged(beta2, own, g), model_state)
 
     server = optax.chain(
         aggregated(None if average else majority_vote()),
@@ -172,7 +173,7 @@ def z_sign_fedavg(
 
         sent = [sign(x, k) for x, k in zip(leaves, keys, strict=True)]
         sent = jax.tree.unflatten(treedef, sent)
-        return Sent(_like(sent, oracle.params), state, found.model_state)
+        return Sent(optax.tree.cast_like(sent, oracle.params), state, found.model_state)
 
     def count(received: Received, step: Int[Array, ""]) -> tuple[PyTree, Int[Array, ""]]:
         factor = scale * sigma * local_lr
@@ -258,14 +259,3 @@ def sign_fv(lr: LearningRate, num_workers: int, *, epsilon: float = 0.01) -> Alg
 def _sign_up(params: PyTree, num_workers: int) -> tuple[float, float]:
     """Count a sign up, which isn't 0 where noise is added before, and whole models down."""
     return signs(never_0=True)(params, num_workers)[0], vectors()(params, num_workers)[1]
-
-
-def _average(beta: float | Array, m: PyTree, g: PyTree) -> PyTree:
-    def mix(m: Array, g: Array) -> Array:
-        return (beta * m + (1 - beta) * g.astype(m.dtype)).astype(m.dtype)
-
-    return jax.tree.map(mix, m, g)
-
-
-def _like(x: PyTree, like: PyTree) -> PyTree:
-    return jax.tree.map(lambda x, y: x.astype(y.dtype), x, like)

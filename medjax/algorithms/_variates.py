@@ -16,6 +16,7 @@ from medjax.algorithms._server import (
     Received,
     add,
     average_of,
+    averaged,
     memory_of,
     moved_by,
     remembering,
@@ -241,13 +242,7 @@ def _mime(
         return Sent(Message(moved, ask(oracle, broadcast)), state, found.model_state)
 
     def mixed(g: PyTree, momentum: PyTree) -> PyTree:
-        if not remembers:
-            return g
-
-        def mix(g: Array, m: Array) -> Array:
-            return ((1 - beta) * g.astype(m.dtype) + beta * m).astype(m.dtype)
-
-        return jax.tree.map(mix, g, momentum)
+        return averaged(beta, momentum, g) if remembers else g
 
     def step(received: Received, momentum: PyTree) -> tuple[PyTree, PyTree]:
         return received.update, mixed(received.other, momentum) if remembers else momentum

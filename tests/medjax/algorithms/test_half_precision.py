@@ -1,4 +1,4 @@
-"""What workers and the server keep in half precision: momenta, memories, private moves."""
+"""State in half precision: momenta, memories, private moves; settings of other dtypes."""
 
 from typing import Any
 
